@@ -79,7 +79,8 @@ class CharTokenizer:
         # the id of each code point; the last entry is for all higher code points
         self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)
         self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
-        # bos stands for an ASCII character without an id: no character has the id of bos
+        # A table for bytes.translate, whose upper half is not used. It maps an ASCII character
+        # without an id to bos, which no character of a text stands for.
         ascii_ids = [max(int(self._ids[min(code, highest + 1)]), BOS) for code in range(128)]
         self._ascii = bytes(ascii_ids) + bytes(128)
 
@@ -182,6 +183,7 @@ class CharTokenizer:
         return cls(_checked_characters(path, content))
 
     def _encode(self, text: str) -> NDArray[np.int32] | NDArray[np.uint8]:
+        """Return the ids of a text."""
         if text.isascii():  # as most texts are; the ids of ASCII characters fit into a byte
             translated = text.encode().translate(self._ascii)
             if BOS not in translated:
@@ -192,9 +194,11 @@ class CharTokenizer:
         return _encode_unknown(ids, codes, unknown) if unknown.any() else ids
 
     def _decode_characters(self, ids: NDArray[np.int64]) -> str:
+        """Return the text of ids from FIRST_CHARACTER on."""
         return _to_text(self._codes[ids - FIRST_CHARACTER])
 
     def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        """Return ids as an array, or raise if one is not in the vocabulary."""
         array = np.asarray(ids)  # not converted to int64 yet: an id may be too large
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             wrong = array[(array < 0) | (array >= self.vocab_size)][0]
@@ -205,6 +209,7 @@ class CharTokenizer:
 
 
 def _to_codes(text: str) -> NDArray[np.uint32]:
+    """Return the code point of each character."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
@@ -223,6 +228,7 @@ def _encode_unknown(
     unknown_codes = codes[unknown]
     raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), np.uint8)
     digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
+    # number of ids of each character
     counts = np.ones(len(ids), dtype=np.int64)
     counts[unknown] = 2 * (
         1

@@ -33,7 +33,7 @@ INVALID = 0xFF  # a byte that decodes to U+FFFD
 def write_json(characters: str) -> str:
     """Return the content of ``tokenizer.json`` for a vocabulary of characters."""
     pieces = ["".join(map(_spell, character.encode())) for character in characters]
-    vocabulary = {piece: number for number, piece in enumerate([BOS, EOS, *DIGITS, *pieces])}
+    vocabulary = {piece: id_ for id_, piece in enumerate([BOS, EOS, *DIGITS, *pieces])}
     tokenizer: Any = Tokenizer(BPE(vocabulary, [], ignore_merges=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.ByteLevel(), *_spelling_steps()])
     start = f"{BAR}[^{BAR}{CONTINUES}][{DIGITS}]"
@@ -43,6 +43,7 @@ def write_json(characters: str) -> str:
 
 
 def _spell(byte: int) -> str:
+    """Return a bar and the two digits of a byte."""
     return BAR + DIGITS[byte >> 4] + DIGITS[byte & 15]
 
 
@@ -68,6 +69,7 @@ def _spelling_steps() -> list[Any]:
 
 
 def _escape(symbol: str) -> str:
+    """Escape a symbol for a character class of a regular expression."""
     return f"\\{symbol}" if symbol.isascii() and not symbol.isalnum() else symbol
 
 

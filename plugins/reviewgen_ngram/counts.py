@@ -40,7 +40,7 @@ DIGIT = 8  # number of bits that one pass of the radix sort orders by
 # rows of two words are sorted in groups if they are at least this many per possible first word
 GROUP_ROWS = 32
 PIECE_BYTES = 1 << 25  # size of the rows that a process sends at a time
-LARGEST_SHARE = 8  # an array larger than the memory limit divided by this goes to disk
+MAX_SHARE = 1 / 8  # an array larger than this share of the memory limit goes to disk
 CHUNK_BYTES = 1 << 20  # number of bytes written at a time to reserve a file
 
 Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their counts (N,)
@@ -64,7 +64,7 @@ class Arena:
         """
         dtype = np.dtype(dtype)
         size = int(np.prod(shape)) * dtype.itemsize
-        if self.limit_bytes is None or size <= max(self.limit_bytes // LARGEST_SHARE, 1):
+        if self.limit_bytes is None or size <= self.limit_bytes * MAX_SHARE:
             return np.empty(shape, dtype)
         with (
             storage_errors("the scratch folder"),
@@ -174,12 +174,12 @@ class NgramCounter:
     def add_rows(self, packed: Int64[np.ndarray, "N W"], counts: Int64[np.ndarray, " N"]) -> None:
         """Add the counts of another counter with the same vocabulary and order."""
         self._blocks.append((packed, counts))
-        self._merge(below=len(counts))
+        self._merge()
 
     def take(self) -> Rows:
         """Return all counts so far, and clear the counter."""
         self._flush()
-        self._merge(below=None)
+        self._merge(merge_all=True)
         if not self._blocks:
             packed = np.empty((0, self.packing.words), np.int64)
             return Rows(self.packing, packed, np.empty(0, np.int64))
@@ -201,27 +201,27 @@ class NgramCounter:
             _pack(ids, start, stop, self.packing, rows)
             packed = _sorted(rows, self.packing)
             counts = np.empty(len(packed), np.int64)
-            runs = _distinct(packed, counts)
-            self._blocks.append((packed[:runs].copy(), counts[:runs].copy()))
-            self._merge(below=runs)
+            size = _distinct(packed, counts)
+            self._blocks.append((packed[:size].copy(), counts[:size].copy()))
+            self._merge()
 
-    def _merge(self, below: int | None) -> None:
+    def _merge(self, merge_all: bool = False) -> None:
         """Merge the last two blocks while the older is less than twice as large as the newer.
 
-        If ``below`` is None, merge all blocks.
+        With ``merge_all``, merge until one block is left.
         """
-        while len(self._blocks) > 1 and (
-            below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])
-        ):
-            b = self._blocks.pop()
-            a = self._blocks.pop()
+        while len(self._blocks) > 1:
+            older, newer = self._blocks[-2:]
+            if len(older[1]) >= 2 * len(newer[1]) and not merge_all:
+                return
+            del self._blocks[-2:]
             # rows that are never written take no memory; in a file they take space on the disk
-            most = len(a[1]) + len(b[1])
-            packed = self._arena.empty((most, self.packing.words), np.int64)
-            counts = self._arena.empty(most, np.int64)
-            arrays = (*a, *b, packed, counts)
-            done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
-            while done[0] < len(a[1]) or done[1] < len(b[1]):
+            max_rows = len(older[1]) + len(newer[1])
+            packed = self._arena.empty((max_rows, self.packing.words), np.int64)
+            counts = self._arena.empty(max_rows, np.int64)
+            arrays = (*older, *newer, packed, counts)
+            done = np.zeros(3, np.int64)  # rows read of the older and the newer block, rows written
+            while done[0] < len(older[1]) or done[1] < len(newer[1]):
                 _merge_rows(*arrays, done, done[2] + MERGED_ROWS)
                 self._arena.release(*arrays)
             self._blocks.append((packed[: done[2]], counts[: done[2]]))
@@ -257,16 +257,18 @@ def _pack(ids, start, stop, packing, rows):
     """
     bits, per_word, in_first, words, order = packing
     mask = (1 << bits) - 1
-    first = bits * (in_first - 1)
-    later = bits * (per_word - 1)
-    row = np.zeros(words, np.int64)
+    first_shift = bits * (in_first - 1)
+    later_shift = bits * (per_word - 1)
+    row = np.zeros(words, np.int64)  # the n-gram that starts at ``position``
     for position in range(min(len(ids), stop + order) - 1, start - 1, -1):
         if position + 1 == len(ids) or ids[position + 1] == ids[0]:
             row[:] = 0
-        carried = np.int64(ids[position]) + 1
+        carried = np.int64(ids[position]) + 1  # the token that enters the next word
         for word in range(words):
             out = row[word] & mask
-            row[word] = (row[word] >> bits) | (carried << (first if word == 0 else later))
+            row[word] = (row[word] >> bits) | (
+                carried << (first_shift if word == 0 else later_shift)
+            )
             carried = out
         if position < stop:
             for word in range(words):
@@ -283,14 +285,14 @@ def _radix_sort(rows, other, words, first_bits, bits):
     buckets = 1 << DIGIT
     for word in range(words - 1, -1, -1):
         for shift in range(0, bits if word > 0 else first_bits, DIGIT):
-            starts = np.zeros(buckets + 1, np.int64)
+            starts = np.zeros(buckets + 1, np.int64)  # the target of the next row with each digit
             for i in range(len(rows)):
                 starts[((rows[i, word] >> shift) & (buckets - 1)) + 1] += 1
-            most = 0
+            largest = 0
             for digit in range(buckets):
-                most = max(most, starts[digit + 1])
+                largest = max(largest, starts[digit + 1])
                 starts[digit + 1] += starts[digit]
-            if most == len(rows):
+            if largest == len(rows):
                 continue  # all rows have the same digit
             for i in range(len(rows)):
                 digit = (rows[i, word] >> shift) & (buckets - 1)
@@ -309,16 +311,16 @@ def _distinct(rows, counts):
     The distinct rows are moved to the front, and how often each occurred is written to ``counts``.
     The number of distinct rows is returned.
     """
-    runs = 0
+    size = 0
     for i in range(len(rows)):
-        if runs > 0 and _compare(rows, runs - 1, rows, i) == 0:
-            counts[runs - 1] += 1
+        if size > 0 and _compare(rows, size - 1, rows, i) == 0:
+            counts[size - 1] += 1
         else:
             for word in range(rows.shape[1]):  # assigning a whole row takes seconds to compile
-                rows[runs, word] = rows[i, word]
-            counts[runs] = 1
-            runs += 1
-    return runs
+                rows[size, word] = rows[i, word]
+            counts[size] = 1
+            size += 1
+    return size
 
 
 @compiled
@@ -329,6 +331,7 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
     updated. The counts of rows that are in both blocks are added.
     """
     i, j, size = done
+    # ``order`` is -1 if the next row is in a, 1 if it is in b, 0 if it is in both
     while size < stop and (i < len(a) or j < len(b)):
         if i == len(a):
             order = 1
@@ -349,6 +352,7 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
 
 @compiled
 def _compare(a, i, b, j):
+    """Return -1, 0 or 1 if row i of ``a`` comes before, equals or comes after row j of ``b``."""
     for word in range(a.shape[1]):
         if a[i, word] != b[j, word]:
             return -1 if a[i, word] < b[j, word] else 1
@@ -370,10 +374,11 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
         (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64))
         for size in sizes[:, group.rank].tolist()
     ]
-    step = max(1, PIECE_BYTES // (8 * (rows.packing.words + 1) * group.world_size))
-    for start in range(0, int(sizes.max()), step):
+    # rows that are sent to each rank at a time; the count takes another word
+    at_a_time = max(1, PIECE_BYTES // (8 * (rows.packing.words + 1) * group.world_size))
+    for start in range(0, int(sizes.max()), at_a_time):
         pieces = [
-            _piece(rows, low + start, min(high, low + start + step))
+            _piece(rows, low + start, min(high, low + start + at_a_time))
             for low, high in pairwise(edges)
         ]
         for (packed, counts), piece in zip(received, group.all_to_all(pieces), strict=True):
@@ -381,7 +386,7 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
             counts[start : start + len(piece)] = piece[:, -1]
         arena.release(rows.packed, rows.counts, *chain.from_iterable(received))
     del rows
-    while received:
+    while received:  # the memory of each block is released once it is merged
         counter.add_rows(*received.pop())
     return counter.take()
 
@@ -398,19 +403,21 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
         return [0, *[len(rows.counts)] * group.world_size]
     shift = rows.packing.bits * (rows.packing.in_first - 1)
     column = rows.packed[:, 0]
-    first = np.array(
-        [bisect_left(column, token + 1 << shift) for token in range(vocab_size)] + [len(column)]
+    # (V + 1,): the index of the first row of each first token, then the number of rows
+    first_rows = np.array(
+        [bisect_left(column, (token + 1) << shift) for token in range(vocab_size)] + [len(column)]
     )
     # (V,): the number of rows with each first token, in all processes
-    sizes = group.all_gather(np.diff(first)).sum(0)
-    middles = 2 * sizes.cumsum() - sizes  # twice the index of the middle row of each first token
-    tokens = np.searchsorted(
-        middles, 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size, side="right"
-    )
-    return [0, *first[tokens].tolist(), len(rows.counts)]
+    sizes = group.all_gather(np.diff(first_rows)).sum(0)
+    # both times two, as integers: the middle row of each first token, the ideal edges of the ranges
+    middles = 2 * sizes.cumsum() - sizes
+    ideal = 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size
+    # the first token of each range but that of rank 0
+    tokens = np.searchsorted(middles, ideal, side="right")
+    return [0, *first_rows[tokens].tolist(), len(rows.counts)]
 
 
 def _piece(rows: Rows, low: int, high: int) -> Int64[np.ndarray, "N C"]:
-    """Return the rows low:high with their counts as the last column."""
+    """Return the rows low:high with their counts as the last column; none if high < low."""
     piece = slice(low, max(low, high))
     return np.concatenate((rows.packed[piece], rows.counts[piece, None]), axis=1)

@@ -77,20 +77,21 @@ def estimate(
     order = nodes.order
     bos = first_node(nodes, bos_id)
     counts = _adjusted(local, bos, arena, group) if smoothing == "kneser-ney" else local.counts
-    chosen = [_discounts(smoothing, numbers) for numbers in _numbers(local, counts, bos, group)]
+    counts_of_counts = _counts_of_counts(local, counts, bos, group)
+    chosen = [_discounts(smoothing, row) for row in counts_of_counts]
+    discounts, fell_back = map(list, zip(*chosen, strict=True))
     probabilities = arena.empty(len(nodes.tokens), np.float32)
     backoffs = arena.empty(len(nodes.first) - 1, np.float32)
     uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1 / max(vocab_size - 1, 1)
     probabilities[0] = uniform  # every 1-gram is interpolated with this
-    for level, (values, _) in enumerate(chosen, 1):
-        table = np.array([0.0, *values])
+    for level, by_count in enumerate(discounts, 1):
         _smooth(
             *local.own[level - 1],
             nodes.first,
             nodes.links,
             counts,
             bos,
-            table,
+            np.array([0.0, *by_count]),
             smoothing == "witten-bell",
             STUPID_BACKOFF if smoothing == "stupid-backoff" else -1.0,
             probabilities,
@@ -103,12 +104,11 @@ def estimate(
     for level in range(1, order):
         local.gather(backoffs, level, group)
     floor = float(backoffs[0]) * uniform
-    texts = local.counts[bos : bos + 1].sum(dtype=np.int64)  # with order 1, rank 0 has all 1-grams
+    # the sum of a slice, since with order 1 only rank 0 has the count of bos
+    texts = local.counts[bos : bos + 1].sum(dtype=np.int64)
     tokens = local.counts[nodes.level(1)].sum(dtype=np.int64)
-    discounts, fell_back = map(list, zip(*chosen, strict=True))
-    return Estimate(
-        probabilities, backoffs, floor, float(texts / max(1, tokens - texts)), discounts, fell_back
-    )
+    texts_per_token = float(texts / max(1, tokens - texts))
+    return Estimate(probabilities, backoffs, floor, texts_per_token, discounts, fell_back)
 
 
 def root_row(
@@ -168,28 +168,30 @@ def first_node(nodes: Nodes, token: int) -> int:
     return level.start + int(np.searchsorted(nodes.tokens[level], token))
 
 
-def _numbers(
+def _counts_of_counts(
     local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup
 ) -> Int64[np.ndarray, "N 6"]:
     """Count, for each order and over all processes, the n-grams with a count of 0, 1, 2, 3, 4, and
     5 or more. bos is left out.
     """
-    numbers = np.zeros((local.nodes.order, 6), np.int64)
+    counts_of_counts = np.zeros((local.nodes.order, 6), np.int64)
     for level in range(1, local.nodes.order + 1):
         span = local.own_level(level)
-        _tally(counts, span.start, span.stop, numbers[level - 1])
+        _tally(counts, span.start, span.stop, counts_of_counts[level - 1])
         if level == 1 and span.start <= bos < span.stop:
-            numbers[0, min(int(counts[bos]), 5)] -= 1
-    return group.all_gather(numbers.reshape(-1)).sum(0).reshape(numbers.shape)
+            counts_of_counts[0, min(int(counts[bos]), 5)] -= 1
+    # processes exchange flat arrays
+    gathered = group.all_gather(counts_of_counts.reshape(-1))
+    return gathered.sum(0).reshape(counts_of_counts.shape)
 
 
-def _discounts(smoothing: str, numbers: Int64[np.ndarray, " 6"]) -> tuple[Discounts, bool]:
+def _discounts(smoothing: str, counts_of_counts: Int64[np.ndarray, " 6"]) -> tuple[Discounts, bool]:
     """Return the discounts of one order, and whether they are the fall-back."""
     if smoothing == "kneser-ney":
-        discounts = discounts_from(tuple(numbers[1:5].tolist()))
+        discounts = discounts_from(tuple(counts_of_counts[1:5].tolist()))
         return discounts or FALLBACK, discounts is None
     if smoothing == "absolute":
-        discount = absolute_discount(int(numbers[1]), int(numbers[2]))
+        discount = absolute_discount(int(counts_of_counts[1]), int(counts_of_counts[2]))
         value = discount or ABSOLUTE_FALLBACK
         return (value, value, value), discount is None
     return (0.0, 0.0, 0.0), False
@@ -207,7 +209,8 @@ def _adjusted(
     order = nodes.order
     counts = arena.zeros(len(local.counts), np.int32)
     for level in range(2, order + 1):
-        _extend(*local.own[level], nodes.links, counts)
+        _count_predecessors(*local.own[level], nodes.links, counts)
+    # nodes of other processes link to own nodes: add up what all have counted
     for level in range(1, order):
         group.reduce_scatter(counts[nodes.level(level)], local.sizes[:, level])
     last = local.own_level(order)
@@ -221,13 +224,14 @@ def _adjusted(
 
 
 @compiled
-def _tally(counts, start, stop, numbers):
+def _tally(counts, start, stop, counts_of_counts):
+    """Add to ``counts_of_counts``, (6,), the numbers of nodes with each count, 5 or more as one."""
     for node in range(start, stop):
-        numbers[min(counts[node], 5)] += 1
+        counts_of_counts[min(counts[node], 5)] += 1
 
 
 @compiled
-def _extend(start, stop, links, counts):
+def _count_predecessors(start, stop, links, counts):
     """Add one to the count of the link of each n-gram in start:stop."""
     for node in range(start, stop):
         counts[links[node]] += 1
@@ -237,7 +241,8 @@ def _extend(start, stop, links, counts):
 def _keep_occurrences(last, first, occurrences, bos, counts):
     """Set the counts of n-grams that begin with bos to their occurrences; not on the last level.
 
-    ``bos`` is the node of bos; ``last`` is the first node of the last level.
+    ``bos`` is the node of bos; ``last`` is the first node of the last level. On each level, these
+    n-grams are the nodes low:high.
     """
     low = bos
     high = bos + 1
@@ -258,32 +263,36 @@ def _smooth(
     bos,
     discounts,
     is_witten_bell,
-    backoff,
+    fixed_backoff,
     probabilities,
     backoffs,
 ):
     """Write the probabilities of the children of the contexts start:stop, and the back-off weights
     of these contexts.
+
+    ``discounts`` holds those of the counts 0, 1, 2, and 3 or more. ``fixed_backoff`` is the
+    back-off weight of every context after which a token was seen; if negative, the weight follows
+    from the discounts.
     """
     for parent in range(start, stop):
         total = 0.0
         kept_back = 0.0
-        kinds = 0
+        seen = 0
         for child in range(first[parent], first[parent + 1]):
             if child != bos:
                 total += counts[child]
                 kept_back += discounts[min(counts[child], 3)]
-                kinds += 1
-        if kinds == 0:
+                seen += 1
+        if seen == 0:
             backoffs[parent] = 1.0
             continue
         if is_witten_bell:
-            kept_back = np.float64(kinds)
-            total += kinds
+            kept_back = np.float64(seen)
+            total += seen
         gamma = kept_back / total
         for child in range(first[parent], first[parent + 1]):
             mass = (counts[child] - discounts[min(counts[child], 3)]) / total
             probabilities[child] = (
                 0.0 if child == bos else mass + gamma * probabilities[links[child]]
             )
-        backoffs[parent] = gamma if backoff < 0 else backoff
+        backoffs[parent] = gamma if fixed_backoff < 0 else fixed_backoff

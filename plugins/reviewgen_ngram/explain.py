@@ -55,12 +55,14 @@ class Followers(NamedTuple):
     """The tokens seen after a context, and the numbers that a model stores about them.
 
     Attributes:
+        length: The number of tokens of the context.
         tokens: The tokens seen after the context.
         probabilities: The probabilities of these tokens after the context.
         lower: The probabilities of these tokens after the next shorter context.
         gamma: The back-off weight of the context.
     """
 
+    length: int
     tokens: Int64[np.ndarray, " K"]
     probabilities: Float32[np.ndarray, " K"]
     lower: Float64[np.ndarray, " K"]
@@ -80,33 +82,34 @@ def explain(
         context: The node of the text's context.
         ids: The text; it begins with bos.
     """
-    chain = [
-        (length, followers)
-        for length, followers in _chain(trained, context)
-        if len(followers.tokens)
-    ]
+    chain = [followers for followers in _chain(trained, context) if len(followers.tokens)]
     smoothing = config.smoothing
     # whether the stored numbers are those that ``estimate`` computed
     is_exact = not (config.quantized or config.min_count > 1 or config.prune_entropy)
     contributions: list[Any] = [None] * len(chain)
     if is_exact:
-        contributions = _contributions([followers for _, followers in chain], config)
+        contributions = _contributions(chain, config)
     contexts = []
-    for (length, followers), contribution in zip(chain, contributions, strict=True):
+    for followers, contribution in zip(chain, contributions, strict=True):
+        length = followers.length
         dense = partial(_to_dense, followers.tokens, vocab_size=config.vocab_size)
         discounts = trained.discounts[length]
         counts = recover(followers, discounts, smoothing) if is_exact else None
         divisor = None
         if counts is not None:
-            divisor = float(counts.sum() + len(counts) * (smoothing == "witten-bell"))
-        begins = length > 0 and int(ids[len(ids) - length]) == trained.bos_id
-        is_continuation = smoothing == "kneser-ney" and length + 1 < config.order and not begins
+            divisor = float(counts.sum())
+            if smoothing == "witten-bell":
+                divisor += len(counts)
+        # which n-grams Kneser-Ney counts by their occurrences: see ``estimate``
+        is_highest = length + 1 == config.order
+        begins_with_bos = length > 0 and ids[-length] == trained.bos_id
+        by_occurrences = smoothing != "kneser-ney" or is_highest or begins_with_bos
         contexts.append(
             CountedContext(
                 tokens=length,
                 seen=dense(np.ones(len(followers.tokens), np.bool_)),
                 counts=None if counts is None else dense(counts),
-                unit="predecessors" if is_continuation else "occurrences",
+                unit="occurrences" if by_occurrences else "predecessors",
                 parts=contribution,
                 discounts=discounts if smoothing in ("kneser-ney", "absolute") else None,
                 divisor=divisor,
@@ -127,52 +130,53 @@ def recover(
     """
     if smoothing in ("none", "stupid-backoff") or not len(followers.tokens):
         return None
-    table = np.array([0.0, *discounts])
+    is_witten_bell = smoothing == "witten-bell"
+    discount_of_count = np.array([0.0, *discounts])  # of the counts 0, 1, 2, and 3 or more
     masses = followers.probabilities - followers.gamma * followers.lower
-    fitting: list[np.ndarray] = []
-    for deductions in _cases(followers, masses, table, smoothing):
-        is_witten_bell = smoothing == "witten-bell"
-        total = (len(masses) if is_witten_bell else deductions.sum()) / followers.gamma
-        counts: np.ndarray = np.rint(masses * total + deductions).astype(np.int64)
+    fitting: dict[bytes, np.ndarray] = {}  # several guesses may give the same counts
+    for guessed in _guess_discounts(followers, masses, discount_of_count):
+        total = (len(masses) if is_witten_bell else guessed.sum()) / followers.gamma
+        counts: np.ndarray = np.rint(masses * total + guessed).astype(np.int64)
         if counts.min() < 1 or counts.sum() > MAX_TOTAL:
             continue
-        is_new = not any(np.array_equal(counts, other) for other in fitting)
-        deducted = table[np.minimum(counts, 3)]
-        if is_new and _reproduces(followers, counts, deducted, is_witten_bell):
-            fitting.append(counts)
-    return fitting[0] if len(fitting) == 1 else None
+        actual = discount_of_count[np.minimum(counts, 3)]
+        if _reproduces(followers, counts, actual, is_witten_bell):
+            fitting[counts.tobytes()] = counts
+    return fitting.popitem()[1] if len(fitting) == 1 else None
 
 
-def _cases(
+def _guess_discounts(
     followers: Followers,
     masses: Float64[np.ndarray, " K"],
-    table: Float64[np.ndarray, "4"],
-    smoothing: str,
+    discount_of_count: Float64[np.ndarray, "4"],
 ) -> Iterator[Float64[np.ndarray, " K"]]:
-    """Yield the discounts of all tokens, for each guess which tokens have count 1 and count 2.
+    """Yield the discount of each token, for each guess which tokens have count 1 and count 2.
 
-    Tokens of equal mass form a group. Each guess takes one of the lowest groups, or none, for count
-    1 and another for count 2. ``table`` holds the discounts of counts 0, 1, 2 and more.
+    Tokens of equal mass form a group. Each guess takes one of the four lowest groups, or none, for
+    count 1 and another for count 2.
     """
-    if table[1] == table[2] == table[3]:
-        yield np.full(len(masses), table[3])
+    one, two, more = discount_of_count[1:]
+    if one == two == more:
+        yield np.full(len(masses), more)
         return
     ascending = np.argsort(masses, kind="stable")
     error = ROUNDING * followers.probabilities[ascending]
+    # where a mass is larger than the one before, by more than rounding
     steps = np.diff(masses[ascending]) > error[1:] + error[:-1]
+    # the group of each token; group 0 has the lowest mass
     groups = np.empty(len(masses), np.int64)
     groups[ascending] = np.concatenate([[0], np.cumsum(steps)])
-    choices = [-1, *range(min(4, int(groups.max()) + 1))]  # -1: no token has this count
+    choices = [-1, *range(min(4, int(groups.max()) + 1))]  # -1: no group has this count
     for once, twice in product(choices, choices):
         if once != twice or once == -1:
-            more = np.where(groups == twice, table[2], table[3])
-            yield np.where(groups == once, table[1], more)
+            discounts = np.where(groups == twice, two, more)
+            yield np.where(groups == once, one, discounts)
 
 
 def _reproduces(
     followers: Followers,
     counts: Int64[np.ndarray, " K"],
-    deductions: Float64[np.ndarray, " K"],
+    discounts: Float64[np.ndarray, " K"],
     is_witten_bell: bool,
 ) -> bool:
     """Return whether ``counts`` give exactly the stored numbers.
@@ -180,27 +184,25 @@ def _reproduces(
     The sums are computed in the same order as in ``estimate``, so that rounding is the same.
     """
     total = float(counts.sum())
-    kept_back = float(np.cumsum(deductions)[-1])
+    kept_back = float(np.cumsum(discounts)[-1])
     if is_witten_bell:
         kept_back = float(len(counts))
         total += kept_back
     gamma = kept_back / total
-    probabilities = ((counts - deductions) / total + gamma * followers.lower).astype(np.float32)
-    return bool(np.float32(gamma) == followers.gamma) and np.array_equal(
-        probabilities, followers.probabilities
-    )
+    if np.float32(gamma) != followers.gamma:
+        return False
+    probabilities = ((counts - discounts) / total + gamma * followers.lower).astype(np.float32)
+    return np.array_equal(probabilities, followers.probabilities)
 
 
-def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
-    """Return the length and the followers of a context and of all its shorter contexts.
-
-    The longest comes first, the empty context last.
-    """
+def _chain(trained: Trained, context: int) -> list[Followers]:
+    """Return the followers of a context and of all its shorter contexts, the empty one last."""
     trie = trained.trie
     nodes = [context]
     while nodes[-1]:
         nodes.append(int(trie.links[nodes[-1]]))
-    # the probability of each id after the next shorter context
+    # the probability of each id after the next shorter context; at first the uniform one, which is
+    # stored for node 0
     row = np.full(len(trie.root), probability(trie.probabilities, trie.book, 0))
     chain = []
     for node in reversed(nodes):
@@ -208,7 +210,8 @@ def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
         tokens = trie.tokens[children].astype(np.int64)
         stored = _probabilities(trained, children)
         length = int(np.searchsorted(trained.starts, node, side="right")) - 1
-        chain.append((length, Followers(tokens, stored, row[tokens], float(trie.backoffs[node]))))
+        gamma = float(trie.backoffs[node])
+        chain.append(Followers(length, tokens, stored, row[tokens], gamma))
         row[tokens] = stored
     return chain[::-1]
 
@@ -223,6 +226,7 @@ def _children(trained: Trained, context: int) -> Int64[np.ndarray, " K"]:
 
 
 def _probabilities(trained: Trained, nodes: Int64[np.ndarray, " K"]) -> Float32[np.ndarray, " K"]:
+    """Return the stored probability of each node's token after its parent."""
     trie = trained.trie
     return trie.probabilities[nodes] if trie.book is None else trie.book[trie.probabilities[nodes]]
 
@@ -309,14 +313,16 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
     name = "root"
     for _ in range(min(LEVELS_DRAWN, config.order)):
         children = _children(trained, node)
-        chances = _probabilities(trained, children)
-        best = np.lexsort((children, -chances))[:CHILDREN_DRAWN].tolist()
+        probs = _probabilities(trained, children)
+        best = np.lexsort((children, -probs))[:CHILDREN_DRAWN].tolist()
+        # the first context of the list is the node itself
         counted = explain(trained, config, node, np.array(path, np.int64))[0]
         unit = "times" if counted.unit == "occurrences" else counted.unit
         drawn = []
-        for number in (*best[1:2], *best[:1], *best[2:]):  # the best is in the middle
-            ids = (*path, int(tokens[children[number]]))
-            detail = f"p = {chances[number]:.2g}"
+        # the most probable of three is drawn in the middle
+        for index in (*best[1:2], *best[:1], *best[2:]):
+            ids = (*path, int(tokens[children[index]]))
+            detail = f"p = {probs[index]:.2g}"
             if counted.counts is not None:
                 detail += f", {counted.counts[ids[-1]]:,} {unit}"
             drawn.append(GraphNode(id=_name(ids), label="", detail=detail, tokens=ids))
@@ -324,7 +330,8 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
             detail = f"{len(children) - len(best):,} more"
             drawn.append(GraphNode(id=f"{name} more", label="…", detail=detail, kind="operation"))
         nodes += drawn
-        edges += [GraphEdge(source=name, target=node.id) for node in drawn]
+        edges += [GraphEdge(source=name, target=below.id) for below in drawn]
+        # the next level is drawn below the most probable token that was seen before another
         contexts = len(trained.trie.children)
         inner = [child for child in children[best].tolist() if child < contexts]
         node = next((child for child in inner if len(_children(trained, child))), 0)
@@ -336,4 +343,5 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
 
 
 def _name(path: tuple[int, ...]) -> str:
+    """Return the name in the graph of the n-gram with these ids."""
     return " ".join(map(str, path))

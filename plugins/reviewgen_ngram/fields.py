@@ -90,21 +90,23 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
         config: The settings.
     """
     marker = config.vocab_size - config.field_ids
-    begin = config.vocab_size - 1  # closes the fields; the text begins after it
-    spelled = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")  # a character per id
+    closing_id = config.vocab_size - 1  # closes the fields
+    # one character for each id
+    characters = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     bos = chr(ids[0])
-    forms = []
-    for text in spelled.split(bos)[1:]:
-        prefix, _, body = text.rpartition(chr(begin))
-        before, *fields = re.split(f"([\\U{marker:08x}-\\U{begin:08x}])", prefix)
-        markers = {
+    pieces = []
+    for text in characters.split(bos)[1:]:
+        prefix, _, body = text.rpartition(chr(closing_id))
+        # what precedes the fields, then each marker and the value after it
+        before, *fields = re.split(f"([\\U{marker:08x}-\\U{closing_id:08x}])", prefix)
+        marker_of = {
             value: id_ for id_, value in zip(fields[::2], fields[1::2], strict=True) if value
         }
-        if markers:
-            pattern = "|".join(map(re.escape, sorted(markers, key=len, reverse=True)))
-            body = re.sub(pattern, lambda match, markers=markers: markers[match[0]], body)
-        forms += [bos, before, body]
-    return np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), "<u4")
+        if marker_of:
+            pattern = "|".join(map(re.escape, sorted(marker_of, key=len, reverse=True)))
+            body = re.sub(pattern, lambda match, marker_of=marker_of: marker_of[match[0]], body)
+        pieces += [bos, before, body]
+    return np.frombuffer("".join(pieces).encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 @inlined
@@ -127,8 +129,8 @@ def _value_probability(model, state, context, at):
     probabilities of their first tokens.
     """
     marker = state[FIELDS + at - 1]
-    weight = 0.0
-    total = 0.0
+    weight = 0.0  # probability of the first token of this form
+    total = 0.0  # the same, summed over all forms of the field
     for other in range(1, _known(state)):
         if state[FIELDS + other - 1] == marker and _begins_value(model.marker, state, other):
             first = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + other])
@@ -138,7 +140,7 @@ def _value_probability(model, state, context, at):
 
 
 @inner
-def _left(model, state, context):
+def _remaining(model, state, context):
     """Return the probability that remains after a context for what may follow it.
 
     This is one minus the probabilities of the closing id and of the markers of all fields that the
@@ -156,7 +158,7 @@ def _left(model, state, context):
 
 @inner
 def _outlook(model, state):
-    """Return what the distribution of the next token is computed from.
+    """Return the context and the weights that the distribution of the next token is computed from.
 
     Returns:
         The context that the next token depends on, shortened if too little remains after it; the
@@ -164,22 +166,22 @@ def _outlook(model, state):
         copy begins there regardless of the n-gram.
     """
     context = state[CONTEXT]
-    remaining = _left(model, state, context)
+    remaining = _remaining(model, state, context)
     while context != 0 and remaining < MIN_REMAINING:
         context = np.int64(model.trie.links[context])
-        remaining = _left(model, state, context)
-    copied = 0.0
-    places = 0
+        remaining = _remaining(model, state, context)
+    copied = 0.0  # probability that a copy goes on
+    places = 0  # number of tokens of values
     for at in range(_known(state)):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
-    anywhere = COPY_START if places > 0 else 0.0
-    weight = (1 - copied) * (1 - anywhere) / remaining
-    return context, weight, (1 - copied) * anywhere / max(places, 1)
+    starts = COPY_START if places > 0 else 0.0
+    weight = (1 - copied) * (1 - starts) / remaining
+    return context, weight, (1 - copied) * starts / max(places, 1)
 
 
 @inlined
-def _copied(model, state, at, context, weight, anywhere):
+def _copy_probability(model, state, at, context, weight, anywhere):
     """Return the probability that the next token is copied from place ``at``."""
     p = state[BELIEFS + at] * UNIT + anywhere
     if _begins_value(model.marker, state, at):
@@ -193,24 +195,24 @@ def _probability(model, state, context, weight, anywhere, token):
     p = weight * probability_after(model.trie, context, token)
     for at in range(_known(state)):
         if state[FIELDS + at] == token:
-            p += _copied(model, state, at, context, weight, anywhere)
+            p += _copy_probability(model, state, at, context, weight, anywhere)
     return p
 
 
 @inner
 def _read(model, state, token):
     """Update the state of a text, (S,), with the next id."""
-    begin = len(model.trie.root) - 1
-    if token == model.bos_id:
+    closing_id = len(model.trie.root) - 1
+    if token == model.bos_id:  # a new text, which has no fields yet
         state[IS_OPEN] = state[SIZE] = state[WRITTEN] = 0
-    elif token >= model.marker:
-        state[IS_OPEN] = token != begin
+    elif token >= model.marker:  # a marker opens a field, the closing id closes the last one
+        state[IS_OPEN] = token != closing_id
     if state[IS_OPEN]:
         if state[SIZE] < CAP:
             state[FIELDS + state[SIZE]] = token
             state[BELIEFS + state[SIZE]] = 0
             state[SIZE] += 1
-    elif token != begin:
+    elif token != closing_id:
         context = state[CONTEXT]
         _update_beliefs(model, state, token)
         state[CONTEXT] = follow(model.trie, context, token)
@@ -227,9 +229,12 @@ def _update_beliefs(model, state, token):
         return
     context, weight, anywhere = _outlook(model, state)
     p = _probability(model, state, context, weight, anywhere, token)
+    # backwards, since the new belief of a place depends on the old one of the place before
     for at in range(state[SIZE] - 1, 0, -1):
         goes_on = state[FIELDS + at - 1] == token and state[FIELDS + at] < model.marker and p > 0
-        copied = _copied(model, state, at - 1, context, weight, anywhere) if goes_on else 0.0
+        copied = (
+            _copy_probability(model, state, at - 1, context, weight, anywhere) if goes_on else 0.0
+        )
         state[BELIEFS + at] = np.int64(COPY_CONTINUE * copied / max(p, FORM_PRIOR) / UNIT)
     state[BELIEFS] = 0
 
@@ -242,9 +247,9 @@ def _match_value(model, state, token, before):
     is the context before the token.
     """
     at = state[WRITTEN]
-    if at > 0 and state[FIELDS + at] == token:
+    if at > 0 and state[FIELDS + at] == token:  # the value goes on
         state[WRITTEN] += 1
-    else:
+    else:  # the first value that begins with the token, if any
         state[WRITTEN] = 0
         for at in range(1, state[SIZE]):
             if (
@@ -255,6 +260,7 @@ def _match_value(model, state, token, before):
                 state[WRITTEN] = at + 1
                 state[AFTER] = follow(model.trie, before, state[FIELDS + at - 1])
     at = state[WRITTEN]
+    # no token of the value is left: a marker or nothing follows
     if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
         state[CONTEXT] = state[AFTER]
         state[WRITTEN] = 0
@@ -269,7 +275,9 @@ def _fill(model, state, row):
         row[token] = weight * row[token] if token < model.marker else 0.0
     for at in range(_known(state)):
         if state[FIELDS + at] < model.marker:
-            row[state[FIELDS + at]] += _copied(model, state, at, context, weight, anywhere)
+            row[state[FIELDS + at]] += _copy_probability(
+                model, state, at, context, weight, anywhere
+            )
     scale = 1 / add_up(row)
     for token in range(len(row)):
         row[token] *= scale

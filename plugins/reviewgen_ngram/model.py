@@ -154,7 +154,7 @@ class Ngram:
         if group.rank:
             return {}
         del local
-        return self._keep(nodes, estimated, keep)
+        return self._set_trained(nodes, estimated, keep, bos_id)
 
     def initial_state(self, batch_size: int) -> Int[Tensor, "B *S"]:
         """Return the state before the first token of B texts."""
@@ -174,15 +174,19 @@ class Ngram:
         """
         trained = self._finished()
         vocab_size = self.config.vocab_size
-        sizes = {"B": check_ids(ids)} | ({"S": STATE_SIZE} if self.config.field_ids else {})
+        sizes = {"B": check_ids(ids)}
+        if self.config.field_ids:
+            sizes["S"] = STATE_SIZE
         check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
-        read = checked_ids(_array(ids), self.config)
+        checked = checked_ids(_array(ids), self.config)
         after = checked_state(_array(state), trained)
         logits = np.empty((*ids.shape, vocab_size), np.float32)
-        step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
-        for first in range(0, ids.shape[1], step):
-            tokens = np.ascontiguousarray(read[:, first : first + step])
-            logits[:, first : first + step], after = self._read(tokens, after)
+        # ``_read`` returns float64, so it gets a few positions at a time
+        positions = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
+        for start in range(0, ids.shape[1], positions):
+            piece = slice(start, start + positions)
+            tokens = np.ascontiguousarray(checked[:, piece])
+            logits[:, piece], after = self._read(tokens, after)
         return torch.from_numpy(logits).to(ids.device), _tensor(after, ids)
 
     def score(
@@ -205,15 +209,17 @@ class Ngram:
                 " character. Train with another model.smoothing to evaluate the model; generating"
                 " works."
             )
-        scores = np.empty(ids.shape)
-        read = checked_ids(_array(ids), self.config)
-        wanted = checked_ids(_array(targets), self.config)
+        scores = np.empty(ids.shape)  # probabilities
+        tokens = checked_ids(_array(ids), self.config)
+        next_tokens = checked_ids(_array(targets), self.config)
         if self.config.field_ids:
             states = np.ascontiguousarray(after.T)
-            score_with_fields(with_fields(trained, self.config), read, wanted, states, scores)
+            score_with_fields(
+                with_fields(trained, self.config), tokens, next_tokens, states, scores
+            )
             after = np.ascontiguousarray(states.T)
         else:
-            score(trained.trie, read, wanted, after, scores)
+            score(trained.trie, tokens, next_tokens, after, scores)
         with np.errstate(divide="ignore"):  # zero becomes -inf
             logs = np.log(scores).astype(np.float32)
         return torch.from_numpy(logs).to(ids.device), _tensor(after, ids)
@@ -300,18 +306,22 @@ class Ngram:
         with np.errstate(divide="ignore"):  # zero becomes -inf
             return np.log(probs), np.ascontiguousarray(states.T)
 
-    def _keep(
-        self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None
+    def _set_trained(
+        self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None, bos_id: int
     ) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes as configured, and make them the trained model.
 
-        ``keep`` says for each node whether it is to be kept; None: nothing is pruned. The report of
-        ``finish`` is returned.
+        Args:
+            nodes: The n-grams.
+            estimated: Their probabilities and back-off weights.
+            keep: Whether each n-gram is frequent enough to be kept; None if nothing is pruned.
+            bos_id: The id that begins every text.
+
+        Returns:
+            The report of ``finish``.
         """
         config = self.config
-        bos_id = self._bos_id
-        counted = _sizes(nodes.starts)
-        assert bos_id is not None
+        unpruned = _sizes(nodes.starts)
         root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
             nodes, estimated = prune(
@@ -324,9 +334,10 @@ class Ngram:
             probabilities, book, backoffs = quantize(nodes, estimated, root)
         trie = make_trie(nodes, probabilities, backoffs, book, root)
         self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
-        return self._facts(nodes, estimated, counted)
+        return self._facts(nodes, estimated, unpruned)
 
     def _counter_for(self, bos_id: int) -> NgramCounter:
+        """Return the counter, made for the first text; raise if ``bos_id`` is not that text's."""
         if self._counter is None:
             self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena)
             self._bos_id = bos_id
@@ -338,6 +349,7 @@ class Ngram:
         return self._counter
 
     def _finished(self) -> Trained:
+        """Return the trained model, or raise if there is none yet."""
         if self._trained is None:
             raise TrainingError(
                 "This n-gram model is not trained yet. Call observe and finish, or load_state_dict,"
@@ -345,26 +357,29 @@ class Ngram:
             )
         return self._trained
 
-    def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
+    def _facts(self, nodes: Nodes, estimated: Estimate, unpruned: list[int]) -> dict[str, Any]:
         """Return the report of ``finish`` as JSON values.
 
-        Lists of discounts and n-grams have one item for each order, from order 1 on. ``counted`` is
-        the number of n-grams of each order before pruning.
+        Lists of discounts and n-grams have one item for each order, from order 1 on. ``unpruned``
+        is the number of n-grams of each order before pruning.
         """
-        fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
+        fallback_orders = [
+            order for order, fell_back in enumerate(estimated.fell_back, 1) if fell_back
+        ]
         ngrams = _sizes(nodes.starts)
         size = sum(tensor.nbytes for tensor in self.state_dict().values())
         size_note = (
             f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."
         )
-        if sum(ngrams) < sum(counted):
-            size_note += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
+        if sum(ngrams) < sum(unpruned):
+            size_note += f" Pruning dropped {sum(unpruned) - sum(ngrams):,} others."
         notes: list[str] = [Detail(size_note)]
-        if fell_back and fell_back != [1]:  # order 1 matters little, as all its counts are large
+        # order 1 alone matters little, as all its counts are large
+        if fallback_orders and fallback_orders != [1]:
             orders = (
-                f"Order {fell_back[0]} has"
-                if len(fell_back) == 1
-                else f"Orders {_enumerate(fell_back)} have"
+                f"Order {fallback_orders[0]} has"
+                if len(fallback_orders) == 1
+                else f"Orders {_enumerate(fallback_orders)} have"
             )
             values = ", ".join(f"{value:g}" for value in FALLBACK)
             used = (
@@ -380,7 +395,7 @@ class Ngram:
             )
         return {
             "discounts": [list(values) for values in estimated.discounts],
-            "fallback_orders": fell_back,
+            "fallback_orders": fallback_orders,
             "ngrams": ngrams,
             "bytes": size,
             "notes": notes,
@@ -396,11 +411,13 @@ def _sizes(starts: Int64[np.ndarray, " L"]) -> list[int]:
 
 
 def _array(tensor: Int[Tensor, "..."]) -> Int64[np.ndarray, "..."]:
+    """Return a copy of a tensor as an array."""
     array: np.ndarray = tensor.detach().cpu().numpy()
     return array.astype(np.int64)
 
 
 def _tensor(state: Int64[np.ndarray, "B *S"], like: Tensor) -> Int[Tensor, "B *S"]:
+    """Return a state as a tensor on the device of another tensor."""
     return torch.from_numpy(state).to(like.device)
 
 

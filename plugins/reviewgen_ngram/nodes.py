@@ -100,49 +100,33 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     Raises:
         DataError: There are more than 2**31 - 1 nodes or tokens. All processes raise it.
     """
-    packing = rows.packing
-    order = packing.order
-    tally = np.zeros(order + 2, np.int64)  # number of nodes of each level, then of tokens
-    for start, stop in _pieces(rows, arena):
-        _measure(rows.packed, start, stop, packing, tally)
-        tally[-1] += rows.counts[start:stop].sum()
-    table = group.all_gather(tally)
-    sizes = table[:, :-1]
-    observed = int(table[:, -1].sum())
-    totals = sizes.sum(0)
-    totals[0] = 1
-    starts = np.concatenate([[0], np.cumsum(totals)])
-    if starts[-1] > MAX_NODES:
-        raise DataError(
-            f"The corpus has {starts[-1]:,} distinct n-grams of 1 to {order} tokens; the limit is"
-            f" {MAX_NODES:,}. Lower the order."
-        )
-    if observed > MAX_NODES:
-        raise DataError(
-            f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part of"
-            " it."
-        )
-    ranges = _own_nodes(starts, sizes, group.rank)
-    inner = int(starts[-2])
-    room = inner + int(totals[-1] if group.rank == 0 else sizes[group.rank, -1])
+    order = rows.packing.order
+    starts, sizes = _count_nodes(rows, arena, group)
+    own = _own_nodes(starts, sizes, group.rank)
+    inner = int(starts[-2])  # number of nodes below the last level
+    known = inner + int(sizes[group.rank, -1])  # number of nodes that this process knows
+    # ``gather`` collects the last level of all processes in rank 0
+    room = int(starts[-1]) if group.rank == 0 else known
     tokens = arena.zeros(room, token_dtype(vocab_size))
     first = arena.zeros(inner + 1, np.int32)
-    counts = arena.zeros(inner + int(sizes[group.rank, -1]), np.int32)
+    counts = arena.zeros(known, np.int32)
     links = arena.zeros(room, np.int32)
-    newest = ranges[:, 0] - 1  # the last node written on each level
+    newest = own[:, 0] - 1  # the last node written on each level
     newest[0] = 0
     for start, stop in _pieces(rows, arena):
-        _fill(rows.packed, rows.counts, start, stop, packing, newest, tokens, counts, first)
-    _start_children(ranges, first)
+        _fill(rows.packed, rows.counts, start, stop, rows.packing, newest, tokens, counts, first)
+    _start_children(own, first)
+    # the children of the empty context are the nodes of level 1
     first[0] = 1
     first[1] = starts[2]
-    local = NodeRange(Nodes(starts, tokens, first, links), counts, ranges, sizes)
+    local = NodeRange(Nodes(starts, tokens, first, links), counts, own, sizes)
     for level in range(1, order):
         local.all_gather(tokens, level, group)
         if level < order - 1:
             local.all_gather(first, level, group)
             # where the children of the level's last node end
             first[starts[level + 1]] = starts[level + 2]
+    # with order 1, level 1 is the last level, of which rank 0 has all nodes
     if order > 1:
         local.all_gather(counts, 1, group)
     return local
@@ -166,11 +150,10 @@ def gather(local: NodeRange, group: CountGroup) -> Nodes:
     for level in range(2, last + 1):
         local.gather(nodes.links, level, group)
     if last > 1:
-        parents = local.own_level(last - 1)
+        # each process has numbered its nodes of the last level as if there were no others
         shift = int(local.sizes[: group.rank, last].sum())
-        group.gather_into(
-            nodes.first[nodes.level(last - 1)], nodes.first[parents] + np.int32(shift)
-        )
+        first = nodes.first[local.own_level(last - 1)] + np.int32(shift)
+        group.gather_into(nodes.first[nodes.level(last - 1)], first)
         nodes.first[-1] = nodes.starts[-1]
     return nodes
 
@@ -182,6 +165,40 @@ def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
         arena.release(rows.packed, rows.counts)
 
 
+def _count_nodes(
+    rows: Rows, arena: Arena, group: CountGroup
+) -> tuple[Int64[np.ndarray, " L"], Int64[np.ndarray, "P K"]]:
+    """Return the first node of each level, then the number of nodes, and each process's share.
+
+    The share is the number of nodes of each process on each level, without the empty context.
+
+    Raises:
+        DataError: There are more than 2**31 - 1 nodes or tokens.
+    """
+    order = rows.packing.order
+    tally = np.zeros(order + 2, np.int64)  # number of nodes of each level, then of tokens
+    for start, stop in _pieces(rows, arena):
+        _measure(rows.packed, start, stop, rows.packing, tally)
+        tally[-1] += rows.counts[start:stop].sum()
+    tallies = group.all_gather(tally)
+    sizes = tallies[:, :-1]
+    observed = int(tallies[:, -1].sum())
+    totals = sizes.sum(0)
+    totals[0] = 1  # the empty context
+    starts = np.concatenate([[0], np.cumsum(totals)])
+    if starts[-1] > MAX_NODES:
+        raise DataError(
+            f"The corpus has {starts[-1]:,} distinct n-grams of 1 to {order} tokens; the limit is"
+            f" {MAX_NODES:,}. Lower the order."
+        )
+    if observed > MAX_NODES:
+        raise DataError(
+            f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part of"
+            " it."
+        )
+    return starts, sizes
+
+
 def _own_nodes(
     starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"], rank: int
 ) -> Int64[np.ndarray, "K 2"]:
@@ -189,7 +206,9 @@ def _own_nodes(
     begin = starts[:-1] + sizes[:rank].sum(0)
     begin[-1] = starts[-2]  # each process numbers its nodes of the last level from here on
     ranges = np.stack((begin, begin + sizes[rank]), axis=1)
-    ranges[0] = 0, 1 if len(ranges) > 2 or rank == 0 else 0
+    # with order 1, only rank 0 has nodes, and with them the empty context
+    has_root = rank == 0 or len(ranges) > 2
+    ranges[0] = 0, has_root  # 0:1, or 0:0 without it
     return ranges
 
 
@@ -220,7 +239,7 @@ def _shared(packed, row, packing):
                 same -= 1
             return same
         same += packing.per_word
-    return same - packing.per_word
+    return same - packing.per_word  # not reached, since the rows are distinct
 
 
 @compiled
@@ -259,7 +278,11 @@ def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, firs
 
 @compiled
 def _start_children(ranges, first):
-    """Replace in ``first`` each own node's number of children by its first child."""
+    """Replace in ``first`` each own node's number of children by its first child.
+
+    The entry after a level's own nodes is also written: it may be the first one of the next level,
+    so the next level comes first.
+    """
     for level in range(len(ranges) - 2, 0, -1):
         start = ranges[level + 1, 0]
         for parent in range(ranges[level, 0], ranges[level, 1]):
@@ -277,9 +300,9 @@ def _link(start, stop, tokens, first, links):
     lists of children are sorted, so they are searched in parallel.
     """
     for parent in range(start, stop):
-        other = first[links[parent]]
+        target = first[links[parent]]
         end = first[links[parent] + 1]
         for child in range(first[parent], first[parent + 1]):
-            while other < end and tokens[other] != tokens[child]:
-                other += 1
-            links[child] = other
+            while target < end and tokens[target] != tokens[child]:
+                target += 1
+            links[child] = target

@@ -63,24 +63,32 @@ def prune(
     """
     if max_loss > 0:
         losses = np.full(len(nodes.links), np.inf)  # 1-grams are never dropped
-        numbers = (estimated.probabilities, estimated.backoffs)
-        _losses(nodes.first, nodes.links, *numbers, bos, estimated.texts_per_token, losses)
+        _losses(
+            nodes.first,
+            nodes.links,
+            estimated.probabilities,
+            estimated.backoffs,
+            bos,
+            estimated.texts_per_token,
+            losses,
+        )
         keep = keep & (losses >= max_loss)
     keep[: nodes.starts[2]] = True
     _close(nodes.first, nodes.links, keep)
     if keep.all():
         return nodes, estimated
-    number = np.cumsum(keep, dtype=np.int32) - np.int32(1)
-    inner = int(nodes.starts[-2])
+    # number of kept nodes before each node, which is the new number of a kept one
     kept_before = np.concatenate([[0], np.cumsum(keep)])
-    children = np.diff(kept_before[nodes.first])  # number of kept children of each context
-    lost = (children < np.diff(nodes.first))[keep[:inner]]
-    first = np.concatenate([[1], 1 + np.cumsum(children[keep[:inner]])]).astype(np.int32)
-    smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]])
-    probabilities = estimated.probabilities[keep]
-    backoffs = estimated.backoffs[keep[:inner]]
+    keep_context = keep[: nodes.starts[-2]]
+    kept_children = np.diff(kept_before[nodes.first])  # of each context
+    lost = (kept_children < np.diff(nodes.first))[keep_context]
     lost[0] = False  # 1-grams stay
-    _balance(first, smaller.links, smaller.tokens, root, lost, probabilities, backoffs)
+    first = np.concatenate([[1], 1 + np.cumsum(kept_children[keep_context])]).astype(np.int32)
+    links = kept_before[nodes.links[keep]].astype(np.int32)
+    smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, links)
+    probabilities = estimated.probabilities[keep]
+    backoffs = estimated.backoffs[keep_context]
+    _balance(first, links, smaller.tokens, root, lost, probabilities, backoffs)
     return smaller, replace(estimated, probabilities=probabilities, backoffs=backoffs)
 
 
@@ -102,9 +110,12 @@ def quantize(
     positive = estimated.probabilities[estimated.probabilities > 0]
     edges = np.geomspace(positive.min(), positive.max(), CODES)
     bins = np.clip(np.searchsorted(edges, positive, side="right") - 1, 0, CODES - 2)
-    members = np.bincount(bins, minlength=CODES - 1)
-    sums = np.bincount(bins, positive, minlength=CODES - 1)
-    means = np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1]))
+    bin_sizes = np.bincount(bins, minlength=CODES - 1)
+    bin_sums = np.bincount(bins, positive, minlength=CODES - 1)
+    # an empty bin has its geometric middle
+    means = np.where(
+        bin_sizes, bin_sums / np.maximum(bin_sizes, 1), np.sqrt(edges[1:] * edges[:-1])
+    )
     book = np.zeros(CODES, np.float32)
     book[1:] = np.minimum(means, 1 - MIN_UNSEEN)
     codes = np.empty(len(estimated.probabilities), np.uint8)
@@ -147,8 +158,8 @@ def _balance(first, links, tokens, root, changed, probabilities, backoffs):
     """
     rest = np.zeros(len(backoffs))  # total probability of the tokens not seen after each context
     for parent in range(1, len(backoffs)):
-        seen = 0.0
-        unseen = 0.0
+        seen = 0.0  # total probability of the tokens seen after the context
+        unseen = 0.0  # total probability of all others after the next shorter context
         child = first[parent]
         stop = first[parent + 1]
         shorter = links[parent]
@@ -176,15 +187,17 @@ def _balance(first, links, tokens, root, changed, probabilities, backoffs):
 
 
 @compiled
-def _losses(first, links, probabilities, backoffs, bos, texts, losses):
+def _losses(first, links, probabilities, backoffs, bos, texts_per_token, losses):
     """Compute the pruning loss of each n-gram (Stolcke 1998, equations 3 to 6)."""
     marginal = np.zeros(len(links))  # probability of each n-gram at any position of a text
     marginal[0] = 1.0
     for parent in range(len(backoffs)):
-        seen = 0.0
-        lower = 0.0
+        seen = 0.0  # total probability of the tokens seen after the context
+        lower = 0.0  # total probability of the same tokens after the next shorter context
         for child in range(first[parent], first[parent + 1]):
-            marginal[child] = marginal[parent] * probabilities[child] if child != bos else texts
+            marginal[child] = (
+                marginal[parent] * probabilities[child] if child != bos else texts_per_token
+            )
             seen += probabilities[child]
             lower += probabilities[links[child]]
         if parent == 0:
@@ -192,11 +205,11 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
         for child in range(first[parent], first[parent + 1]):
             p = probabilities[child]
             shorter = probabilities[links[child]]
-            # log of the back-off weight, if this child is dropped
-            change = np.log((1 - seen + p) / (1 - lower + shorter))
-            loss = p * (np.log(shorter) + change - np.log(p))
+            # log of the back-off weight that the context gets if this child is dropped
+            log_backoff = np.log((1 - seen + p) / (1 - lower + shorter))
+            loss = p * (np.log(shorter) + log_backoff - np.log(p))
             if seen < 1:
-                loss += (change - np.log(backoffs[parent])) * (1 - seen)
+                loss += (log_backoff - np.log(backoffs[parent])) * (1 - seen)
             losses[child] = np.expm1(-marginal[parent] * loss)
 
 
@@ -218,6 +231,7 @@ def _code_of(value, book):
 
 @compiled
 def _quantize_all(probabilities, book, codes):
+    """Write the code of each probability."""
     for node in range(len(probabilities)):
         codes[node] = _code_of(probabilities[node], book)
 
@@ -230,8 +244,8 @@ def _adjust_sums(start, first, probabilities, book, codes):
     lowered further until the unseen tokens have at least half of their exact probability.
     """
     for parent in range(start, len(first) - 1):
-        exact = 0.0
-        rounded = 0.0
+        exact = 0.0  # sum of the exact probabilities
+        rounded = 0.0  # sum of the rounded ones
         largest = first[parent]
         for child in range(first[parent], first[parent + 1]):
             exact += probabilities[child]

@@ -48,9 +48,9 @@ from reviewgen_ngram.trie import (
 # maximum number of proposals for a token; if all are rejected, all probabilities are computed
 PROPOSALS = 3
 # the same at temperature 1 without a limit on copies, where only unknown words are rejected
-PLAIN_PROPOSALS = 8
+UNTEMPERED_PROPOSALS = 8
 # maximum number of random numbers for a token
-MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1
+MAX_NUMBERS = max(2 * PROPOSALS, UNTEMPERED_PROPOSALS) + 1
 
 
 class NgramStepper(CompiledStepper):
@@ -129,14 +129,14 @@ class NgramStepper(CompiledStepper):
         used = np.zeros(len(uniform), np.int64)
         # ``run`` is the number of consecutive windows that make a copied span; 0 sets no limit
         windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
-        # at temperature 1 with the whole vocabulary, a proposal is only rejected by a constraint
-        is_plain = (
+        # a proposal at temperature 1 from the whole vocabulary is rejected only by a constraint
+        is_untempered = (
             len(params.temperatures) == 1
             and params.temperatures[0] == 1
             and params.vocab_size >= self.config.vocab_size
         )
-        proposals = PLAIN_PROPOSALS if is_plain and run == 0 else PROPOSALS
-        whole = np.pad(texts, ((0, 0), (0, uniform.shape[1] + 1)))
+        proposals = UNTEMPERED_PROPOSALS if is_untempered and run == 0 else PROPOSALS
+        padded = np.pad(texts, ((0, 0), (0, uniform.shape[1] + 1)))
         limits = params.max_new_tokens - new_tokens
         _sample(
             self._trained.trie,
@@ -148,7 +148,7 @@ class NgramStepper(CompiledStepper):
             run,
             spelling,
             places,
-            whole,
+            padded,
             texts.shape[1],
             new_tokens,
             limits,
@@ -232,24 +232,24 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
 
 
 @by_address
-def _step(trie, ids, floats, ints, logits):
+def _step(tries, ids, floats, ints, logits):
     """Feed a token to each text, and write the log probabilities after it.
 
     This is a step of ``reviewgen.compiled.steps``.
 
     Args:
-        trie: The address of the model's trie.
+        tries: The address of the model's trie.
         ids: The token to feed to each text, as in ``reviewgen.compiled.steps``.
         floats: Not used.
         ints: The contexts, (1, B); updated.
         logits: The log probabilities, written. If it has no rows, only the contexts are updated.
     """
-    model = trie[0]
-    probs = np.empty(len(model.root))
+    trie = tries[0]
+    probs = np.empty(len(trie.root))
     for row in range(len(ids)):
-        ints[0, row] = follow(model, ints[0, row], ids[row])
+        ints[0, row] = follow(trie, ints[0, row], ids[row])
     for row in range(len(logits)):
-        _write_logits(model, ints[0, row], probs, logits[row])
+        _write_logits(trie, ints[0, row], probs, logits[row])
 
 
 @inner
@@ -325,11 +325,11 @@ def _sample(
                 continue
             context = contexts[row]
             position = start + sizes[row]
-            number = used[row]
-            count = new_tokens[row] + sizes[row]
+            drawn = used[row]  # number of random numbers used
+            count = new_tokens[row] + sizes[row]  # number of new tokens
             token = np.int64(NONE)
-            after = np.int64(-1)
-            is_copy = False
+            after = np.int64(-1)  # the context after the token
+            completes_copy = False
             temperature = params.temperatures[count % len(params.temperatures)]
             place = (places[row, 0], places[row, 1], places[row, 2])
             for _ in range(proposals if temperature <= 1 else 0):
@@ -345,10 +345,10 @@ def _sample(
                     root,
                     heads,
                     context,
-                    uniform[row, number],
+                    uniform[row, drawn],
                 )
-                number += 1 if temperature == 1 else 2
-                is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(
+                drawn += 1 if temperature == 1 else 2
+                is_accepted = temperature == 1 or uniform[row, drawn - 1] < np.float32(
                     p
                 ) ** np.float32(1 / temperature - 1)
                 is_accepted = (
@@ -365,10 +365,10 @@ def _sample(
                     break
             if windows is not None and run > 0 and token >= 0 and token != end:
                 texts[row, position] = token
-                is_copy = copies(windows, texts[row], position, run)
-            if token == NONE or is_copy:
+                completes_copy = copies(windows, texts[row], position, run)
+            if token == NONE or completes_copy:
                 _write_logits(trie, context, probs, logits)
-                draw = uniform[row, number]
+                draw = uniform[row, drawn]
                 token = choose(
                     logits,
                     params,
@@ -382,14 +382,14 @@ def _sample(
                     places[row],
                     scores,
                     probs,
-                    is_copy,
+                    completes_copy,
                 )
-                number += 1
+                drawn += 1
                 if token >= 0:
                     after = follow(trie, context, token)
             elif spelling is not None:
                 places[row, 0], places[row, 1], places[row, 2] = place
-            used[row] = number
+            used[row] = drawn
             tokens[row, sizes[row]] = token
             texts[row, position] = token
             live[row] = token >= 0 and token != end
@@ -411,11 +411,11 @@ def _propose(
     root,
     heads,
     context,
-    number,
+    uniform,
 ):
     """Draw a token after a context by inverse transform sampling, with a random number.
 
-    The probabilities are subtracted from the number until it is negative. The children of the
+    The probabilities are subtracted from ``uniform`` until it is negative. The children of the
     longest context come first. Then, context by context, come the children of the next shorter one,
     without those of the longer one, which are always among them.
 
@@ -428,7 +428,7 @@ def _propose(
     high = 0  # the node after its last child
     while context != 0:
         start, stop = family(bases, children, context)
-        passed = low
+        passed = low  # the next child of the longer context to look for
         for child in range(start, stop):
             token = np.int64(tokens[child])
             while passed < high and tokens[passed] < token:
@@ -437,8 +437,8 @@ def _propose(
                 passed += 1
                 continue
             mass = weight * probability(probabilities, book, child)
-            number -= mass
-            if number < 0:
+            uniform -= mass
+            if uniform < 0:
                 return (
                     token,
                     mass,
@@ -456,8 +456,8 @@ def _propose(
             passed += 1
             continue
         mass = weight * root[token]
-        number -= mass
-        if number < 0:
+        uniform -= mass
+        if uniform < 0:
             node = np.int64(heads[token])
             return (
                 np.int64(token),

@@ -79,16 +79,18 @@ def make_trie(
     root: Float64[np.ndarray, " V"],
 ) -> Trie:
     """Return the trie of estimated nodes. A quantised one, with a book, has no ``ends``."""
-    children = np.diff(nodes.first)
-    children[0] = 0
+    child_counts = np.diff(nodes.first)
+    child_counts[0] = 0  # the children of the empty context are in ``heads``
     bases = nodes.first[:-1:GROUP].copy()
     bases[0] = nodes.starts[2]
-    ends = None if book is not None else nodes.links[len(children) :]
+    links = nodes.links[: len(child_counts)]
+    ends = None if book is not None else nodes.links[len(child_counts) :]
+    # fits: a context has at most one child for each id
+    children = child_counts.astype(nodes.tokens.dtype)
     heads = _heads(nodes.tokens, nodes.starts, len(root))
-    few = children.astype(nodes.tokens.dtype)  # fits: a context has at most one child for each id
-    links = nodes.links[: len(children)]
-    numbers = (probabilities, backoffs, book, root)
-    return Trie(nodes.tokens, links, ends, bases, few, *numbers, heads)
+    return Trie(
+        nodes.tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads
+    )
 
 
 def _heads(
@@ -117,16 +119,17 @@ def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
         "root": ("float64", (config.vocab_size,)),
         "discounts": ("float64", (None, 3)),
     }
-    extra: dict[str, TensorSpec] = (
-        {"book": ("float32", (256,))} if config.quantized else {"ends": ("int32", (None,))}
-    )
-    return specs | extra
+    if config.quantized:
+        specs["book"] = ("float32", (256,))
+    else:
+        specs["ends"] = ("int32", (None,))
+    return specs
 
 
 def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
-    """Return the arrays to save of a model; they share its memory."""
+    """Return the arrays of a model that are saved; they share its memory."""
     fields = trained.trie._asdict()
-    del fields["heads"]
+    del fields["heads"]  # follows from the others
     arrays = {name: np.asarray(array) for name, array in fields.items() if array is not None}
     return arrays | {
         "bos_id": np.array([trained.bos_id], np.int64),
@@ -184,10 +187,12 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
 
 
 def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
-    if odd := sorted(expected.keys() ^ arrays.keys()):
-        problem = "missing" if odd[0] in expected else "unexpected"
+    """Raise unless the arrays have the expected names, dtypes and numbers of axes."""
+    if unpaired := sorted(expected.keys() ^ arrays.keys()):
+        name = unpaired[0]
+        problem = "missing" if name in expected else "unexpected"
         raise BundleError(
-            f"The n-gram tensors do not fit the settings: {odd[0]!r} is {problem}. Save the model"
+            f"The n-gram tensors do not fit the settings: {name!r} is {problem}. Save the model"
             " again."
         )
     for name, (dtype, shape) in expected.items():
@@ -197,6 +202,7 @@ def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Tensor
 
 
 def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: NgramConfig) -> None:
+    """Raise unless the sizes of the arrays agree with ``starts`` and the settings."""
     order = config.order
     _require(len(starts) == order + 2, "starts", f"holds {order + 2} numbers, not {len(starts)}")
     _require(
@@ -240,15 +246,18 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
     _require(adds_up, "children", "adds up to the nodes of each level")
     _require(trie.bases == first[:-1:GROUP], "bases", "agrees with children")
     ascends = np.concatenate([[True], tokens[1:] > tokens[:-1]])
-    ascends[1] = ascends[first[first < len(tokens)]] = True  # the first child of each context
+    # no token needs to follow that of another context's child
+    ascends[1] = True
+    ascends[first[first < len(tokens)]] = True
     _require(ascends, "tokens", "ascends within every context")
     for level in range(1, len(starts) - 1):
         span = slice(*starts[level : level + 2].tolist())
         links = trie.ends if level == len(starts) - 2 else trie.links[span]
-        if links is not None:
-            is_inside = ((links >= starts[level - 1]) & (links < starts[level])).all()
-            is_same = is_inside and (level == 1 or np.array_equal(tokens[links], tokens[span]))
-            _require(is_same, "links", "points to the same n-gram without its first token")
+        if links is None:
+            continue
+        is_inside = ((links >= starts[level - 1]) & (links < starts[level])).all()
+        is_same = is_inside and (level == 1 or np.array_equal(tokens[links], tokens[span]))
+        _require(is_same, "links", "points to the same n-gram without its first token")
 
 
 @compiled
@@ -265,8 +274,8 @@ def _sums_to_one(trie):
         low, high = family(trie.bases, trie.children, context)
         if high > len(links) and ends is None:
             break
-        seen = 0.0
-        lower = 0.0
+        seen = 0.0  # total probability of the tokens seen after the context
+        lower = 0.0  # total probability of the same tokens after the next shorter context
         for child in range(low, high):
             link = (
                 np.int64(links[child])
@@ -279,6 +288,7 @@ def _sums_to_one(trie):
                 if links[context] == 0
                 else probability(trie.probabilities, trie.book, link)
             )
+        # written with ``not``, so that NaN fails, too
         if (
             not abs(seen + backoffs[context] * (1 - lower) - 1)
             < TOLERANCE + backoffs[context] * ROUNDING
@@ -432,7 +442,7 @@ def score(trie, ids, targets, contexts, scores):
     """
     tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
-    following = np.full(rows, -1, np.int64)
+    following = np.full(rows, -1, np.int64)  # the context after the next id; -1: not known
     for t in range(length):
         for row in range(rows):
             context = (
@@ -466,6 +476,7 @@ def fill_row(trie, context, row):
     while shorter != 0:
         length += 1
         shorter = np.int64(links[shorter])
+    # the suffixes, the longest first, and the product of the back-off weights on the way to each
     contexts = np.empty(length, np.int64)
     weights = np.empty(length)
     weight = 1.0

@@ -61,6 +61,13 @@ class NnlmConfig:
         """Whether the model uses the conditions at every step."""
         return self.condition_ids + self.field_ids > 0
 
+    @property
+    def held_size(self) -> int:
+        """What the state holds of conditions and fields, in numbers per text: the sum of their
+        embeddings, how many there are, and whether a field is open.
+        """
+        return self.embedding_size + 2
+
     def __post_init__(self) -> None:
         check(self)
 

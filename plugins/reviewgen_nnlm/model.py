@@ -90,7 +90,7 @@ class Nnlm(nn.Module):
         last = like.new_full((batch_size, config.order - 1), config.vocab_size, dtype=torch.long)
         if self.held is None:
             return last
-        return last, like.new_zeros(batch_size, config.embedding_size + 2)
+        return last, like.new_zeros(batch_size, config.held_size)
 
     def forward(
         self, ids: Int[Tensor, "B T"], state: State
@@ -142,7 +142,7 @@ class Nnlm(nn.Module):
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        last, before = self._check(ids, state)
+        last, sums = self._check(ids, state)
         # (B, T, K), oldest first
         window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)
         yield Operation(
@@ -167,10 +167,10 @@ class Nnlm(nn.Module):
             values=x,
             axes="B T KE",
         )
-        sums = self.hidden(x)  # (B, T, H)
+        hidden = self.hidden(x)  # (B, T, H)
         formula = "W_hidden x_t + b_hidden"
         if self.held is not None:
-            conditions, _ = hold_given(self.config, self.embedding.weight, ids, before)
+            conditions, _ = hold_given(self.config, self.embedding.weight, ids, sums)
             yield Operation(name="given", formula=GIVEN_FORMULA, values=conditions, axes="B T E")
             a = F.linear(conditions, self.held)
             yield Operation(
@@ -182,9 +182,9 @@ class Nnlm(nn.Module):
                 multiplications=self.held.numel() * ids.numel(),
             )
             formula = f"{formula} + a_t"
-            sums = sums + a
+            hidden = hidden + a
         formula = f"h_t = {self.config.activation}({formula})"
-        h = self.activation(sums)
+        h = self.activation(hidden)
         yield _product(self.hidden, "hidden layer", formula, h, "B T H")
         formula = "logits_t = W_out h_t + b_out"
         yield _product(self.output, "logits", formula, self.output(h), "B T V")
@@ -201,8 +201,7 @@ class Nnlm(nn.Module):
             return last, None
         last, sums = check_state(state, 2)
         check_shape("The first part of the state", last, sizes, is_integer=True)
-        sizes = {"B": batch, "G": self.config.embedding_size + 2}
-        check_shape("What the state holds", sums, sizes)
+        check_shape("What the state holds", sums, {"B": batch, "G": self.config.held_size})
         return last, sums
 
     def _restart_some_rows(self, window: list[Tensor]) -> list[Tensor]:
@@ -214,10 +213,12 @@ class Nnlm(nn.Module):
         time = torch.arange(length, device=padding.device)
         # in three rows of four, the start is past the end, so nothing changes
         start = torch.randint(4 * length, (rows, 1), device=padding.device)
-        return [
-            torch.where(((time >= start) & (time - back < start)).unsqueeze(-1), padding, e)
-            for back, e in zip(reversed(range(len(window))), window, strict=True)
-        ]
+        restarted = []
+        # each item of the window is the token this many positions before the last one
+        for back, embeddings in zip(reversed(range(len(window))), window, strict=True):
+            is_before_start = (time >= start) & (time - back < start)  # (B, T)
+            restarted.append(torch.where(is_before_start.unsqueeze(-1), padding, embeddings))
+        return restarted
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors from elsewhere under the names that they have in this model.
@@ -267,8 +268,13 @@ class Nnlm(nn.Module):
         return NnlmStepper(self.config, arrays, weight_bits)
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph, to be drawn."""
-        return _describe(self.config)
+        """Return the computational graph, to be drawn. For each of the last n-1 tokens, an edge
+        leads from the embedding to the window.
+        """
+        config = self.config
+        nodes = tuple(_nodes(config))
+        sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
+        return ModelGraph(nodes=nodes, edges=tuple(_edges(config)), sizes=sizes)
 
 
 def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: str) -> Operation:
@@ -285,23 +291,20 @@ def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: st
     )
 
 
-def _describe(config: NnlmConfig) -> ModelGraph:
-    """Return the computational graph. For each of the last n-1 tokens, an edge leads from the
-    embedding to the window.
-    """
-    nodes = tuple(_nodes(config))
-    sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
-    return ModelGraph(nodes=nodes, edges=tuple(_edges(config)), sizes=sizes)
-
-
 def _nodes(config: NnlmConfig) -> Iterator[GraphNode]:
-    table = ("embedding.weight",)
+    """Yield the nodes of the graph, in the order in which they are drawn."""
     hidden = ("hidden.weight", "hidden.bias")
     output = ("output.weight", "output.bias")
-    window = f"x: the last {config.order - 1} tokens"
     yield GraphNode(id="ids", label="ids", kind="value")
-    yield GraphNode(id="embedding", label="embedding", detail="e[ids]", parameters=table)
-    yield GraphNode(id="window", label="concatenate", detail=window, kind="operation")
+    yield GraphNode(
+        id="embedding", label="embedding", detail="e[ids]", parameters=("embedding.weight",)
+    )
+    yield GraphNode(
+        id="window",
+        label="concatenate",
+        detail=f"x: the last {config.order - 1} tokens",
+        kind="operation",
+    )
     yield GraphNode(id="hidden", label="hidden layer", detail="W x + b", parameters=hidden)
     yield GraphNode(id="activation", label=config.activation, kind="operation")
     yield GraphNode(id="output", label="output", detail="W h + b", parameters=output)
@@ -313,6 +316,7 @@ def _nodes(config: NnlmConfig) -> Iterator[GraphNode]:
 
 
 def _edges(config: NnlmConfig) -> Iterator[GraphEdge]:
+    """Yield the edges of the graph."""
     context = config.order - 1
     yield _edge("ids", "embedding", "BT")
     for delay in reversed(range(context)):

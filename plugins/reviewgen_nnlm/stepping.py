@@ -83,14 +83,16 @@ class NnlmStepper(CompiledStepper):
         vocabulary = config.vocab_size
         width = config.embedding_size
         size = config.hidden_size
-        return {
-            **({"held": ("float32", (size, width))} if config.holds else {}),
-            "embedding.weight": ("float32", (vocabulary + 1, width)),
-            "hidden.weight": ("float32", (size, (config.order - 1) * width)),
-            "hidden.bias": ("float32", (size,)),
-            "output.weight": ("float32", (vocabulary, size)),
-            "output.bias": ("float32", (vocabulary,)),
+        shapes: dict[str, tuple[int, ...]] = {
+            "embedding.weight": (vocabulary + 1, width),
+            "hidden.weight": (size, (config.order - 1) * width),
+            "hidden.bias": (size,),
+            "output.weight": (vocabulary, size),
+            "output.bias": (vocabulary,),
         }
+        if config.holds:
+            shapes["held"] = size, width
+        return {name: ("float32", shape) for name, shape in shapes.items()}
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the state before the first token: the id V, n-1 times, and zero sums if the model
@@ -100,7 +102,7 @@ class NnlmStepper(CompiledStepper):
         last = np.full((batch_size, config.order - 1), config.vocab_size, np.int64)
         if not config.holds:
             return last
-        return last, np.zeros((batch_size, config.embedding_size + 2), np.float32)
+        return last, np.zeros((batch_size, config.held_size), np.float32)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -130,12 +132,13 @@ class NnlmStepper(CompiledStepper):
         last = np.ascontiguousarray(ints.T)
         if not self.config.holds:
             return last
-        return last, floats[0, :, : self.config.embedding_size + 2].copy()
+        return last, floats[0, :, : self.config.held_size].copy()
 
 
 def _prepare(
     config: NnlmConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
 ) -> Packed:
+    """Return the weights of ``Packed``, with the table of products if it is small enough."""
     embedding = tensors["embedding.weight"]
     weight = tensors["hidden.weight"]
     rows, width = embedding.shape
@@ -220,6 +223,7 @@ def _step(weights, ids, floats, ints, logits):
 
 @inlined
 def _activate(number, is_relu):
+    """Return relu or tanh of a number."""
     if is_relu:
         return ZERO if number < ZERO else number
     return tanh32(number)
@@ -227,5 +231,6 @@ def _activate(number, is_relu):
 
 @inner
 def _add(numbers, row):
+    """Add numbers to a row that is at least as long."""
     for j in range(len(numbers)):
         row[j] += numbers[j]

@@ -7,8 +7,11 @@ with the recurrent matrix, and compiled loops compute the rest. Under autocast, 
 outputs and the values saved for the backward pass have autocast's precision; the states have
 float32.
 
-The compiled loops take arrays of any precision. Each loop writes to one row and reads few others.
-Only then does the compiler see that the rows do not overlap, and use vector instructions.
+The compiled loops take arrays of any precision: ``wide(a)`` converts a number to the precision of
+the arithmetic, and ``narrow(a, b)`` rounds the number a to the precision of b.
+
+Each loop writes to one row and reads few others. Only then does the compiler see that the rows do
+not overlap, and use vector instructions.
 
 Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidden, G number of
 gates times H, S vectors of a state (the lstm has two, h and c), D columns of the gradient of the
@@ -96,10 +99,12 @@ class _CompiledLayer(torch.autograd.Function):
         size = weight_hh.shape[1]
         # (T, B, G)
         gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)
+        # h before each step, and after the last one
         outputs = x.new_empty(time + 1, rows, size)
         outputs[0] = memory[0]
         last = memory.clone()
         product = x.new_empty(rows, len(weight_hh))
+        # what the backward pass also needs, see ``_forward_step``
         kept = x.new_empty(time, rows, size if cell in (GRU, LSTM) else 0)
         masks = np.zeros((0, 0, 0, 0), np.bool_) if zoned is None else zoned.numpy()
         arrays = (*map(as_array, (gates, product, bias_hh, last, outputs, kept)), masks)
@@ -127,18 +132,18 @@ class _CompiledLayer(torch.autograd.Function):
         saved = (gates, kept, outputs)
         gradients = (grad_outputs, grad_product, grad_memory, grad_gates)
         arrays = (*map(as_array, saved + gradients), masks)
-        steps = grad_gates[..., -width:].unbind()
+        grad_hidden = grad_gates[..., -width:]  # (T, B, G)
+        hidden_steps = grad_hidden.unbind()
         for t in reversed(range(time)):
             _backward_step(cell, is_relu, t, *arrays)
-            torch.mm(steps[t], weight_hh, out=grad_product)
+            torch.mm(hidden_steps[t], weight_hh, out=grad_product)
         grad_memory[0] += grad_product
         grad_inputs = grad_gates[..., :width].flatten(0, 1)  # (T*B, G)
-        grad_hidden = grad_gates[..., -width:].flatten(0, 1)  # (T*B, G)
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x)
         grad_weight_ih = (grad_inputs.T @ x.flatten(0, 1)).roll(-shift, 0)
-        grad_weight_hh = grad_hidden.T @ outputs[:-1].flatten(0, 1)
+        grad_weight_hh = grad_hidden.flatten(0, 1).T @ outputs[:-1].flatten(0, 1)
         # (D); a product with ones is faster than a sum
         sums = (grad_gates.new_ones(1, time * rows) @ grad_gates.flatten(0, 1))[0]
         grad_bias_ih = sums[:width].roll(-shift)
@@ -238,12 +243,16 @@ def _backward_step(
 
 @inner
 def _rnn(gates, product, bias, is_relu, new):
+    """Write the new h."""
     for j in range(len(new)):
         new[j] = _activate(wide(gates[j]) + wide(product[j]) + bias[j], is_relu)
 
 
 @inner
 def _rnn_backward(grad_h, output, is_relu, grad_gates):
+    """Write the gradient of the gates. The gradient of h becomes zero, since h reaches the step
+    only through the product with the recurrent matrix.
+    """
     for j in range(len(grad_h)):
         grad_gates[j] = narrow(grad_h[j] * _derivative(wide(output[j]), is_relu), grad_gates[j])
     grad_h[:] = ZERO
@@ -251,6 +260,9 @@ def _rnn_backward(grad_h, output, is_relu, grad_gates):
 
 @inner
 def _gru(gates, product, bias, h, kept, is_relu, new):
+    """Write the new h. The gates are overwritten by their values; ``kept`` gets n's part of the
+    product with its bias.
+    """
     size = len(h)
     r, z, n = _thirds(gates, size)
     _sigmoid_gate(gates[: 2 * size], product, bias)
@@ -264,6 +276,9 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
 
 @inner
 def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
+    """Write the gradient of the gates. The gradient of h becomes the share that does not pass
+    through a matrix. ``before`` is h before the step.
+    """
     size = len(grad_h)
     r, z, n = _thirds(gates, size)
     grad_n_input, grad_r, grad_z, grad_n_hidden = _quarters(grad_gates, size)
@@ -283,6 +298,7 @@ def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
 
 @inner
 def _lstm(gates, product, bias, c, kept, is_relu, new):
+    """Write the new h and c. The gates are overwritten by their values; ``kept`` gets the old c."""
     size = len(c)
     i, f, g, o = _quarters(gates, size)
     h_new = new[0]
@@ -299,6 +315,9 @@ def _lstm(gates, product, bias, c, kept, is_relu, new):
 
 @inner
 def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
+    """Write the gradient of the gates, and update those of h and c. ``before`` is c before the
+    step; ``activated`` is scratch memory.
+    """
     size = len(grad_h)
     i, f, g, o = _quarters(gates, size)
     grad_i, grad_f, grad_g, grad_o = _quarters(grad_gates, size)
@@ -334,18 +353,21 @@ def _quarters(row, size):
 
 @inner
 def _sigmoid_gate(gate, product, bias):
+    """Add the product and the bias to a gate, and apply the sigmoid."""
     for j in range(len(gate)):
         gate[j] = narrow(_sigmoid(wide(gate[j]) + wide(product[j]) + bias[j]), gate[j])
 
 
 @inner
 def _activation_gate(gate, product, bias, is_relu):
+    """Add the product and the bias to a gate, and apply the activation function."""
     for j in range(len(gate)):
         gate[j] = narrow(_activate(wide(gate[j]) + wide(product[j]) + bias[j], is_relu), gate[j])
 
 
 @inner
 def _narrow_all(numbers, row):
+    """Write numbers to a row, rounded to its precision."""
     for j in range(len(row)):
         row[j] = narrow(numbers[j], row[j])
 
@@ -366,6 +388,7 @@ def _update(old, new, zoned, t, vector, row):
 
 @inner
 def _add_gradients(grad_h, grad_product, grad_output):
+    """Add both other gradients to that of h."""
     for j in range(len(grad_h)):
         grad_h[j] += wide(grad_product[j]) + wide(grad_output[j])
 
@@ -383,6 +406,7 @@ def _pass_by(grad, stays, passed):
 
 @inlined
 def _activate(number, is_relu):
+    """Return relu or tanh of a number."""
     if is_relu:
         return ZERO if number < ZERO else number
     return _tanh(number)
@@ -402,6 +426,7 @@ def _sigmoid(number):
 
 @overload(_sigmoid)
 def _make_sigmoid(number):
+    """Return the implementation of ``_sigmoid`` for a type of number."""
     if number == types.float32:
         return lambda number: sigmoid32(number)
     return lambda number: 1 / (1 + math.exp(-number))
@@ -413,6 +438,7 @@ def _tanh(number):
 
 @overload(_tanh)
 def _make_tanh(number):
+    """Return the implementation of ``_tanh`` for a type of number."""
     if number == types.float32:
         return lambda number: tanh32(number)
     return lambda number: math.tanh(number)

@@ -137,6 +137,13 @@ class RecurrentConfig:
         """Whether the model uses the conditions at every step."""
         return self.condition_ids + self.field_ids > 0
 
+    @property
+    def held_size(self) -> int:
+        """What the state holds of conditions and fields, in numbers per text: the sum of their
+        embeddings, how many there are, and whether a field is open.
+        """
+        return self.embedding_size + 2
+
     def __post_init__(self) -> None:
         check(self)
         refused = [f"zoneout={self.zoneout:g}"] if self.zoneout > 0 else []
@@ -180,11 +187,17 @@ WORD_SIZES = tuple(
 
 
 def _char_dropouts(output: float, ngram: float) -> dict[str, Any]:
-    dropouts = {"output_dropout": output, "locked_dropout": True}
-    return dropouts | {"ngrams": 3, "ngram_dropout": ngram}
+    """Return settings with these dropouts; the n-grams become shorter, too."""
+    return {
+        "output_dropout": output,
+        "locked_dropout": True,
+        "ngrams": 3,
+        "ngram_dropout": ngram,
+    }
 
 
 def _word_dropouts(output: float, embedding: float) -> dict[str, Any]:
+    """Return settings with these dropouts."""
     return {"output_dropout": output, "locked_dropout": True, "embedding_dropout": embedding}
 
 
@@ -207,6 +220,7 @@ WORD_BY_EPOCHS = (
 
 
 def _char(model: str, hidden_size: int, learning_rate: float) -> Preset:
+    """Return the preset of a model for characters."""
     return Preset(
         model=model,
         tokenizer="char",
@@ -225,6 +239,7 @@ def _char(model: str, hidden_size: int, learning_rate: float) -> Preset:
 
 
 def _word(model: str, learning_rate: float) -> Preset:
+    """Return the preset of a model for words."""
     return Preset(
         model=model,
         tokenizer="word",

@@ -81,6 +81,7 @@ class _Drop(torch.autograd.Function):
 
 
 def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:
+    """Return x with the masked elements set to zero, and the others multiplied by ``scale``."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     # a mask that all time steps share applies to each row of x
     shape = (x.numel() // max(1, dropped.numel()), dropped.numel())
@@ -112,11 +113,13 @@ def _fill(mask, first_key, second_key, limit):
 
 @compiled
 def _mask_rows(x, out, dropped, scale):
+    """Write each row of x after dropout to ``out``; all rows have the same mask."""
     for row in range(len(x)):
         _mask_row(x[row], out[row], dropped, scale)
 
 
 @compiled
 def _mask_row(x, out, dropped, scale):
+    """Write a row of x after dropout to ``out``."""
     for j in range(len(x)):
         out[j] = narrow(ZERO if dropped[j] else wide(x[j]) * scale, x[j])

@@ -105,10 +105,11 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         index = len(nodes) - 2  # before the output layer
         nodes.insert(index, GraphNode(id="held", label="+ A g_{t}", parameters=("held",)))
         axes.insert(index, axes[index - 1])
-    edges = [
-        _edge(_port(source, "x" if source.id == "embedding" else "h"), _port(target), shape)
-        for (source, target), shape in zip(pairwise(nodes), axes, strict=True)
-    ]
+    edges = []
+    for (source, target), shape in zip(pairwise(nodes), axes, strict=True):
+        # the node inside the source that yields its result, if it has an inside
+        result = "x" if source.id == "embedding" else "h"
+        edges.append(_edge(_port(source, result), _port(target), shape))
     loops: list[GraphEdge] = []
     for layer in layers:
         loops += _loops(layer, kernel)
@@ -139,6 +140,7 @@ def _port(node: GraphNode, name: str | None = None) -> str:
 
 
 def _value(name: str, label: str | None = None) -> GraphNode:
+    """Return the node of a value, labelled with its name by default."""
     return GraphNode(id=name, label=label or name, kind="value")
 
 
@@ -172,8 +174,7 @@ def _embedding(config: RecurrentConfig) -> GraphNode:
         _edge("ngrams", "sum", "BTE"),
         _edge("sum", "x"),
     )
-    inside = ModelGraph(nodes=nodes, edges=edges)
-    return GraphNode(id="embedding", label="embedding", inside=inside)
+    return GraphNode(id="embedding", label="embedding", inside=ModelGraph(nodes=nodes, edges=edges))
 
 
 def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
@@ -184,19 +185,26 @@ def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
     count = config.layers
     label = f"{name} cell" if count == 1 else f"{name} layer 1"
     layers = [GraphNode(id="layer1", label=label, inside=_cell(CELLS[kernel], config.activation))]
+    # the layers that each other box stands for, counted from 0
     boxes = [range(layer, layer + 1) for layer in range(1, count)]
     if count > MAX_LAYERS_DRAWN:
         boxes = [range(1, count)]
     for box in boxes:
         label = f"{name} layer {box.stop}" if len(box) == 1 else f"{name} layers 2 to {count}"
         parameters = tuple(chain.from_iterable(_parameters(PARAMETERS, layer) for layer in box))
-        node_id = f"layer{box.start + 1}"
-        detail = "as layer 1"
-        layers.append(GraphNode(id=node_id, label=label, detail=detail, parameters=parameters))
+        layers.append(
+            GraphNode(
+                id=f"layer{box.start + 1}",
+                label=label,
+                detail="as layer 1",
+                parameters=parameters,
+            )
+        )
     return layers
 
 
 def _parameters(names: tuple[str, ...], layer: int) -> tuple[str, ...]:
+    """Return the full names of parameters of a layer, which is counted from 0."""
     return tuple(f"recurrent.{name}_l{layer}" for name in names)
 
 
@@ -229,6 +237,7 @@ def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
     """Yield an edge for each recurrent state of a node. The node is one layer, or one box for
     several layers.
     """
+    # the first layer has no parameters of its own: they belong to the nodes inside it
     count = len(layer.parameters) // len(PARAMETERS) or 1
     axes: Sequence[Axis] = "BH" if count == 1 else ("B", count, "H")
     for name in "hc" if kernel == LSTM else "h":

@@ -262,12 +262,16 @@ def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
 
 @inner
 def _rnn(gates, h, relu, zoneout):
+    """Replace h by that after the step."""
     for j in range(len(h)):
         h[j] = _zone_out(h[j], _activate(gates[j], relu), zoneout)
 
 
 @inner
 def _gru(gates, hidden, h, relu, zoneout):
+    """Replace h by that after the step. ``hidden`` is the product of the state with its bias. In
+    both arrays, r, z and n are side by side.
+    """
     size = len(h)
     for j in range(size):
         r = sigmoid32(gates[j] + hidden[j])
@@ -278,6 +282,7 @@ def _gru(gates, hidden, h, relu, zoneout):
 
 @inner
 def _lstm(gates, h, c, relu, zoneout):
+    """Replace h and c by those after the step. The gates i, f, g and o are side by side."""
     size = len(h)
     fresh = gates[2 * size : 3 * size]  # holds the gate g, then the new c before zoneout
     for j in range(size):
@@ -301,6 +306,7 @@ def _zone_out(old, new, zoneout):
 
 @inlined
 def _activate(number, relu):
+    """Return tanh of a number, or its relu if ``relu`` is not None."""
     if relu is None:
         return tanh32(number)
     return ZERO if number < ZERO else number

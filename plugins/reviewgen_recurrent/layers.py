@@ -132,9 +132,9 @@ class Layers:
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
         # torch can apply the dropout between layers itself; on a GPU, cuDNN runs the whole stack
-        is_torchs_dropout = x.device.type != "cpu" and not config.locked_dropout
-        one_call = config.layers == 1 or not training or config.dropout == 0 or is_torchs_dropout
-        if implementation == "fused" and one_call:
+        torch_drops = x.device.type != "cpu" and not config.locked_dropout
+        fits_one_call = config.layers == 1 or not training or config.dropout == 0 or torch_drops
+        if implementation == "fused" and fits_one_call:
             return self._run_fused(x, state, weights, training)
         last = []
         for layer, layer_weights in enumerate(weights):
@@ -150,11 +150,11 @@ class Layers:
         """Return the implementation for this call. "compiled" needs a CPU and gradients (see
         ``can_run_compiled``); in evaluation mode, it also needs a zoneout of 0.
         """
-        if self._implementation == "compiled" and not (
-            can_run_compiled(x) and (training or self.config.zoneout == 0)
-        ):
-            return "fused" if self.can_fuse else "reference"
-        return self._implementation
+        if self._implementation != "compiled":
+            return self._implementation
+        if can_run_compiled(x) and (training or self.config.zoneout == 0):
+            return "compiled"
+        return "fused" if self.can_fuse else "reference"
 
     def _run_layer(
         self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
@@ -187,15 +187,15 @@ class Layers:
         flat = list(chain.from_iterable(weights))
         memory = state if len(state) > 1 else state[0]
         dropout = self.config.dropout if len(weights) > 1 else 0.0
-        x, *after = self.cell.fused[self.config.activation](
-            x, memory, flat, True, len(weights), dropout, training, False, False
-        )  # biases, layers, dropout, training, not bidirectional, time first
+        run = self.cell.fused[self.config.activation]
+        # after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first
+        x, *after = run(x, memory, flat, True, len(weights), dropout, training, False, False)
         return x, tuple(after)
 
     def _run_reference(
         self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None
     ) -> tuple[Tensor, CellState]:
-        """Run one layer step by step."""
+        """Run one layer step by step. Its state is (1, B, H) each."""
         first = tuple(vectors[0] for vectors in state)
         states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
         return torch.stack([h for h, *_ in states]), tuple(vectors[None] for vectors in states[-1])
@@ -259,14 +259,18 @@ def layer_operations(
     tokens = x[..., 0].numel()
     size = config.hidden_size
     for name, equation in cell.equations.items():
-        inputs = (x.size(-1) + size) * equation.has_weights  # weights of one unit
+        weights_per_unit = 0
+        parameters = 0
+        if equation.has_weights:
+            weights_per_unit = x.size(-1) + size
+            parameters = (weights_per_unit + 2) * size  # a unit has two biases
         yield Operation(
             name=equation.name + suffix,
             formula=equation.formula.replace("tanh", config.activation),
             values=torch.stack([results[name] for results, _ in steps], dim=1),  # (B, T, H)
             axes="B T H",
-            parameters=(inputs + 2 * equation.has_weights) * size,
-            multiplications=(inputs + equation.products) * size * tokens,
+            parameters=parameters,
+            multiplications=(weights_per_unit + equation.products) * size * tokens,
             kind=equation.kind,
         )
     if config.zoneout == 0:

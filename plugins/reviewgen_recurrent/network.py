@@ -122,7 +122,9 @@ class NgramEmbedding(nn.Module):
         if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():
             return self.table(rows, per_sample_weights=weights)
         vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
-        return (vectors if weights is None else vectors * weights.unsqueeze(-1)).sum(dim=1)
+        if weights is not None:
+            vectors = vectors * weights.unsqueeze(-1)
+        return vectors.sum(dim=1)
 
     def _hash_ngrams(
         self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]
@@ -227,7 +229,7 @@ class Recurrent(nn.Module):
             past = (batch_size, config.ngrams - 1)
             state.append(like.new_full(past, config.vocab_size, dtype=torch.long))
         if self.held is not None:
-            state.append(like.new_zeros(batch_size, config.embedding_size + 2))
+            state.append(like.new_zeros(batch_size, config.held_size))
         return tuple(state) if len(state) > 1 else state[0]
 
     def forward(
@@ -259,15 +261,15 @@ class Recurrent(nn.Module):
             # (V, E) times (V, 1): drops whole rows
             rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)
         x = F.embedding(ids.T, rows)  # (T, B, E)
-        last: tuple[Tensor, ...] = ()
+        others: tuple[Tensor, ...] = ()  # what the new state has besides h and c
         if self.ngrams is not None:
             x = x + self.ngrams(ids.T, past.T)
-            last = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
+            others = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
         shift = None
         if self.held is not None:
             conditions, sums = hold_given(config, table, ids, sums)
             shift = F.linear(learn_given(conditions, self.training).transpose(0, 1), self.held)
-            last += (sums,)
+            others += (sums,)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
         # each (L, B, H)
         first = tuple(vectors.transpose(0, 1).to(x.dtype).contiguous() for vectors in memory)
@@ -275,7 +277,7 @@ class Recurrent(nn.Module):
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
         x = self.output(x, shift)  # (T, B, K)
         # in a state, B is the first axis
-        after = (*(vectors.to(table.dtype).transpose(0, 1) for vectors in after), *last)
+        after = (*(vectors.to(table.dtype).transpose(0, 1) for vectors in after), *others)
         return x.transpose(0, 1), after if len(after) > 1 else after[0]
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
@@ -355,21 +357,21 @@ class Recurrent(nn.Module):
         config = self.config
         batch = check_ids(ids)
         names = self.cell.state
-        tensors = check_state(
-            state, len(names) + (self.ngrams is not None) + (self.held is not None)
-        )
+        has_past = self.ngrams is not None
+        has_sums = self.held is not None
+        tensors = check_state(state, len(names) + has_past + has_sums)
         sizes = {"B": batch, "L": config.layers, "H": config.hidden_size}
         for name, vectors in zip(names, tensors, strict=False):
             check_shape(f"The state {name}", vectors, sizes)
         past = None
-        if self.ngrams is not None:
+        if has_past:
             past = tensors[len(names)]
             sizes = {"B": batch, "K": config.ngrams - 1}
             check_shape("The last ids of the state", past, sizes, is_integer=True)
         sums = None
-        if self.held is not None:
+        if has_sums:
             sums = tensors[-1]
-            check_shape("What the state holds", sums, {"B": batch, "G": config.embedding_size + 2})
+            check_shape("What the state holds", sums, {"B": batch, "G": config.held_size})
         return tensors[: len(names)], past, sums
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -387,6 +389,7 @@ class Recurrent(nn.Module):
         names = self.state_dict().keys()
 
         def own_name(name: str) -> str:
+            """Return this model's name for a tensor of torch's layer; other names unchanged."""
             layers_name = f"recurrent.{name.rpartition('.')[2]}"
             return layers_name if layers_name in names else name
 

@@ -91,7 +91,7 @@ class RecurrentStepper(CompiledStepper):
         if config.ngrams > 1:
             state.append(np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
         if config.holds:
-            state.append(np.zeros((batch_size, config.embedding_size + 2), np.float32))
+            state.append(np.zeros((batch_size, config.held_size), np.float32))
         return tuple(state)
 
     @cached_property
@@ -137,12 +137,13 @@ class RecurrentStepper(CompiledStepper):
         if config.ngrams > 1:
             state.append(np.ascontiguousarray(ints.T))
         if config.holds:
-            state.append(floats[rows, :, : config.embedding_size + 2].copy())
+            state.append(floats[rows, :, : config.held_size].copy())
         return tuple(state)
 
     def _prepare(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
     ) -> kernels.Packed:
+        """Return the weights of ``Packed``, with the table of products if it is small enough."""
         config = self.config
         embedding = tensors["embedding.weight"]
         weight_ih, weight_hh, bias_ih, bias_hh = (
@@ -150,9 +151,10 @@ class RecurrentStepper(CompiledStepper):
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         recurrent = pack(np.stack(weight_hh), bits)
-        gates = len(bias_ih[0])
+        rows = len(bias_ih[0])  # number of gates times H
+        # the results of a product are padded to whole panels
         columns = recurrent.scales.shape[1]
-        padding = ((0, 0), (0, columns - gates))
+        padding = ((0, 0), (0, columns - rows))
         biases = np.pad(np.stack(bias_ih), padding)
         hidden_biases: np.ndarray | None = np.pad(np.stack(bias_hh), padding)
         if self.cell != kernels.GRU:  # in the gru, r scales n's b_hh, so b_hh stays separate
@@ -168,7 +170,8 @@ class RecurrentStepper(CompiledStepper):
             table = np.tile(biases[0], (len(embedding), 1))
             # very large weights overflow here; sampling then reports the infinite logits
             with np.errstate(over="ignore", invalid="ignore"):
-                table[:, :gates] += embedding @ weight_ih[0].T
+                table[:, :rows] += embedding @ weight_ih[0].T
+        # empty if there is only one layer
         above = Matrix(recurrent.panels[:0], recurrent.scales[:0])
         if config.layers > 1:
             above = pack(np.stack(weight_ih[1:]), bits)

@@ -115,11 +115,11 @@ class WordTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Return the ids of each text, as arrays."""
-        ids_of = self._chunks.__getitem__
-        return [
-            np.frombuffer(b"".join(map(ids_of, _CHUNK.findall(_well_formed(text)))), np.uint32)
-            for text in texts
-        ]
+        encoded = []
+        for text in texts:
+            chunks = map(self._chunks.__getitem__, _CHUNK.findall(_well_formed(text)))
+            encoded.append(np.frombuffer(b"".join(chunks), np.uint32))
+        return encoded
 
     def decode(self, ids: Sequence[int] | int) -> str:
         """Return the text of a sequence of ids, or of one id.
@@ -130,21 +130,21 @@ class WordTokenizer:
             DataError: An id is not in the vocabulary.
         """
         # transformers' streamers decode single ids
-        plain = [ids] if isinstance(ids, int) else list(map(int, ids))
-        highest = max(plain, default=0)
-        if highest >= self.vocab_size or min(plain, default=0) < 0:
-            wrong = next(i for i in plain if not 0 <= i < self.vocab_size)
+        id_list = [ids] if isinstance(ids, int) else list(map(int, ids))
+        if max(id_list, default=0) >= self.vocab_size or min(id_list, default=0) < 0:
+            wrong = next(id_ for id_ in id_list if not 0 <= id_ < self.vocab_size)
             raise DataError(
                 f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}."
             )
         # five times as fast as decoding by the library
-        return b"".join(map(self._bytes.__getitem__, plain)).decode("utf-8", "replace")
+        return b"".join(map(self._bytes.__getitem__, id_list)).decode("utf-8", "replace")
 
     @cached_property
     def _bytes(self) -> list[bytes]:
-        symbols = _byte_symbols()
-        pieces = map(self._bpe.id_to_token, range(self.bos_id))
-        return [*(bytes(symbols[symbol] for symbol in piece) for piece in pieces), b"", b""]
+        """The bytes of each token; bos and eos, the last two ids, have none."""
+        byte_of = _byte_symbols()
+        tokens = map(self._bpe.id_to_token, range(self.bos_id))
+        return [bytes(map(byte_of.__getitem__, token)) for token in tokens] + [b""] * FRAME
 
     def token_bytes(self) -> list[bytes]:
         """Return the UTF-8 bytes of each token; see ``reviewgen.protocols.SupportsTokenBytes``."""
@@ -225,7 +225,7 @@ def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
         sample.append(text)
         characters += len(text)
         while characters > max_characters and len(sample) > 1:
-            sample = sample[::2]
+            sample = sample[::2]  # so it has the texts whose number is a multiple of the new step
             step *= 2
             characters = sum(map(len, sample))
     return sample
@@ -250,6 +250,7 @@ def _byte_symbols() -> Mapping[str, int]:
     """
     symbols = ByteLevel.alphabet()
     printable = {symbol: ord(symbol) for symbol in symbols if ord(symbol) < 256}
+    # the other bytes, and below the other symbols, both in ascending order
     others = sorted(set(range(256)) - set(printable.values()))
     return printable | dict(zip(sorted(set(symbols) - set(printable)), others, strict=True))
 

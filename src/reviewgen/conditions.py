@@ -119,10 +119,10 @@ class Condition:
         # the string "05" matches the label "05" and the label "5"
         labels = {label_of(value), label_of(value if number is None else number)}
         for index, known in enumerate(self.values):
-            is_it = known.label in labels
+            is_match = known.label in labels
             if number is not None and known.low is not None and known.high is not None:
-                is_it = known.low <= number <= known.high
-            if is_it:
+                is_match = known.low <= number <= known.high
+            if is_match:
                 return index
         return None
 
@@ -173,6 +173,7 @@ class Condition:
         """Return a group that draws the values of this condition, each as often as it occurs in the
         training texts. It draws None ("unspecified") as often as the value is missing there.
         """
+        # rows of one value; the last row is "unspecified", and gets the rest of the texts
         rows = [*((self.plain(value.label),) for value in self.values), (None,)]
         shares = np.cumsum([value.share for value in self.values])
         return DrawGroup((self.name,), rows, np.append(shares, 1.0))
@@ -234,10 +235,13 @@ def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str
         seed: The seed of the call.
         number: The number of the text in the call.
     """
-    random = np.random.default_rng((seed, number, _DRAW_STREAM)).random(len(groups))
+    fractions = np.random.default_rng((seed, number, _DRAW_STREAM)).random(len(groups))
     values: dict[str, Any] = {}
-    for group, share in zip(groups, random.tolist(), strict=True):
-        row = bisect_right(group.weights, share * group.weights[-1], hi=len(group.rows) - 1)
+    for group, fraction in zip(groups, fractions.tolist(), strict=True):
+        # the row in whose part of the cumulative weights the drawn weight is; rounding may lead
+        # beyond the last row
+        drawn = fraction * group.weights[-1]
+        row = bisect_right(group.weights, drawn, hi=len(group.rows) - 1)
         values |= zip(group.names, group.rows[row], strict=True)
     return values
 
@@ -424,9 +428,10 @@ class Conditions:
             values: All values of the example, in the order of the conditions.
         """
         ids = []
-        for condition, first, value in zip(self.fixed, self._first_ids, values, strict=False):
+        for condition, open_id, value in zip(self.fixed, self._first_ids, values, strict=False):
             index = condition.find(value)
-            ids.append(first if index is None else first + 1 + index)
+            # the ids of the values follow the "unspecified" id
+            ids.append(open_id if index is None else open_id + 1 + index)
         return ids
 
     def encode_fields(
@@ -454,12 +459,13 @@ class Conditions:
         for marker, condition, value, is_encoded in entries:
             text = condition.text_of(value)
             if is_encoded and text and self.encode_text is not None:
-                first = list(self.encode_text(text))
-                later = list(self.encode_text(f" {text}"))
-                if first not in (later, later[1:]):
-                    ids += [marker, *later, marker, *first]
-                elif len(first) >= MIN_FIELD:
-                    ids += [marker, *first]
+                at_start = list(self.encode_text(text))
+                after_space = list(self.encode_text(f" {text}"))
+                # if the space is a token of its own, the tokens after it may be the same
+                if at_start not in (after_space, after_space[1:]):
+                    ids += [marker, *after_space, marker, *at_start]
+                elif len(at_start) >= MIN_FIELD:
+                    ids += [marker, *at_start]
         return ids + self._end
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:
@@ -591,8 +597,10 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
         numbers: The numbers.
         texts: The number of texts, of which the shares of the bins are computed.
     """
+    # up to MAX_DISTINCT_NUMBERS distinct numbers are bins of one number
     highs = np.unique(numbers)
     lows = highs
+    # 1 if all numbers are integers, else 0
     step = float((highs == np.floor(highs)).all())
     if len(highs) > MAX_DISTINCT_NUMBERS:
         highs = np.unique(np.quantile(numbers, QUANTILES, method="inverted_cdf"))

@@ -197,7 +197,8 @@ def printable(text: str) -> str:
     >>> printable("shards/\x1b[31m")
     'shards/\\\\x1b[31m'
     """
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    # without the quotation marks that ascii() writes
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def escape_controls(text: str, keep: str = "", quote: Callable[[str], str] = ascii) -> str:
@@ -210,6 +211,7 @@ def escape_controls(text: str, keep: str = "", quote: Callable[[str], str] = asc
     >>> print(escape_controls("a\x1b[31mb\n"))
     a\x1b[31mb\n
     """
+    # without the quotation marks that ``quote`` writes
     return _CONTROL.sub(lambda match: match[0] if match[0] in keep else quote(match[0])[1:-1], text)
 
 
@@ -237,7 +239,7 @@ def shortened(text: str, most: int) -> str:
     """
     if len(text) <= most:
         return text
-    length = max(most - len(_GAP), 2)
+    length = max(most - len(_GAP), 2)  # characters that are kept
     return text[: length - length // 2] + _GAP + text[len(text) - length // 2 :]
 
 
@@ -291,7 +293,9 @@ class _Brief(reprlib.Repr):
             f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}"
             for key, value in islice(x.items(), 4)
         ]
-        return "{" + ", ".join(shown + ["..."] * (len(x) > len(shown))) + "}"
+        if len(x) > len(shown):
+            shown.append("...")
+        return "{" + ", ".join(shown) + "}"
 
 
 def first_line(error: BaseException) -> str:
@@ -315,7 +319,10 @@ def first_lines(error: BaseException) -> str:
     client, the second line says what the error is about.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join([first_line(error), *lines[1:2]])[:300].rstrip(".")
+    text = first_line(error)
+    if len(lines) > 1:
+        text += f" {lines[1]}"
+    return text[:300].rstrip(".")
 
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
@@ -336,6 +343,7 @@ def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     if isinstance(wrong, str) and len(wrong) <= _MAX_MISSPELLED:
         for near in difflib.get_close_matches(wrong, names, n=1):
             hint = f"Did you mean {near!r}? "
+    # the length of the list of names up to each name; at least one name is shown
     lengths = accumulate(len(name) + 2 for name in names)
     shown = names[: max(1, sum(length <= _MAX_KNOWN for length in lengths))]
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""

@@ -113,6 +113,7 @@ def ignore() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> "NoReturn":
+    """Handle a signal: raise KeyboardInterrupt, or end the process during an early import."""
     if not _has_begun and _is_importing(frame):
         try:
             os.write(2, b"Interrupted.\n")
@@ -122,6 +123,7 @@ def _interrupt(number: int, frame: FrameType | None) -> "NoReturn":
 
 
 def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether a frame, or one that has called it, belongs to an import."""
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTING:
             return True

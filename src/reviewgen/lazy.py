@@ -23,6 +23,7 @@ def import_on_first_use(package: str, modules: Mapping[str, str]) -> Callable[[s
         homes |= dict.fromkeys(names.split(), module)
 
     def find(name: str) -> Any:
+        """Import the module that defines a name, and return what the name stands for."""
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{homes[name]}"), name)

@@ -197,10 +197,10 @@ class Processes:
         import torch
 
         flat = torch.cat([tensor.flatten().float() for tensor in tensors])
+        # None is the group of all processes that communicates between accelerators
+        group = self.group if flat.device.type == "cpu" else None
         with connection_errors():
-            torch.distributed.all_reduce(
-                flat, group=self.group if flat.device.type == "cpu" else None
-            )
+            torch.distributed.all_reduce(flat, group=group)
         pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
@@ -227,6 +227,7 @@ class Processes:
             error = problem
         except KeyboardInterrupt:
             is_interrupted = True
+        # for each process: its result, whether it has failed, whether it was interrupted
         ends = self.all_gather_object(
             (result, error is not None, is_interrupted or self.interrupted.is_set())
         )
@@ -330,12 +331,12 @@ def resumes_by_itself() -> bool:
     The number of restarts so far would be the wrong criterion: when a machine joins the others
     again, the launcher does not count it as a restart.
     """
-    return _number("TORCHELASTIC_MAX_RESTARTS") > 0
+    return _read_number("TORCHELASTIC_MAX_RESTARTS") > 0
 
 
 def can_restart() -> bool:
     """Return whether the launcher would start the job again if a process were lost now."""
-    return _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
+    return _read_number("TORCHELASTIC_RESTART_COUNT") < _read_number("TORCHELASTIC_MAX_RESTARTS")
 
 
 def launch_name() -> str:
@@ -343,7 +344,8 @@ def launch_name() -> str:
     when the launcher starts the job again. Return "" without a launcher.
     """
     # The path in this variable ends with NAME/attempt_0/RANK/error.json.
-    return "".join(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts[-4:-3])
+    file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
+    return file.parent.parent.parent.name
 
 
 def how_to_resume(*, has_checkpoint: bool) -> str:
@@ -355,6 +357,7 @@ def how_to_resume(*, has_checkpoint: bool) -> str:
     return "The same command with --resume (resume=True) continues from the last checkpoint."
 
 
-def _number(name: str) -> int:
+def _read_number(name: str) -> int:
+    """Return the whole number in an environment variable; 0 if there is none."""
     value = os.environ.get(name, "0")
     return int(value) if value.isdecimal() else 0

@@ -45,12 +45,13 @@ def find_intervals(
         return [None] * len(values)
     estimates = []
     for group in range(_GROUPS):  # leave out each group once
-        others = [item for number, item in enumerate(items) if number % _GROUPS != group]
+        others = [item for index, item in enumerate(items) if index % _GROUPS != group]
         estimates.append(measure(others))
     intervals: list[list[float] | None] = []
     flags = are_shares or [True] * len(values)
-    for value, column, is_share in zip(values, zip(*estimates, strict=True), flags, strict=True):
-        variance = (_GROUPS - 1) * _variance(column)
+    by_number = zip(*estimates, strict=True)
+    for value, estimated, is_share in zip(values, by_number, flags, strict=True):
+        variance = (_GROUPS - 1) * _variance(estimated)
         if is_share and 0 <= value <= 1:
             interval = _wilson(value, variance, len(items))
         else:
@@ -93,6 +94,7 @@ def describe_copies(novelty: Mapping[str, Any]) -> str:
 
 
 def _variance(values: Sequence[float]) -> float:
+    """Return the variance of some numbers; infinity if it is too large for a float."""
     try:
         return float(pvariance(map(float, values)))
     except OverflowError:
@@ -102,9 +104,9 @@ def _variance(values: Sequence[float]) -> float:
 def _wilson(value: float, variance: float, count: int) -> list[float]:
     """Return Wilson's interval of a share.
 
-    The number of trials follows from the variance. As the variance is an estimate, it is scaled
-    from the normal quantile to Student's. If the variance is 0, or the share is 0 or 1, each item
-    is a trial.
+    The number of trials follows from the variance. The variance is an estimate, so it is scaled up
+    by the ratio of Student's quantile to the normal one. If the variance is 0, or the share is 0 or
+    1, each item is a trial.
 
     Args:
         value: The share.
@@ -121,4 +123,6 @@ def _wilson(value: float, variance: float, count: int) -> list[float]:
 
 
 def _symmetric(value: float, variance: float) -> list[float]:
-    return [value - _STUDENT * variance**0.5, value + _STUDENT * variance**0.5]
+    """Return the interval of a number by Student's distribution."""
+    spread = _STUDENT * variance**0.5
+    return [value - spread, value + spread]

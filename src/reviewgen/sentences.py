@@ -45,6 +45,7 @@ def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
     """
     if match.group() != ".":
         return False
+    # the last 24 characters are enough for all abbreviations
     before = _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start())
     if before is None:
         return False

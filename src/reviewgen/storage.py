@@ -136,6 +136,7 @@ def open_input(file: Path) -> IO[bytes]:
         raise TimeoutError(
             errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_PIPE_SECONDS} seconds"
         )
+    # a terminal is a device, too, but can be read like a pipe
     if not stat.S_ISFIFO(file.stat().st_mode) and not opened[0].isatty():
         opened[0].close()
         raise OSError(errno.EINVAL, "it is a device, not a file")
@@ -232,10 +233,10 @@ def describe_cut_off(folder: Path) -> str:
     old = folder.with_name(f".{folder.name}.old")
     if os.path.lexists(folder) or not os.path.lexists(old):
         return ""
-    both = f"{old}, and the new one, which is complete, is {new}" if new.exists() else str(old)
+    where = f"{old}, and the new one, which is complete, is {new}" if new.exists() else str(old)
     return (
-        f"The replacement of {folder} was cut off: the old folder is {both}. Rename the one to keep"
-        f" to {folder.name}."
+        f"The replacement of {folder} was cut off: the old folder is {where}. Rename the one to"
+        f" keep to {folder.name}."
     )
 
 
@@ -343,11 +344,11 @@ def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[
         BundleError: The names, dtypes or axes are not as expected.
     """
     headers = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
-    fit = headers.keys() == expected.keys() and all(
+    is_expected = headers.keys() == expected.keys() and all(
         len(header.get_shape()) == 1 and dtype_name(header.get_dtype()) in expected[name]
         for name, header in headers.items()
     )
-    if not fit:
+    if not is_expected:
         raise BundleError(
             f"is damaged: it does not have the arrays {', '.join(expected)}, or their dtypes, with"
             " one axis each."
@@ -364,6 +365,9 @@ def dtype_name(code: str) -> str:
 def _refuse_existing(
     path: Path, *, overwrite: bool = False, advice: str = "remove it first"
 ) -> None:
+    """Raise OutputExists if something exists at a path and may not be overwritten, or if an earlier
+    replacement of it was interrupted.
+    """
     reason = describe_cut_off(path)
     if reason:
         raise OutputExists(reason)
@@ -395,6 +399,7 @@ def _fsync(path: Path) -> None:
 
 
 def _fsync_tree(path: Path) -> None:
+    """Force a file, or a folder with its content, to disk."""
     for entry in (*path.rglob("*"), path):
         if entry.is_dir() or entry.is_file():
             _fsync(entry)
@@ -402,13 +407,15 @@ def _fsync_tree(path: Path) -> None:
 
 def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
     """Rename a path. On Windows, where open files cannot be renamed, retry for some time."""
-    for _ in range(_TRIES if LOCKS_OPEN_FILES else 1):
+    rename = source.replace if replaces else source.rename
+    if not LOCKS_OPEN_FILES:
+        rename(target)
+        return
+    for _ in range(_TRIES):
         try:
-            (source.replace if replaces else source.rename)(target)
+            rename(target)
             return
         except PermissionError:
-            if not LOCKS_OPEN_FILES:
-                raise
             time.sleep(_PAUSE_SECONDS)
     raise StorageError(
         f"{target} cannot be written while its files are open, as in another program. Close it, and"
@@ -507,8 +514,7 @@ class Job:
         current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
         before = self._read()
-        common = current.keys() & before.keys()
-        different = [name for name in common if current[name] != before[name]]
+        different = [name for name in current if name in before and before[name] != current[name]]
         if different:
             raise CheckpointError(
                 f"{self.folder} holds an unfinished job with other"

@@ -78,8 +78,12 @@ class WordMap:
     def to_svg(self) -> str:
         """Return the map as SVG; words that would overlap are moved apart."""
         title = f"The {counted(len(self.words), 'most frequent word')}"
-        summary = "Words near each other have similar embeddings."
-        return draw_words(self.words, self.points.tolist(), title, summary)
+        return draw_words(
+            self.words,
+            self.points.tolist(),
+            title,
+            "Words near each other have similar embeddings.",
+        )
 
     def save(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save the map as a .svg file.
@@ -162,33 +166,32 @@ def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -
     if not word or not ids:
         raise ConfigError("The word is empty, or none of its characters is known.")
     table = _embeddings(bundle)
-    known = _words(bundle, pieces)
+    words = _single_token_words(bundle, pieces)
     vector = table[ids].mean(axis=0)
-    vectors = table[list(known)]
+    vectors = table[list(words)]  # (W, E)
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
     cosines = vectors @ vector / np.maximum(norms, 1e-12)
-    by_token = dict(zip(known, cosines.tolist(), strict=True))
-    nearest_first = sorted(known, key=lambda token: -by_token[token])
-    others = (token for token in nearest_first if known[token].casefold() != word.casefold())
-    return [
-        Neighbour(known[token], by_token[token])
-        for token in islice(_whole_words(bundle, pieces, others), count)
-    ]
+    cosine_of = dict(zip(words, cosines.tolist(), strict=True))
+    nearest_first = sorted(words, key=lambda token: -cosine_of[token])
+    others = (token for token in nearest_first if words[token].casefold() != word.casefold())
+    nearest = islice(_whole_words(bundle, pieces, others), count)
+    return [Neighbour(words[token], cosine_of[token]) for token in nearest]
 
 
 def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
     """Return the map of the most frequent words; see ``ReviewModel.word_map``."""
     check_count("words", count)
     table = _embeddings(bundle)
-    known = _words(bundle, pieces)
-    tokens = list(islice(_whole_words(bundle, pieces, iter(known)), count))
+    words = _single_token_words(bundle, pieces)
+    tokens = list(islice(_whole_words(bundle, pieces, iter(words)), count))
     if len(tokens) < 2:
         raise ConfigError(f"A map needs at least two words of one token; got {len(tokens)}.")
     centred = table[tokens] - table[tokens].mean(axis=0)
-    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    axes = np.linalg.svd(centred, full_matrices=False).Vh[:2]
     points = np.zeros((len(tokens), 2), np.float32)
-    points[:, : len(axes)] = centred @ axes.T  # one axis if E is 1
-    return WordMap([known[token] for token in tokens], points)
+    # if E is 1, there is one axis, and the second coordinate stays zero
+    points[:, : len(axes)] = centred @ axes.T
+    return WordMap([words[token] for token in tokens], points)
 
 
 def _networks(bundle: Bundle) -> Iterator[nn.Module]:
@@ -220,7 +223,7 @@ def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
     )
 
 
-def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
+def _single_token_words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
     """Return the words that are a single token, by token id, in the order of the vocabulary:
     frequent words come first. If tokens are characters, return all visible characters.
 
@@ -230,45 +233,46 @@ def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
     if pieces.are_characters:
         return {token: text for token, text in enumerate(pieces.texts) if text.strip()}
     lexicon = bundle.lexicon
-    known = dict[int, str]()
+    words = dict[int, str]()
     for token, text in enumerate(pieces.texts):
         is_word = text.startswith(" ") and len(text) > 2 and text[1:].isalpha()
         if is_word and (lexicon is None or lexicon.spells(text[1:])):
-            known[token] = text[1:]
-    if not known:
+            words[token] = text[1:]
+    if not words:
         raise ConfigError(
             f"The tokenizer of {bundle.preset} has no tokens that are words with a space before"
             " them."
         )
-    return known
+    return words
 
 
 @torch.no_grad()  # not inference_mode: the model may be built here, and its weights stay trainable
 def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> Iterator[int]:
-    """Yield the tokens that are whole words: at the start of a text, the model continues them with
-    a letter or an apostrophe with a probability below one half.
+    """Yield the ``tokens`` that are whole words. In a vocabulary of subwords, a token such as
+    " th" may be the beginning of "thrill" more often than a word.
 
-    In a vocabulary of subwords, a token such as " th" may be the beginning of "thrill" more often
-    than a word.
+    A token is a whole word if the model gives a probability below one half to a letter or an
+    apostrophe after it, where the token is the first of a text.
     """
     if pieces.are_characters:
         yield from tokens
         return
     model = bundle.weights.model_on_device
     device = bundle.weights.device
-    goes_on = [
+    continuations = [
         token
         for token, text in enumerate(pieces.texts)
         if text[:1].isalpha() or text[:1] in _APOSTROPHES
     ]
     prefix = [bundle.tokenizer.bos_id, *bundle.conditions.unspecified_ids]
     _, start = model(torch.tensor([prefix], device=device), model.initial_state(1))
-    while chunk := list(islice(tokens, _ROWS)):
-        state = map_state(partial(torch.repeat_interleave, repeats=len(chunk), dim=0), start)
-        logits, _ = model(torch.tensor(chunk, device=device)[:, None], state)
-        shares = logits[:, -1].softmax(-1)[:, goes_on].sum(-1)
-        for token, share in zip(chunk, shares.tolist(), strict=True):
-            if share < 0.5:
+    while batch := list(islice(tokens, _ROWS)):
+        # each token of the batch is read in a row of its own, after the same prefix
+        state = map_state(partial(torch.repeat_interleave, repeats=len(batch), dim=0), start)
+        logits, _ = model(torch.tensor(batch, device=device)[:, None], state)
+        probabilities = logits[:, -1].softmax(-1)[:, continuations].sum(-1)
+        for token, probability in zip(batch, probabilities.tolist(), strict=True):
+            if probability < 0.5:
                 yield token
 
 
@@ -281,10 +285,10 @@ def _find_condition(bundle: Bundle, name: str) -> Condition:
     check_text("condition", name)
     by_name = {condition.name: condition for condition in bundle.conditions.fixed}
     if name not in by_name:
-        known = did_you_mean(name, list(by_name)) if by_name else "It has none."
+        hint = did_you_mean(name, list(by_name)) if by_name else "It has none."
         raise ConfigError(
             f"{quoted(name)} is not a condition of {bundle.preset} with categories or numbers."
-            f" {known}"
+            f" {hint}"
         )
     if len(by_name[name].values) < 2:
         raise ConfigError(
@@ -296,73 +300,78 @@ def _find_condition(bundle: Bundle, name: str) -> Condition:
 def contrast_words(
     bundle: Bundle,
     pieces: TokenTexts,
-    condition: str,
+    condition_name: str,
     count: int,
-    write: Callable[[GenerationConfig], list[str]],
+    generate: Callable[[GenerationConfig], list[str]],
 ) -> dict[str, list[PreferredWord]]:
-    """Return for each value of a condition the words that are more probable with it than with the
-    other values, in texts that the model generates; see ``ReviewModel.contrast``.
+    """Return for each value of a condition up to ``count`` words that are more probable with it
+    than with the other values, in texts that ``generate`` writes; see ``ReviewModel.contrast``.
     """
     check_count("k", count)
-    attribute = _find_condition(bundle, condition)
+    condition = _find_condition(bundle, condition_name)
     if pieces.are_characters:
         raise ConfigError(
             f"contrast compares words, and the tokens of {bundle.preset} are characters."
         )
-    known = _words(bundle, pieces)
-    texts = write(_CONTRAST_TEXTS)
-    tokens = list(known)
-    by_value = [_expect(bundle, texts, {condition: value.label}) for value in attribute.values]
+    words = _single_token_words(bundle, pieces)
+    tokens = list(words)
+    texts = generate(_CONTRAST_TEXTS)
+    by_value = [
+        _expected_counts(bundle, texts, {condition_name: value.label}) for value in condition.values
+    ]
     expected: Any = np.stack(by_value, axis=1)[:, :, tokens]  # (N, values, W)
     preferred = dict[str, list[PreferredWord]]()
-    for number, value in enumerate(attribute.values):
-        measure = partial(_log_ratios, number=number)
-        ratios = measure(expected)
-        is_frequent = expected[:, number].sum(axis=0) >= 1
-        ranked = np.argsort(-ratios, kind="stable")
-        ranked = ranked[is_frequent[ranked] & (ratios[ranked] >= _MIN_LOG_RATIO)]
-        intervals = find_intervals(measure, expected[:, :, ranked], [False] * len(ranked))
-        by_token = {
-            tokens[index]: float(ratios[index])
-            for index, interval in zip(ranked, intervals, strict=True)
+    for index, value in enumerate(condition.values):
+        measure = partial(_log_ratios, index=index)
+        ratios = measure(expected)  # (W,)
+        is_frequent = expected[:, index].sum(axis=0) >= 1
+        is_candidate = is_frequent & (ratios >= _MIN_LOG_RATIO)
+        highest_first = np.argsort(-ratios, kind="stable")
+        candidates = highest_first[is_candidate[highest_first]]
+        intervals = find_intervals(measure, expected[:, :, candidates], [False] * len(candidates))
+        # the tokens whose log ratio is above zero by more than chance
+        ratio_of = {
+            tokens[word]: float(ratios[word])
+            for word, interval in zip(candidates, intervals, strict=True)
             if interval and interval[0] > 0
         }
-        chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
-        preferred[value.label] = [PreferredWord(known[token], by_token[token]) for token in chosen]
+        chosen = islice(_whole_words(bundle, pieces, iter(ratio_of)), count)
+        preferred[value.label] = [PreferredWord(words[token], ratio_of[token]) for token in chosen]
     return preferred
 
 
-def _log_ratios(expected: Any, number: int) -> Any:
+def _log_ratios(expected: Any, index: int) -> Any:
     """Return for each word log2(p / q), where p is its expected count with one value of a
     condition, and q is the mean of its expected counts with the other values.
 
     Args:
         expected: The expected count of each word in each text with each value, (N, values, W).
-        number: The index of the value.
+        index: The index of the value.
     """
-    total = np.sum(expected, axis=0)
-    other_mean = np.delete(total, number, axis=0).mean(axis=0)
-    return np.log2(np.maximum(total[number], 1e-30) / np.maximum(other_mean, 1e-30))
+    total = np.sum(expected, axis=0)  # (values, W)
+    other_mean = np.delete(total, index, axis=0).mean(axis=0)
+    return np.log2(np.maximum(total[index], 1e-30) / np.maximum(other_mean, 1e-30))
 
 
 @torch.no_grad()
-def _expect(
+def _expected_counts(
     bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]
 ) -> Float64[np.ndarray, "N V"]:
     """Return the expected count of each token in each text, given values of conditions: the sum of
     its probabilities at all positions. The counts are scaled so that a token with the share
     ``_MIN_SHARE`` has the count 1 in all texts together.
     """
-    sums = list[np.ndarray]()
-    positions = 0
+    counts = list[np.ndarray]()
+    predictions = 0
     model = bundle.weights.model_on_device
     for ids, lengths, start in _batches(bundle, texts, bundle.conditions.encode(values)):
         logits, _ = model(ids, model.initial_state(len(ids)))
         for row, length in zip(logits, lengths, strict=True):
+            # the logits at a position are those of the next token
             probabilities = row[start - 1 : length - 1].float().softmax(-1)
-            sums.append(probabilities.sum(0).double().cpu().numpy())
-            positions += length - start
-    return np.stack(sums)[:, : bundle.tokenizer.vocab_size] / (positions * _MIN_SHARE)
+            counts.append(probabilities.sum(0).double().cpu().numpy())
+            predictions += length - start
+    return np.stack(counts)[:, : bundle.tokenizer.vocab_size] / (predictions * _MIN_SHARE)
 
 
 def _batches(
@@ -379,61 +388,60 @@ def _batches(
 
 
 def classify_texts(
-    bundle: Bundle, texts: str | Sequence[str], condition: str
+    bundle: Bundle, texts: str | Sequence[str], condition_name: str
 ) -> list[Classification]:
     """Return for each text the value of a condition that fits it best; see
     ``ReviewModel.classify``.
     """
-    attribute = _find_condition(bundle, condition)
+    condition = _find_condition(bundle, condition_name)
     weights = bundle.weights
-    size = bundle.tokenizer.vocab_size
+    tokenizer = bundle.tokenizer
     texts = _check_texts(texts)
-    labels = [value.label for value in attribute.values]
+    labels = [value.label for value in condition.values]
     columns = list[np.ndarray]()
     for label in labels:
-        prefix = bundle.conditions.encode({condition: label})
-        framed = frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
-        rows = [ids for ids, _ in framed]
-        losses = token_losses(weights.model_on_device, rows, size, weights.device)
+        prefix = bundle.conditions.encode({condition_name: label})
+        rows = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], tokenizer)]
+        losses = token_losses(weights.model_on_device, rows, tokenizer.vocab_size, weights.device)
         columns.append(np.array([-nats.sum(dtype=np.float64) for nats in losses]))
     log_likelihoods = np.stack(columns, axis=1)  # log P(text | value), (N, values)
     # a text that is impossible with every value says nothing about the value
     log_likelihoods[~np.isfinite(log_likelihoods).any(axis=1)] = 0.0
-    logs = log_likelihoods + np.log([max(value.share, 1e-12) for value in attribute.values])
-    table = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
+    log_joint = log_likelihoods + np.log([max(value.share, 1e-12) for value in condition.values])
+    posteriors = np.exp(log_joint - np.logaddexp.reduce(log_joint, axis=1)[:, None])
     return [
         Classification(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True)))
-        for row in table
+        for row in posteriors
     ]
 
 
-def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
+def measure_accuracy(bundle: Bundle, source: Any, condition_name: str, **options: Any) -> Accuracy:
     """Measure how often ``classify_texts`` finds the value that a text has; see
     ``ReviewModel.accuracy``.
     """
-    attribute = _find_condition(bundle, condition)
-    index = bundle.conditions.names.index(condition)
+    condition = _find_condition(bundle, condition_name)
+    column = bundle.conditions.names.index(condition_name)
     draw = random.Random(0)
-    texts = list[str]()
-    labels = list[str]()
-    seen = 0
+    chosen = list[tuple[str, str]]()  # texts with their labels
+    read = 0
     for text, values in read_texts(source, bundle, **options):
-        number = attribute.find(values[index])
-        if not text or number is None:
+        index = condition.find(values[column])
+        if not text or index is None:
             continue
-        # reservoir sampling (Vitter 1985, algorithm R): each text is equally likely to be chosen
-        slot = seen if seen < _MAX_CLASSIFIED else draw.randrange(seen + 1)
-        seen += 1
+        # reservoir sampling (Vitter 1985, algorithm R): each text is equally likely to be chosen;
+        # the first texts are appended, and a later one replaces a chosen one
+        slot = read if read < _MAX_CLASSIFIED else draw.randrange(read + 1)
+        read += 1
         if slot < _MAX_CLASSIFIED:
-            texts[slot : slot + 1] = [text]
-            labels[slot : slot + 1] = [attribute.values[number].label]
-    if not texts:
-        raise DataError(f"No text has a known value of {quoted(condition)}.")
-    classified = classify_texts(bundle, texts, condition)
+            chosen[slot : slot + 1] = [(text, condition.values[index].label)]
+    if not chosen:
+        raise DataError(f"No text has a known value of {quoted(condition_name)}.")
+    texts, labels = zip(*chosen, strict=True)
+    classified = classify_texts(bundle, texts, condition_name)
     right = [float(result.value == label) for result, label in zip(classified, labels, strict=True)]
     (interval,) = find_intervals(lambda some: [fmean(some)], right)
     baseline = Counter(labels).most_common(1)[0][1] / len(labels)
-    return Accuracy(condition, fmean(right), interval, baseline, len(right))
+    return Accuracy(condition_name, fmean(right), interval, baseline, len(right))
 
 
 @torch.no_grad()
@@ -442,10 +450,10 @@ def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarra
     texts = _check_texts(texts)
     prefix = bundle.conditions.unspecified_ids
     for network in _networks(bundle):
-        mask = _find_changing(network, bundle, prefix)
-        if any(mask):
+        is_changing = _find_changing(network, bundle, prefix)
+        if any(is_changing):
             batches = _batches(bundle, texts, prefix)
-            vectors = [_mean_states(network, mask, *batch) for batch in batches]
+            vectors = [_mean_states(network, is_changing, *batch) for batch in batches]
             return np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
     raise ConfigError(
         f"{bundle.preset} has no hidden state that changes with the text; networks such as rnn, gru"
@@ -467,16 +475,23 @@ def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[
 
 
 def _mean_states(
-    network: Any, mask: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
+    network: Any, is_changing: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
 ) -> Float32[np.ndarray, "B H"]:
-    """Return for each text the mean of a network's hidden states after each of its tokens."""
+    """Return for each text the mean of a network's hidden states after each of its tokens.
+
+    Args:
+        network: The network.
+        is_changing: As ``_find_changing`` returns it.
+        ids, lengths, start: A batch, as ``_batches`` yields it.
+    """
     _, state = network(ids[:, :start], network.initial_state(len(ids)))
-    sums = torch.zeros(len(ids), 1, device=ids.device)
-    ends = torch.tensor(lengths, device=ids.device)[:, None] - 1
+    sums = torch.zeros(len(ids), 1, device=ids.device)  # (B, H) from the first token on
+    ends = torch.tensor(lengths, device=ids.device)[:, None] - 1  # the positions of eos, (B, 1)
     for time in range(start, max(lengths) - 1):
         _, state = network(ids[:, time : time + 1], state)
-        kept = [tensor.float().flatten(1) for tensor in compress(flatten_state(state), mask)]
-        sums = sums + torch.where(time < ends, torch.cat(kept, dim=1), 0.0)
+        changing = compress(flatten_state(state), is_changing)
+        hidden = torch.cat([tensor.float().flatten(1) for tensor in changing], dim=1)
+        sums = sums + torch.where(time < ends, hidden, 0.0)
     return (sums / (ends - start).clamp(min=1)).cpu().numpy()
 
 

@@ -20,7 +20,7 @@ from reviewgen.data.texts import data_records, read_documents
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry.plugins import find_tokenizer
 from tests.support.fakes import LetterTokenizer
-from tests.support.texts import as_parquet, corpus_of, texts_of, units_of, write
+from tests.support.texts import as_parquet, corpus_of, read_all, texts_of, write
 
 CharTokenizer, _ = find_tokenizer("char")
 
@@ -137,25 +137,22 @@ PIECES = [
 ]
 
 
-def test_the_texts_of_the_units_are_those_of_the_file(tmp_path):
+def test_the_texts_of_a_large_file_are_those_cut_by_hand(tmp_path):
     draw = random.Random(0)
     file = write(tmp_path / "a.txt", "".join(draw.choices(PIECES, k=6_000_000)))
     assert file.stat().st_size > 40_000_000
     for documents in ("line", "paragraph"):
-        units = units_of(file, documents=documents)
-        assert len(units) >= 4 and list(itertools.chain(*units)) == by_hand(
-            file.read_text("utf-8"), documents
-        )
+        texts = read_all(file, documents=documents)
+        assert texts == by_hand(file.read_text("utf-8"), documents)
     rows = [{"text": "".join(draw.choices(PIECES, k=4)) * 40, "stars": n} for n in range(60_000)]
     lines = "\n\n".join(json.dumps(row, ensure_ascii=bool(n % 2)) for n, row in enumerate(rows))
     for name, content in (
         ("a.jsonl", lines),
         ("a.parquet", as_parquet(rows, row_group_size=2_000, use_dictionary=False)),
     ):
-        units = units_of(write(tmp_path / name, content))
-        assert len(units) > 2 and list(itertools.chain(*units)) == [row["text"] for row in rows]
+        assert read_all(write(tmp_path / name, content)) == [row["text"] for row in rows]
     small = [write(tmp_path / f"{n:03}.txt", f"text {n}\n") for n in range(300)]
-    assert units_of(small) == [[f"text {n}" for n in range(300)]]  # one unit
+    assert read_all(small) == [f"text {n}" for n in range(300)]
 
 
 def by_hand(text, documents):

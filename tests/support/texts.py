@@ -30,10 +30,10 @@ __all__ = [
     "as_lines",
     "as_parquet",
     "corpus_of",
+    "read_all",
     "refusal",
     "texts_of",
     "tokenized",
-    "units_of",
     "write",
 ]
 
@@ -123,11 +123,11 @@ def tokenized(
     )
 
 
-def units_of(source: Any, **options: Any) -> list[list[Any]]:
-    """Return the texts of each unit of a source, which any process can read."""
+def read_all(source: Any, **options: Any) -> list[Any]:
+    """Return the texts of a source as they are read, before they are cleaned."""
     with tempfile.TemporaryDirectory() as folder:
         opened = open_source(source, DataConfig(clean=False, **options), Path(folder))
-        return [[text for text, _ in opened.examples(unit)] for unit in opened.units]
+        return [text for text, _ in opened.examples()]
 
 
 def refusal(source: Any, **options: Any) -> str:

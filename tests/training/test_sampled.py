@@ -97,10 +97,12 @@ def test_tokens_are_drawn_by_their_frequencies_in_all_shards(tmp_path, sizes):
         )
         np.save(folder / "train.index.npy", np.array([[0, size], [0, 0]]))
     store = Tokens(folders, "train")
-    expected = SampledSoftmax(50, np.bincount(store.ids, minlength=VOCAB_SIZE)).chances
+    expected = SampledSoftmax(50, np.bincount(store.ids, minlength=VOCAB_SIZE)).draw_probs
     found = sampled_softmax(build("rnn"), 50, "cpu", store)
     assert found is not None
-    np.testing.assert_allclose(found.chances, expected, rtol=0.15 if sum(sizes) > 10**6 else 1e-9)
+    np.testing.assert_allclose(
+        found.draw_probs, expected, rtol=0.15 if sum(sizes) > 10**6 else 1e-9
+    )
 
 
 def test_a_step_without_a_target_has_a_loss_of_zero():

@@ -187,8 +187,8 @@ class ComparisonRow:
             for name, limits in values["intervals"].items()
         }
         row = from_dict(cls, {**values, "intervals": intervals})
-        is_infinite = row.bits_per_character is None and row.zero_probability_tokens
-        if is_infinite:
+        # an infinite number is null in JSON
+        if row.bits_per_character is None and row.zero_probability_tokens:
             row = replace(row, bits_per_character=math.inf, perplexity_per_token=math.inf)
         return row
 
@@ -225,7 +225,7 @@ def measure_model(
         ReviewgenError: The model cannot generate, or its weights are damaged.
     """
     bits = None
-    figures = dict[str, Any]()
+    figures = dict[str, Any]()  # values of the row's fields, by name
     notes = list[str]()
     try:
         bits, figures = _measure_bits(model, held_out, seed)
@@ -249,15 +249,13 @@ def measure_model(
         bytes_on_disk=_saved_bytes(model),
         agreement=probed.share,
         samples=_draw_samples(model, prompt, config, seed, training),
-        # the training part and the held-out part of one corpus share no text
+        # the parts of one corpus share no text, so its training texts are not searched
         seen=_find_seen(model, held_out, None if is_same_split else training),
         is_same_split=is_same_split,
         **figures,
     )
-    notes += _notes(model, row)
-    return Measured(
-        replace(row, notes=tuple(notes)), None if bits is None else tuple(bits.tolist())
-    )
+    row = replace(row, notes=(*notes, *_notes(model, row)))
+    return Measured(row, None if bits is None else tuple(bits.tolist()))
 
 
 def _notes(model: ReviewModel, row: ComparisonRow) -> Iterator[str]:
@@ -291,11 +289,11 @@ def _plain_sampling(model: ReviewModel, held_out: HeldOut) -> GenerationConfig:
     for the number of tokens that ``_LENGTH`` characters have.
     """
     sample = held_out.texts[:200]
-    tokens = sum(len(model.tokenizer.encode(text)) for text in sample)
-    characters = sum(map(len, sample))
+    token_count = sum(len(model.tokenizer.encode(text)) for text in sample)
+    tokens_per_character = token_count / sum(map(len, sample))
     return GenerationConfig(
         temperature=1.0,
-        max_new_tokens=max(1, math.ceil(_LENGTH * (tokens / characters))),
+        max_new_tokens=max(1, math.ceil(_LENGTH * tokens_per_character)),
         words="any",
         max_time=_MAX_SECONDS,
         conditions=model.conditions.unspecified,
@@ -313,14 +311,12 @@ def _measure_bits(
     """
     conditions = model.conditions
     tokenizer = model.tokenizer
-    nats = list[float]()
-    names = conditions.names
-    cells = ([values.get(name) for name in names] for values in held_out.values)
+    cells = ([values.get(name) for name in conditions.names] for values in held_out.values)
     prefixes = map(conditions.encode_values, cells)
     documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
-    evaluation = evaluate_totals(
-        model.bundle.model, documents, tokenizer.vocab_size, nats=nats
-    ).evaluation()
+    nats = list[float]()  # of each text; ``evaluate_totals`` appends them
+    totals = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats)
+    evaluation = totals.evaluation()
     bits = np.array(nats) / math.log(2)
     return bits, {
         "bits_per_character": evaluation.bits_per_character,
@@ -341,11 +337,13 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
         for entry in training.get("evaluations") or ()
         if entry.get("tokens_seen") and entry.get("seconds") is not None
     )
-    tokens = (data.get("tokens") or {}).get("train")
-    epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
+    tokens_per_epoch = (data.get("tokens") or {}).get("train")
+    seconds_per_epoch = None
+    if curve and tokens_per_epoch:
+        seconds_per_epoch = curve[-1].seconds * tokens_per_epoch / curve[-1].tokens
     return {
         "training_seconds": training.get("seconds"),
-        "seconds_per_epoch": epoch,
+        "seconds_per_epoch": seconds_per_epoch,
         "curve": curve,
         "copy_rate": novelty.get("copy_rate"),
         "copy_rate_characters": novelty.get("copy_rate_characters"),
@@ -377,12 +375,12 @@ def _find_seen(
     """
     index = model.bundle.index
     is_sure = training is not None or (index is not None and index.form == "exact")
-    shortest = COPY_CHARACTERS if is_sure else _SURE_CHARACTERS
-    texts = [text for text in held_out.texts if len(text) >= shortest]
+    min_characters = COPY_CHARACTERS if is_sure else _SURE_CHARACTERS
+    texts = [text for text in held_out.texts if len(text) >= min_characters]
     if training is not None:
         texts = texts or list(held_out.texts)
-        known = set(texts).intersection(training())
-        return sum(text in known for text in texts) / len(texts)
+        seen = set(texts).intersection(training())
+        return sum(text in seen for text in texts) / len(texts)
     if index is None or not texts:
         return None
     looked_up = texts[:: math.ceil(len(texts) / _LOOKED_UP)]
@@ -403,21 +401,25 @@ def _draw_samples(
     index = model.bundle.index
     texts = list[str]()
     for temperature in TEMPERATURES:
-        setting = replace(config, temperature=temperature)
-        texts.append(model.generate_one(prompt, generation_config=setting, seed=seed))
+        settings = replace(config, temperature=temperature)
+        texts.append(model.generate_one(prompt, generation_config=settings, seed=seed))
     copied: Sequence[Any] = [None] * len(texts)
     if training is not None:
         copied = [tuple(spans) for spans in TextWindows(texts).spans(training())]
     elif index is not None and index.form == "exact":
-        copied = [_spans(model, text) for text in texts]
-    return tuple(Sample(*fields) for fields in zip(TEMPERATURES, texts, copied, strict=True))
+        copied = [_copied_spans(model, text) for text in texts]
+    return tuple(map(Sample, TEMPERATURES, texts, copied))
 
 
-def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
-    """Return the copied spans of at least 50 characters, in order; overlapping spans are joined."""
+def _copied_spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
+    """Return the start and end of each copied span of at least 50 characters, in order. Overlapping
+    spans are joined.
+    """
     is_copied = np.zeros(len(text), bool)
     for span in model.novelty(text).spans:
-        is_copied[span.start : span.end] |= span.end - span.start >= COPY_CHARACTERS
+        if span.end - span.start >= COPY_CHARACTERS:
+            is_copied[span.start : span.end] = True
+    # in turn: where copied characters begin, and where they end
     edges = np.flatnonzero(np.diff(is_copied, prepend=False, append=False)).tolist()
     return tuple(zip(edges[::2], edges[1::2], strict=True))
 
@@ -426,28 +428,15 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     """Generate texts with ``config``, and measure speed, new words and distinct n-grams. The
     interval of the copy rate is the one that was measured in training.
     """
-    one_token = replace(config, max_new_tokens=1)
-    model.generate(
-        "", num_return_sequences=_BATCH, generation_config=one_token, seed=seed
-    )  # compiles the loops before the time is measured
-    start = time.perf_counter()
-    seconds = 0.0
-    characters = 0
-    texts = list[str]()
-    while len(texts) < _MAX_TEXTS and characters < _MIN_CHARACTERS and seconds < 2 * _MAX_SECONDS:
-        batch_seed = seed + len(texts) // _BATCH
-        texts += model.generate(
-            "", num_return_sequences=_BATCH, generation_config=config, seed=batch_seed
-        )
-        characters = sum(map(len, texts))
-        seconds = time.perf_counter() - start
+    texts, seconds = _generate_texts(model, config, seed)
+    characters = sum(map(len, texts))
     lexicon = model.bundle.lexicon
     is_known = None if lexicon is None else lexicon.__contains__
 
     def measure(some: Sequence[str]) -> list[float]:
-        figures = measure_texts(some, is_known)
-        unknown = math.nan if figures.unknown_words is None else figures.unknown_words
-        return [unknown, *figures.distinct]
+        some_figures = measure_texts(some, is_known)
+        unknown = some_figures.unknown_words
+        return [math.nan if unknown is None else unknown, *some_figures.distinct]
 
     first_texts = take_words(texts, _WORDS)
     figures = measure_texts(first_texts, is_known)
@@ -457,7 +446,9 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     return {
         "characters_per_second": characters / max(seconds, 1e-9),
         "characters_measured": characters,
-        "intervals": {name: limits and tuple(limits) for name, limits in intervals.items()},
+        "intervals": {
+            name: None if limits is None else tuple(limits) for name, limits in intervals.items()
+        },
         "new_words": figures.unknown_words if figures.words else None,
         "distinct": {
             str(n): share if figures.words >= n else None
@@ -465,3 +456,23 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
         },
         "words_measured": figures.words,
     }
+
+
+def _generate_texts(
+    model: ReviewModel, config: GenerationConfig, seed: int
+) -> tuple[list[str], float]:
+    """Generate texts in batches until there are enough characters, or too many texts, or no time is
+    left. Return the texts, and how many seconds this took.
+    """
+    config = replace(config, num_return_sequences=_BATCH)
+    # compiles the loops before the time is measured
+    model.generate(generation_config=replace(config, max_new_tokens=1), seed=seed)
+    start = time.perf_counter()
+    seconds = 0.0
+    texts = list[str]()
+    while len(texts) < _MAX_TEXTS and seconds < 2 * _MAX_SECONDS:
+        texts += model.generate(generation_config=config, seed=seed + len(texts) // _BATCH)
+        seconds = time.perf_counter() - start
+        if sum(map(len, texts)) >= _MIN_CHARACTERS:
+            break
+    return texts, seconds

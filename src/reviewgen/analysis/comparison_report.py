@@ -58,15 +58,16 @@ def _rate(
     """
 
     def show(row: ComparisonRow) -> str:
+        if characters is not None:
+            count = getattr(row, characters)
+            if count is not None and count < MIN_CHARACTERS:
+                return percent(None)  # too few characters for a rate
         value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
-        count = None if characters is None else getattr(row, characters)
         limits = row.intervals.get(name)
-        if count is not None and count < MIN_CHARACTERS:
-            return percent(None)
         if value is None or limits is None:
             return percent(value, digits)
         low, high = limits
-        if low < 0.0005:
+        if low < 0.0005:  # the rate may be zero
             return f"< {percent(high, digits)}"
         return f"{100 * value:.{digits}f}±{percent((high - low) / 2, digits)}"
 
@@ -74,15 +75,17 @@ def _rate(
 
 
 def _perplexity(row: ComparisonRow) -> str:
+    """Return the perplexity and the tokenizer; a perplexity below 100 has two decimals."""
     value = row.perplexity_per_token
-    return f"{decimal(value, 2 if value is None or value < 100 else 0)} {row.tokenizer}"
+    digits = 0 if value is not None and value >= 100 else 2
+    return f"{decimal(value, digits)} {row.tokenizer}"
 
 
 PREDICTION = (
     Column(
         "bits per character",
         "bits/char",
-        lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out,
+        lambda row: decimal(row.bits_per_character) + ("*" if row.has_seen_held_out else ""),
     ),
     Column(
         "95 % interval",
@@ -91,6 +94,7 @@ PREDICTION = (
     ),
     Column("perplexity per token", "ppl/token", _perplexity),
     Column("agreement past an attractor", "agree", _rate("agreement", None, 0)),
+    # ``size`` shortens a number of bytes; the unit is removed
     Column("parameters", "params", lambda row: size(row.parameters).removesuffix("B").strip()),
     Column("size on disk", "size", lambda row: size(row.bytes_on_disk)),
     Column("training", "trained", lambda row: duration(row.training_seconds)),
@@ -135,7 +139,7 @@ class Comparison(HtmlReport):
         self.rows.append(measured.row)
         if measured.bits is not None and measured.row.is_ranked:
             self._bits[measured.row.name] = measured.bits
-        self.__dict__.pop("pairs", None)
+        self.__dict__.pop("pairs", None)  # the cached pairs lack the new row
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -201,7 +205,7 @@ class Comparison(HtmlReport):
                 record[f"{name}_low"], record[f"{name}_high"] = limits or (None, None)
             records.append(record)
         frame = pandas.DataFrame(records, index=[row.name for row in self.rows])
-        return frame.drop(columns="name", errors="ignore")
+        return frame.drop(columns="name", errors="ignore")  # without rows, there are no columns
 
     def _values(self) -> dict[str, Any]:
         """Return the values that the template of the page uses."""
@@ -240,12 +244,12 @@ class Comparison(HtmlReport):
                 f" {', '.join(unknown)}."
             )
         ranked = {row.name: row.bits_per_character for row in self.rows if row.is_ranked}
-        known = {
+        finite = {
             name: bits for name, bits in ranked.items() if bits is not None and bits < math.inf
         }
-        if not known:
+        if not finite:
             return "No model has finite bits per character on texts that it was not trained on."
-        best = min(known, key=lambda name: known[name])
+        best = min(finite, key=finite.__getitem__)
         others = list[str]()
         for pair in self.pairs:
             if best in (pair.first, pair.second) and pair.interval and not pair.is_significant:
@@ -262,22 +266,24 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     ``width`` columns.
     """
     finished = comparison._finished
-    groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
-    for columns in groups if finished else ():
-        table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
-        table.add_column("model", overflow="fold", min_width=8)
-        for column in columns:
-            table.add_column(column.short, justify="right", overflow="fold")
-        for row in finished:
-            table.add_row(Text(row.name), *(Text(column.show(row)) for column in columns))
-        yield table
-        yield Text("")
+    if finished:
+        groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
+        for columns in groups:
+            table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
+            table.add_column("model", overflow="fold", min_width=8)
+            for column in columns:
+                table.add_column(column.short, justify="right", overflow="fold")
+            for row in finished:
+                table.add_row(Text(row.name), *(Text(column.show(row)) for column in columns))
+            yield table
+            yield Text("")
     for row in comparison.rows:
         if row.failed is not None:
             yield Text(f"{row.name} failed: {row.failed}", style="red")
     for row in finished:
+        mark = "* " if row.has_seen_held_out else ""
         for note in row.notes:
-            yield Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}")
+            yield Text(f"{mark}{row.name}: {note}")
     yield Text(comparison.describe_best())
     yield Text(comparison.describe_held_out(), style="dim")
     if comparison.pairs:
@@ -307,14 +313,17 @@ def _draw_samples(row: ComparisonRow) -> Table:
 
 
 def _cut(sample: Sample) -> list[tuple[str, bool]]:
-    """Cut a sample at the ends of its copied spans. Return each piece, and whether it is copied."""
+    """Cut a sample at the ends of its copied spans. Return each piece, and whether it is copied. A
+    long sample ends with an ellipsis.
+    """
     text = sample.text[:_SAMPLE]
     pieces = []
     position = 0
     for start, end in sample.copied or ():
         pieces += [(text[position:start], False), (text[start:end], True)]
         position = end
-    pieces.append((text[position:] + ("…" if len(sample.text) > _SAMPLE else ""), False))
+    ellipsis = "…" if len(sample.text) > _SAMPLE else ""
+    pieces.append((text[position:] + ellipsis, False))
     return [(piece, is_copied) for piece, is_copied in pieces if piece]
 
 
@@ -335,19 +344,21 @@ def _charts(rows: Sequence[ComparisonRow]) -> Iterator[Chart]:
         yield Chart("Bits per character against parameters", "parameters", panels, note, log_x=True)
 
 
-def _learning_chart(rows: Sequence[ComparisonRow], field: str, x: str) -> Chart:
+def _learning_chart(rows: Sequence[ComparisonRow], field: str, x_label: str) -> Chart:
     """Return a chart of the learning curves. ``field``, a field of ``CurvePoint``, is the
     horizontal axis.
     """
     lines = []
     for style, row in enumerate(rows):
         if row.curve:
-            bits = [(getattr(point, field), point.bits_per_character) for point in row.curve]
-            points = [(at, value) for at, value in bits if value is not None]
-            highest = _MAX_RATIO * min((value for _, value in points), default=0.0)
-            lines.append(
-                Series(row.name, [point for point in points if point[1] <= highest], style)
-            )
+            points = [
+                (getattr(point, field), point.bits_per_character)
+                for point in row.curve
+                if point.bits_per_character is not None
+            ]
+            highest = _MAX_RATIO * min((bits for _, bits in points), default=0.0)
+            shown = [(x, bits) for x, bits in points if bits <= highest]
+            lines.append(Series(row.name, shown, style))
     panels = [Panel("bits per character, validation texts", lines)]
     note = (
         "Each line is a model; its points are the evaluations on validation texts during the"
@@ -355,4 +366,5 @@ def _learning_chart(rows: Sequence[ComparisonRow], field: str, x: str) -> Chart:
     )
     # an n-gram counts millions of tokens while a network learns from thousands
     log_x = field == "tokens"
-    return Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)
+    title = f"Bits per character against {x_label}"
+    return Chart(title, x_label, panels, note, log_x=log_x, from_zero=True)

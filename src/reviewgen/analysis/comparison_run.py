@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,7 @@ from reviewgen.analysis.comparison_report import Comparison
 from reviewgen.analysis.comparison_texts import HeldOut, HeldOutReading
 from reviewgen.config.bounded import MAX_VOCABULARY, read_json, to_json
 from reviewgen.config.names import parse_source
-from reviewgen.config.options import (
-    CompareKwargs,
-    refuse_unknown_options,
-)
+from reviewgen.config.options import CompareKwargs, refuse_unknown_options
 from reviewgen.config.settings import check_seed, check_text, parse_duration
 from reviewgen.errors import (
     BrokenPlugin,
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
 
 # keywords of ``compare`` that are not options of a training
 _OWN = {"held_out", "held_out_split", "prompt", "settings", "out", "resume"}
-_LENGTH = ("budget", "steps", "epochs")
+_LENGTH = ("budget", "steps", "epochs")  # options that limit a training
 _IDENTITY = "comparison.json"
 _SCHEMA = 1
 
@@ -71,16 +69,17 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
             "models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got"
             f" {models!r:.60}."
         )
-    pairs = models.items() if isinstance(models, Mapping) else models
-    named = [entry if isinstance(entry, tuple) else (None, entry) for entry in pairs]
+    entries = models.items() if isinstance(models, Mapping) else models
+    named = [entry if isinstance(entry, tuple) else (None, entry) for entry in entries]
     rows = [(_start_row(name, source), source) for name, source in named]
     if not rows:
         raise ConfigError(
             "There is no model to compare: give presets, as in gru-char, or saved models."
         )
-    seen: dict[str, ComparisonRow] = {}
+    # the files of two rows need different names, on file systems that ignore case, too
+    by_file: dict[str, ComparisonRow] = {}
     for row, _ in rows:
-        other = seen.setdefault(_file_name(row.name).casefold(), row)
+        other = by_file.setdefault(_file_name(row.name).casefold(), row)
         if other is not row:
             raise ConfigError(
                 f"Two rows have the name {row.name[:60]!r} ({other.source[:60]} and"
@@ -105,7 +104,7 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
             "Compare presets, saved folders, repositories or ReviewModels; got"
             f" {type(source).__name__}."
         )
-    is_preset = isinstance(parse_source(source, preset_names()), str)
+    is_preset = isinstance(parse_source(source, preset_names()), str)  # a preset stays a name
     if name is None:
         name = str(source)
         if isinstance(source, Path) or os.path.exists(source):  # noqa: PTH110  Path raises for long names
@@ -149,23 +148,18 @@ class ComparisonRun:
         given: dict[str, Any] = {
             name: value for name, value in options.items() if value is not None
         }
-        training = {name: value for name, value in given.items() if name not in _OWN}
-        if not any(name in training for name in _LENGTH):
-            training["budget"] = DEFAULT_BUDGET
-        if "budget" in training:
-            training["budget"] = parse_duration(training["budget"])
-        self.options = training | self.settings
+        self.options = _training_options(given) | self.settings
         for row, source in self.models:
             if row.is_trained_here:
-                # Check the options now; a broken plugin is reported in its row later.
+                # Making a run checks its options. A broken plugin is reported in its row later.
                 with suppress(BrokenPlugin):
                     TrainingRun(source, data, **self.options)
         resume = options.get("resume", False)
         self.folder: Path | None = None
-        self._before = None
+        self._earlier_facts = None
         if "out" in given:
             self.folder = to_path("out", given["out"])
-            self._before = _read_facts(self.folder, resume)
+            self._earlier_facts = _read_facts(self.folder, resume)
         elif resume:
             raise ConfigError(
                 "Only a comparison with an output folder can be resumed: give out, or leave resume"
@@ -176,7 +170,7 @@ class ComparisonRun:
             given.get("held_out"),
             given.get("held_out_split"),
             data_config(self.options),
-            training.get("budget"),
+            self.options.get("budget"),
         )
 
     def start(self, console: "Console") -> Comparison:
@@ -199,9 +193,9 @@ class ComparisonRun:
                 **{name: self.options.get(name) for name in _LENGTH},
             }
         )
-        if self._before is not None:
-            before = dict(self._before)
-            different = [name for name, value in facts.items() if before.get(name) != value]
+        if self._earlier_facts is not None:
+            earlier = dict(self._earlier_facts)
+            different = [name for name, value in facts.items() if earlier.get(name) != value]
             if different:
                 raise CheckpointError(
                     f"{self.folder} is a comparison with another {', '.join(different)}. Give the"
@@ -223,8 +217,9 @@ class ComparisonRun:
             # a plugin may raise anything; the comparison continues with the other models
             except (Exception, SystemExit) as error:
                 reason = " ".join(str(error).split())
+                # the message of any other exception may need its type to be understood
                 if not reason or not isinstance(error, ReviewgenError | OSError):
-                    reason = ": ".join(filter(None, (type(error).__name__, reason)))
+                    reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
                 yield Measured(replace(row, failed=shortened(reason, 400)), None)
 
     def _measure(
@@ -241,14 +236,14 @@ class ComparisonRun:
             model = source
         else:
             model = ReviewModel.from_pretrained(source)
-        arguments = (model, row, held_out, self.prompt, self.seed, training)
+        measure = partial(measure_model, model, row, held_out, self.prompt, self.seed, training)
         if self.folder is None:
-            return measure_model(*arguments)
+            return measure()
         file = self.folder / "rows" / f"{_file_name(row.name)}.json"
         digest = _digest(model)
         measured = _read_row(file, row, digest)
         if measured is None:
-            measured = measure_model(*arguments)
+            measured = measure()
             values = {"row": measured.row, "bits": measured.bits, "weights": digest}
             _write_json(file, to_json(values))
         return measured
@@ -260,6 +255,7 @@ class ComparisonRun:
         out = None if self.folder is None else self.folder / "models" / name
         if out is not None and out.exists():
             return ReviewModel.from_pretrained(out)
+        # whether an interrupted training has left a checkpoint
         resume = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
         run = TrainingRun(preset, self.reading.data, **self.options, out=out, resume=resume)
         with console.status("Reading and tokenizing ..."):
@@ -273,6 +269,18 @@ class ComparisonRun:
         if run.is_interrupted:
             raise KeyboardInterrupt
         return model
+
+
+def _training_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of ``TrainingRun`` among those of ``compare``. The budget is in seconds;
+    it has a default if no option limits the training.
+    """
+    training = {name: value for name, value in given.items() if name not in _OWN}
+    if not any(name in training for name in _LENGTH):
+        training["budget"] = DEFAULT_BUDGET
+    if "budget" in training:
+        training["budget"] = parse_duration(training["budget"])
+    return training
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:

@@ -33,8 +33,6 @@ _MAX_READ = 200_000  # maximum number of texts that are read from a separate sou
 _RESAMPLES = 4000  # number of resamples of the bootstrap
 _LEVEL = (2.5, 97.5)  # the percentiles at the ends of an interval
 
-Example = tuple[str, Sequence[Any]]
-
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -98,37 +96,41 @@ class HeldOutReading(NamedTuple):
         Raises:
             DataError: A source cannot be read, or there is no held-out text.
         """
-        limit = float(_CHARACTERS)
-        if self.budget is not None:
-            limit = min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS)
         if self.held_out is not None or self.held_out_split is not None:
             separate = self.data if self.held_out is None else self.held_out
             read = read_examples(separate, replace(self.config, split=self.held_out_split))
-            return self._choose(islice(read, _MAX_READ), "all", _name(separate), None, limit)
+            return self._choose(islice(read, _MAX_READ), "all", _source_name(separate), None)
         corpus = self.corpus()
-        part = "test" if corpus.counts["test"] else "validation"
-        return self._choose(
-            corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit
-        )
+        split = "test" if corpus.counts["test"] else "validation"
+        return self._choose(corpus.examples(split), split, corpus.source.name, corpus.fingerprint)
 
     def _choose(
-        self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: float
+        self,
+        examples: Iterable[tuple[str, Sequence[Any]]],
+        split: str,
+        source: str,
+        corpus: str | None,
     ) -> HeldOut:
-        """Choose texts at even distances that have together about ``limit`` characters at most."""
-        known = [(text, values) for text, values in examples if text]
-        if not known:
+        """Choose texts at even distances. Together they have about as many characters as the budget
+        allows; see ``_PER_SECOND``.
+        """
+        max_characters = float(_CHARACTERS)
+        if self.budget is not None:
+            max_characters = min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS)
+        texts = [(text, values) for text, values in examples if text]
+        if not texts:
             raise DataError(
                 f"There are no held-out texts in {source}: its {split} part has no text. Give"
                 " held-out texts."
             )
-        mean = sum(len(text) for text, _ in known) / len(known)
-        count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
-        chosen = [known[index] for index in spread_indices(len(known), count)]
+        mean_characters = sum(len(text) for text, _ in texts) / len(texts)
+        count = max(1, min(len(texts), _MAX_TEXTS, math.ceil(max_characters / mean_characters)))
+        chosen = [texts[index] for index in spread_indices(len(texts), count)]
         values = [dict(zip(self.config.columns, cells, strict=True)) for _, cells in chosen]
-        return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)
+        return HeldOut([text for text, _ in chosen], values, len(texts), split, source, corpus)
 
 
-def _name(source: Any) -> str:
+def _source_name(source: Any) -> str:
     """Return the name of a source for the user: its path, its number of texts, or its type."""
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         return str(source)
@@ -193,7 +195,8 @@ class Bootstrap:
 
     def __init__(self, characters: Int64[np.ndarray, " N"], seed: int) -> None:
         count = len(characters)
-        self._total = int(characters.sum())
+        self._total_characters = int(characters.sum())
+        # how often each resample has each text, (_RESAMPLES, N)
         self._drawn: np.ndarray = np.random.default_rng(seed).multinomial(
             count, np.full(count, 1 / count), size=_RESAMPLES
         )
@@ -205,6 +208,7 @@ class Bootstrap:
         """
         if len(bits) < 2 or not np.isfinite(bits).all():
             return None
+        # the percentiles of the results of all resamples
         low, high = np.percentile((self._drawn @ bits) / self._drawn_characters, _LEVEL)
         return float(low), float(high)
 
@@ -220,8 +224,9 @@ class Bootstrap:
             other = np.array(bits[second])
             is_finite = np.isfinite(one).all() and np.isfinite(other).all()
             interval = self.interval(one - other) if is_finite else None
+            first_sum = float(one.sum())
+            second_sum = float(other.sum())
             # two infinite sums do not differ; infinity minus infinity would be NaN
-            sums = (float(one.sum()), float(other.sum()))
-            difference = 0.0 if sums[0] == sums[1] else sums[0] - sums[1]
-            pairs.append(Pair(first, second, difference / self._total, interval))
+            difference = 0.0 if first_sum == second_sum else first_sum - second_sum
+            pairs.append(Pair(first, second, difference / self._total_characters, interval))
         return pairs

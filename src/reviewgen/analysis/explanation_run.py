@@ -89,9 +89,12 @@ class Labels(dict[int, str]):
         self._tokenizer = subject.tokenizer
         super().__init__({self._tokenizer.bos_id: "(start)", self._tokenizer.eos_id: "(end)"})
         conditions = subject.conditions
-        for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True):
+        # the ids of a condition are consecutive; the first stands for "not given"
+        for condition, first_id in zip(conditions.fixed, conditions.open_ids, strict=True):
             labels = ["not given", *(value.label for value in condition.values)]
-            self.update(enumerate((f"({condition.name} {label})" for label in labels), first))
+            for token, label in enumerate(labels, first_id):
+                self[token] = f"({condition.name} {label})"
+        # the last ids are the markers of the fields and of the text
         markers = [*(f"({field.name})" for field in conditions.fields), "(text)"]
         self.update(enumerate(markers, conditions.vocab_size - conditions.field_ids))
 
@@ -110,7 +113,8 @@ def check_texts(text: Any) -> tuple[str, ...]:
     """
     if text is None:
         return SAMPLE_TEXTS
-    texts = (text,) if isinstance(text, str) or not isinstance(text, Sequence) else tuple(text)
+    is_list = isinstance(text, Sequence) and not isinstance(text, str)
+    texts = tuple(text) if is_list else (text,)
     for item in texts:
         if not isinstance(item, str):
             raise DataError(f"A text to explain must be a string; got {type(item).__name__}.")
@@ -123,7 +127,7 @@ def check_texts(text: Any) -> tuple[str, ...]:
 
 def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]) -> TextBatch:
     """Tokenize texts into a batch. Each text stands after ``prefix``, the ids of its conditions. A
-    long text is cut, with a note.
+    long text is cut, with a note, and then has no end token.
     """
     tokenizer = subject.tokenizer
     shown = []
@@ -144,8 +148,8 @@ def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]
             shown.append(text)
         rows.append([tokenizer.bos_id, *prefix, *tokens[:-1]])
         targets.append(torch.tensor([IGNORED] * len(prefix) + tokens))
-    tensors = list(map(torch.tensor, rows))
-    ids = pad_sequence(tensors, batch_first=True, padding_value=tokenizer.eos_id)
+    tensors = map(torch.tensor, rows)
+    ids = pad_sequence(list(tensors), batch_first=True, padding_value=tokenizer.eos_id)
     padded = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
     return TextBatch(tuple(shown), ids, padded, rows, Labels(subject), tuple(notes))
 
@@ -191,13 +195,13 @@ def explain(
     if isinstance(subject.model, Blend):
         names = [str(part["name"]) for part in subject.model.config.models]
         models = list(subject.model.components)
-        walks = [_walk(model, batch) for model in models]
-        logits, mixture = _mix(subject.model, walks, batch)
+        passes = [_run_forward(model, batch) for model in models]
+        logits, mixture = _mix(subject.model, passes, batch)
     else:
         names = [subject.name]
         models = [subject.model]
-        walks = [_walk(subject.model, batch)]
-        logits = walks[0].logits
+        passes = [_run_forward(subject.model, batch)]
+        logits = passes[0].logits
         mixture = ()
     return Explanation(
         source=subject.source,
@@ -205,8 +209,8 @@ def explain(
         texts=batch.texts,
         tokens=tuple(tuple(map(batch.labels.__getitem__, row)) for row in batch.rows),
         batch=(batch.ids.size(0), batch.ids.size(1)),
-        models=tuple(map(partial(_explain_model, batch), names, models, walks)),
-        loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
+        models=tuple(map(partial(_explain_model, batch), names, models, passes)),
+        loss=_explain_loss(logits, batch, _windows(passes, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
         word_map=_map_words(subject),
@@ -225,7 +229,7 @@ def _map_words(subject: LoadedModel) -> WordMap | None:
         return None
 
 
-class _Forward(NamedTuple):
+class _ForwardPass(NamedTuple):
     """The result of a forward pass: a line for each operation, the logits, and the operations.
     ``operations`` is empty for a model that does not describe itself.
     """
@@ -236,9 +240,9 @@ class _Forward(NamedTuple):
 
 
 @torch.no_grad()
-def _walk(model: Any, batch: TextBatch) -> _Forward:
+def _run_forward(model: Any, batch: TextBatch) -> _ForwardPass:
     """Run a model on a batch. The lines are the operations that the model describes; for a model
-    that describes none, they are its modules.
+    that describes none, they are its modules; for a model without modules, one line has the logits.
     """
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
@@ -256,15 +260,15 @@ def _walk(model: Any, batch: TextBatch) -> _Forward:
             )
             for op in operations
         ]
-        return _Forward(lines, operations[-1].values, operations)
-    done = trace(model, batch.ids)
+        return _ForwardPass(lines, operations[-1].values, operations)
+    traced = trace(model, batch.ids)
+    logits = traced.logits
     if isinstance(model, nn.Module):
-        return _Forward(list(_module_lines(model, done.calls, batch)), done.logits, [])
-    figures = _mean_and_spread(done.logits, batch.is_read)
+        return _ForwardPass(list(_module_lines(model, traced.calls, batch)), logits, [])
+    figures = _mean_and_spread(logits, batch.is_read)
     parameters = sum(count_parameters(model).values())
-    shape = tuple(done.logits.shape)
-    line = Line("logits", "", ("B", "T", "V"), shape, parameters, 0, *figures)
-    return _Forward([line], done.logits, [])
+    line = Line("logits", "", ("B", "T", "V"), tuple(logits.shape), parameters, 0, *figures)
+    return _ForwardPass([line], logits, [])
 
 
 def _module_lines(
@@ -276,7 +280,7 @@ def _module_lines(
     by_name: dict[str, list[ModuleCall]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
-    counted = set[nn.Parameter]()
+    counted = set[nn.Parameter]()  # parameters of the lines above
     letters = letter_sizes(model.config)
     for name, group in by_name.items():
         module = group[0].module
@@ -285,16 +289,20 @@ def _module_lines(
         # called
         used = set(module.parameters(recurse=not name)) - counted
         counted |= used
-        if name and not used and not products and any(True for _ in module.children()):
+        computes = used or products or not any(True for _ in module.children())
+        if name and not computes:
             continue
-        # the first floating-point tensor, if any
+        # the first floating-point tensor; if there is none, the first tensor
         output = max(group[-1].outputs, key=torch.is_floating_point, default=None)
         shape = () if output is None else tuple(output.shape)
         figures = (None, None) if output is None else _mean_and_spread(output, batch.is_read)
         kind = type(module).__name__
-        title = kind if len(by_name) == 1 else f"the rest of {kind}"
         if name:
             title = f"{name} ({kind})"
+        elif len(by_name) == 1:
+            title = kind
+        else:
+            title = f"the rest of {kind}"
         axes = tuple(map(str, name_axes(shape, batch.ids.shape, letters)))
         parameters = sum(parameter.numel() for parameter in used)
         yield Line(title, "", axes, shape, parameters, products, *figures, calls=len(group))
@@ -306,7 +314,9 @@ def _mean_and_spread(
     """Return the mean and standard deviation of the finite values; None if there are none. Padding
     is left out if the first axes are B and T.
     """
-    numbers = (values[is_read] if values.shape[:2] == is_read.shape else values).detach().double()
+    if values.shape[:2] == is_read.shape:
+        values = values[is_read]
+    numbers = values.detach().double()
     numbers = numbers[numbers.isfinite()]  # in a count model, the logit of bos is minus infinity
     if not values.is_floating_point() or not len(numbers):
         return None, None
@@ -314,21 +324,21 @@ def _mean_and_spread(
 
 
 def _explain_model(
-    batch: TextBatch, name: str, model: Any, done: _Forward
+    batch: TextBatch, name: str, model: Any, forward: _ForwardPass
 ) -> explanation.ModelExplanation:
     """Return the explanation of one model: its operations, counts and gates."""
     gates = []
-    for op in done.operations:
+    for op in forward.operations:
         if op.kind == "gate":
             means = op.values.double().flatten(2).mean(-1).tolist()  # (B, T)
             pairs = zip(means, batch.rows, strict=True)
-            openings = tuple(tuple(mean[: len(row)]) for mean, row in pairs)
+            openings = tuple(tuple(mean[: len(row)]) for mean, row in pairs)  # without padding
             gates.append(explanation.Gate(op.name, openings))
-    multiplications = sum(line.multiplications for line in done.lines)
-    counts = tuple(_explain_counts(model, done.logits, batch))
+    multiplications = sum(line.multiplications for line in forward.lines)
+    counts = tuple(_explain_counts(model, forward.logits, batch))
     parameters = sum(count_parameters(model).values())
     return explanation.ModelExplanation(
-        name, tuple(done.lines), parameters, multiplications, counts, tuple(gates)
+        name, tuple(forward.lines), parameters, multiplications, counts, tuple(gates)
     )
 
 
@@ -348,7 +358,7 @@ def _explain_counts(
     it. Then p is the stored probability after the longest context that has one, times the back-off
     weights of the longer contexts.
     """
-    if not (isinstance(model, CountTrained) and isinstance(model, SupportsStep)):
+    if not isinstance(model, CountTrained) or not isinstance(model, SupportsStep):
         return
     stepper = model.stepper()
     if not isinstance(stepper, SupportsExplain):
@@ -359,8 +369,8 @@ def _explain_counts(
         ids = batch.rows[row][: time + 1]
         probability = float(log_probs[row, time, token].exp())
         steps = tuple(_count_steps(stepper.explain(np.array(ids, np.int64)), ids, token, batch))
-        known = [step.part for step in steps if step.part is not None]
-        rest = max(0.0, probability - sum(known)) if len(known) == len(steps) else None
+        parts = [step.part for step in steps if step.part is not None]
+        rest = max(0.0, probability - sum(parts)) if len(parts) == len(steps) else None
         yield explanation.CountedToken(row, batch.labels[token], probability, steps, rest)
 
 
@@ -375,6 +385,7 @@ def _count_steps(
         if count is not None and context.divisor is not None:
             discount = 0.0
             if count and context.discounts is not None:
+                # the discounts of the counts 1 and 2, and of all higher counts
                 discount = context.discounts[min(count, 3) - 1]
         is_stored = context.seen[token] and context.probabilities is not None
         yield explanation.CountStep(
@@ -395,10 +406,12 @@ def _count_steps(
 
 @torch.no_grad()
 def _mix(
-    blend: Blend, walks: Sequence[_Forward], batch: TextBatch
+    blend: Blend, passes: Sequence[_ForwardPass], batch: TextBatch
 ) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
-    """Return the log probabilities of a blend, and how the probability of each target is mixed."""
-    log_probs = torch.stack([walk.logits.log_softmax(-1) for walk in walks])  # (models, B, T, V)
+    """Return the log probabilities of a blend, (B, T, V), and how the probability of each target is
+    mixed.
+    """
+    log_probs = torch.stack([each.logits.log_softmax(-1) for each in passes])  # (models, B, T, V)
     by_model = blend.log_weights(list(log_probs))
     log_weights = torch.stack([each.expand(batch.ids.shape) for each in by_model])  # (models, B, T)
     tokens = []
@@ -427,15 +440,15 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
         )
 
 
-def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) -> Windows:
+def _windows(passes: Sequence[_ForwardPass], batch: TextBatch, subject: LoadedModel) -> Windows:
     """Return the tokens of the window that each prediction is made from; empty for a model without
     a window.
     """
-    operations = chain.from_iterable(done.operations for done in walks)
+    operations = chain.from_iterable(forward.operations for forward in passes)
     window = next((op.values for op in operations if op.kind == "window"), None)
     if window is None:
         return {}
-    padding = subject.conditions.vocab_size
+    padding = subject.conditions.vocab_size  # the id before the beginning of a text
     windows = dict[tuple[int, int], tuple[str, ...]]()
     for position in batch.positions:
         tokens = window[position].tolist()
@@ -465,18 +478,19 @@ def _explain_loss(
         log_sum = float(log_sums[row, time])
         logit = float(logits[row, time, target])
         log_probability = logit - log_sum
-        token = explanation.TokenLoss(
-            text=row,
-            before=batch.labels[batch.rows[row][time]],
-            token=batch.labels[target],
-            logit=logit,
-            log_sum_exp=log_sum,
-            log_probability=log_probability,
-            bits=abs(log_probability) / math.log(2),  # abs turns -0.0 into 0.0
-            probability=math.exp(log_probability),
-            window=windows.get((row, time), ()),
+        tokens.append(
+            explanation.TokenLoss(
+                text=row,
+                before=batch.labels[batch.rows[row][time]],
+                token=batch.labels[target],
+                logit=logit,
+                log_sum_exp=log_sum,
+                log_probability=log_probability,
+                bits=abs(log_probability) / math.log(2),  # abs turns -0.0 into 0.0
+                probability=math.exp(log_probability),
+                window=windows.get((row, time), ()),
+            )
         )
-        tokens.append(token)
     nats = math.fsum(-token.log_probability for token in tokens)
     characters = sum(map(len, batch.texts))
     nll_loss = nn.NLLLoss(ignore_index=IGNORED)(nn.LogSoftmax(dim=-1)(scores), targets)

@@ -110,6 +110,7 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()
     drawn = {node.id: _draw_node(node, loops.get(node.id, []), style) for node in graph.nodes}
     sources = {_node_of(edge.source) for edge in edges}
     values = [node.id for node in graph.nodes if node.kind == "value"]
+    # results stand at the bottom
     last = [name for name in values if name not in sources] if len(drawn) > 1 else []
     labels = [_label(edge, style) for edge in edges]
     links = [_link(edge, drawn, lines) for edge, lines in zip(edges, labels, strict=True)]
@@ -121,7 +122,7 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()
     for edge, route, lines in zip(edges, layout.routes, labels, strict=False):
         start = _end(edge.source, drawn).moved(*corners[_node_of(edge.source)])
         end = _end(edge.target, drawn).moved(*corners[_node_of(edge.target)])
-        content.append(_line(route, start.bottom, end.top))
+        content.append(_edge_line(route, start.bottom, end.top))
         if route.label is not None:
             content += block(lines, *route.label)
     boxes = {name: node.box.moved(*corners[name]) for name, node in drawn.items()}
@@ -141,9 +142,10 @@ def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[Gra
             windows.setdefault((edge.source, edge.target), []).append(edge)
     lines = []
     for edges in windows.values():
-        is_window = any(edge.delay for edge in edges)
-        window = replace(edges[-1], delay=0, label=f"of {len(edges)} tokens")
-        lines.append(window if is_window else edges[0])
+        line = edges[0]
+        if any(edge.delay for edge in edges):
+            line = replace(edges[-1], delay=0, label=f"of {len(edges)} tokens")
+        lines.append(line)
     return lines, loops
 
 
@@ -167,7 +169,8 @@ def _link(edge: GraphEdge, drawn: Mapping[str, DrawnNode], lines: Lines) -> Layo
     leaves = _end(edge.source, drawn).x - drawn[source].width / 2
     box = _end(edge.target, drawn)
     enters: float | None = box.x - drawn[target].width / 2
-    if box is drawn[target].box and not enters:
+    # with loops on its right, the box is not in the middle of the drawn node
+    if box is drawn[target].box and enters == 0:
         enters = None
     return LayoutEdge(source, target, leaves, enters, *block_size(lines))
 
@@ -203,16 +206,20 @@ def _loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
     return lines
 
 
-def _line(route: Route, start: float, end: float) -> str:
-    """Return a line from one box down to another, with an arrow at its end."""
-    x, top, _ = route.pieces[-1]
-    pieces = [*route.pieces[:-1], (x, top, end - 0.7 * _ARROW)]
+def _edge_line(route: Route, start: float, end: float) -> str:
+    """Return a line from one box down to another, with an arrow at its end. ``start`` is the y of
+    the lower edge of the upper box, ``end`` the y of the upper edge of the lower box.
+    """
+    last_x, last_top, _ = route.pieces[-1]
+    # the line ends inside the arrowhead
+    pieces = [*route.pieces[:-1], (last_x, last_top, end - 0.7 * _ARROW)]
     path = f"M{number(pieces[0][0])} {number(start)}V{number(pieces[0][2])}"
+    # between two vertical pieces: a curve that begins and ends vertically
     for (before_x, _, before_y), (x, top, bottom) in pairwise(pieces):
         middle = number((before_y + top) / 2)
         path += f"C{number(before_x)} {middle} {number(x)} {middle} {number(x)} {number(top)}"
         path += f"V{number(bottom)}"
-    return tag("path", class_="edge", d=path) + _arrow(x, end, 0.0, 1.0, "head")
+    return tag("path", class_="edge", d=path) + _arrow(last_x, end, 0.0, 1.0, "head")
 
 
 def _state_line(*points: tuple[float, float]) -> str:
@@ -220,6 +227,7 @@ def _state_line(*points: tuple[float, float]) -> str:
     or vertical between two of them.
     """
     (before_x, before_y), (x, y) = points[-2:]
+    # the direction of the last piece: -1, 0 or 1 along each axis
     dx = float(x > before_x) - float(x < before_x)
     dy = float(y > before_y) - float(y < before_y)
     line = tag("path", class_="edge loop", d=_through(*points))
@@ -232,8 +240,10 @@ def _through(*points: tuple[float, float]) -> str:
 
 
 def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
-    """Return an arrowhead with its tip at (x, y), in the direction (dx, dy)."""
-    back_x = x - _ARROW * dx
+    """Return an arrowhead with its tip at (x, y), in the direction (dx, dy), which is horizontal or
+    vertical.
+    """
+    back_x = x - _ARROW * dx  # the middle of the side opposite the tip
     back_y = y - _ARROW * dy
     half = _ARROW / 2
     one = (back_x + half * dy, back_y + half * dx)
@@ -248,6 +258,7 @@ def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> Dra
 
 
 def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
+    """Draw a node as a box with its label, its detail and its number of parameters."""
     lines: Lines = [(shorten(node.label), LABEL, "label")] if node.label else []
     lines += [(shorten(line), DETAIL, "detail") for line in wrap(node.detail, DETAIL, style.widest)]
     if node.parameters and style.counts and (node.kind != "operation" or node.detail):
@@ -259,6 +270,7 @@ def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
     width = max(30.0, lines_width + 2 * pad_x)
     height = max(26.0, lines_height + 2 * pad_y)
     radius = min(height / 2, 14.0) if is_value else 6.0
+    # the label "…" stands for nodes that are left out
     kind = "gap" if node.kind == "operation" and node.label == "…" else node.kind
     box = tag("rect", class_=f"box {kind}", x=0, y=0, width=width, height=height, rx=radius)
     content = [box, *block(lines, width / 2, (height - lines_height) / 2, "middle")]
@@ -269,22 +281,24 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
     """Draw a frame around the inside of a node."""
     inner = draw_graph(inside, replace(style, has_sizes=False))
     title = shorten(f"{node.label}, {node.detail}" if node.detail else node.label)
-    needed = text_width(title, DETAIL)
-    width = max(inner.width + 2 * _FRAME, needed + 3 * _FRAME)
+    title_width = text_width(title, DETAIL)
+    width = max(inner.width + 2 * _FRAME, title_width + 3 * _FRAME)
     height = inner.height + _TITLE + _FRAME
     left = (width - inner.width) / 2
     boxes = {name: box.moved(left, _TITLE) for name, box in inner.inside.items()}
-    first = min((box.top for box in boxes.values()), default=0.0)
-    at = _FRAME
-    # move the title to the right of the lines that would cross it
-    for x in sorted(box.x for box in boxes.values() if box.top <= first + 14.0):
-        at = x + 8.0 if at - 4.0 < x < at + needed + 4.0 else at
-    at = at if at + needed + _FRAME <= width else _FRAME
+    highest = min((box.top for box in boxes.values()), default=0.0)
+    title_x = _FRAME
+    # move the title to the right of the lines that would cross it, on their way to the upper boxes
+    for x in sorted(box.x for box in boxes.values() if box.top <= highest + 14.0):
+        if title_x - 4.0 < x < title_x + title_width + 4.0:
+            title_x = x + 8.0
+    if title_x + title_width + _FRAME > width:
+        title_x = _FRAME  # there is no room on the right
     frame = tag("rect", class_="frame", x=0, y=0, width=width, height=height, rx=10)
     content = [
         frame,
         moved(inner.content, left, _TITLE),
-        *block([(title, DETAIL, "label")], at, 4.0),
+        *block([(title, DETAIL, "label")], title_x, 4.0),
     ]
     return DrawnNode.of(content, width, height, boxes)
 
@@ -294,10 +308,13 @@ def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> D
     of them.
     """
     ports = [(loop.source.partition("/")[2], loop.target.partition("/")[2]) for loop in loops]
-    by_input = {target: (source, target) for source, target in ports if target in drawn.inside}
-    lanes = sorted(by_input.values(), key=lambda pair: drawn.inside[pair[1]].x) or ports[:1]
+    # One lane for each port at which loops end, the leftmost port first. Without such ports, one
+    # lane for all loops.
+    by_target = {target: (source, target) for source, target in ports if target in drawn.inside}
+    lanes = sorted(by_target.values(), key=lambda pair: drawn.inside[pair[1]].x) or ports[:1]
     lines = [*_loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
-    lines = lines[1:] if not lines[0][0] else lines
+    if not lines[0][0]:  # the states have no names
+        lines = lines[1:]
     label_width, label_height = block_size(lines)
     room = _TURN * (len(lanes) + 1)
     above = room if any(target in drawn.inside for _, target in lanes) else 0.0
@@ -308,10 +325,10 @@ def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> D
     inside = {name: area.moved(0.0, top) for name, area in drawn.inside.items()}
     content = [moved(drawn.content, 0.0, top)]
     side = drawn.width + 6.0
-    for n, (source, target) in enumerate(lanes):  # the first is the outermost
-        depth = len(lanes) - n
-        ends = (inside.get(source), inside.get(target))
-        content.append(_loop(box, *ends, side + _LANE * (depth - 0.5), _TURN * depth))
+    # the first lane is the outermost
+    for (source, target), depth in zip(lanes, range(len(lanes), 0, -1), strict=True):
+        lane = side + _LANE * (depth - 0.5)
+        content.append(_loop(box, inside.get(source), inside.get(target), lane, _TURN * depth))
     left = side + _LANE * len(lanes) + 5.0
     middle = box.top + drawn.box.bottom / 2
     content += block(lines, left, max(0.0, middle - label_height / 2))
@@ -347,44 +364,56 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
     """
     _, loops = _split_edges(graph)
     flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={})
-    order = _order(graph, list(loops))
+    order = _keep_rows_free(graph, list(loops))
     columns = [draw_graph(_column(graph, step + 1), flat, order) for step in range(steps)]
-    labels = {name: _state_lines(edges, flat) for name, edges in loops.items()}
-    columns = [_draw_starts(loops, columns[0], flat), *columns] if loops else columns
+    drawn = _join_columns(columns, loops, flat)
+    for node in graph.nodes:
+        if node.inside is not None:
+            titled = replace(node, label=f"inside each {node.label}")
+            panel = _draw_frame(titled, node.inside, style)
+            width = max(drawn.width, panel.width)
+            top = drawn.height + _ABOVE
+            content = [
+                moved(drawn.content, (width - drawn.width) / 2, 0.0),
+                moved(panel.content, (width - panel.width) / 2, top),
+            ]
+            drawn = DrawnNode.of(content, width, top + panel.height, {})
+    return drawn
+
+
+def _join_columns(
+    columns: Sequence[DrawnNode], loops: Mapping[str, Sequence[GraphEdge]], style: Style
+) -> DrawnNode:
+    """Put the columns of the tokens side by side, with the arrows of the states between them. The
+    initial states stand on the left.
+    """
+    labels = {name: _state_lines(edges, style) for name, edges in loops.items()}
+    if loops:
+        columns = [_draw_starts(loops, columns[0], style), *columns]
     between = _BETWEEN
     for left, right in pairwise(columns):  # each arrow has room for its label
         for name, lines in labels.items():
             arrow = left.width - left.inside[name].right + right.inside[name].left
             between = max(between, block_size(lines)[0] + 22.0 - arrow)
     content = list[str]()
-    boxes = {name: list[Box]() for name in loops}
+    rows = {name: list[Box]() for name in loops}  # the boxes of a node, from left to right
     x = 0.0
     for column in columns:
         content.append(moved(column.content, x, 0.0))
-        for name, row in boxes.items():
+        for name, row in rows.items():
             row.append(column.inside[name].moved(x, 0.0))
         x += column.width + between
-    width = x - between + (0.8 * _BETWEEN if loops else 0.0)
-    height = max(column.height for column in columns)
-    for name, row in boxes.items():
-        for box, other in pairwise(row):
-            content += _state(box, other.left, labels[name])
+    width = x - between
+    if loops:
+        width += 0.8 * _BETWEEN  # for the arrows of the last states
+    for name, row in rows.items():
+        for box, next_box in pairwise(row):
+            content += _state(box, next_box.left, labels[name])
         content += _state(row[-1], width, [])
-    for node in graph.nodes:
-        if node.inside is not None:
-            titled = replace(node, label=f"inside each {node.label}")
-            panel = _draw_frame(titled, node.inside, style)
-            wider = max(width, panel.width)
-            content = [
-                moved(content, (wider - width) / 2, 0.0),
-                moved(panel.content, (wider - panel.width) / 2, height + _ABOVE),
-            ]
-            width = wider
-            height = height + _ABOVE + panel.height
-    return DrawnNode.of(content, width, height, {})
+    return DrawnNode.of(content, width, max(column.height for column in columns), {})
 
 
-def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
+def _keep_rows_free(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     """Return constraints that keep other nodes out of the row of a node with a state, since the
     arrows of the state need this row. Each is a pair of an upper and a lower node.
     """
@@ -395,13 +424,14 @@ def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     above: dict[str, set[str]] = {}  # for each node: itself and all nodes that it depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[source] for source in before[name]))
+    # all nodes that do not have to be above a stateful node are put below it
     upper = set[str]()
-    order = list[LayoutEdge]()
+    constraints = list[LayoutEdge]()
     for row in sorted(stateful, key=lambda name: len(above[name])):
         upper |= above[row]
         lower = [name for name in above if name not in upper and row not in above[name]]
-        order += [LayoutEdge(row, name) for name in lower]
-    return order
+        constraints += [LayoutEdge(row, name) for name in lower]
+    return constraints
 
 
 def _column(graph: ModelGraph, step: int) -> ModelGraph:
@@ -429,8 +459,9 @@ def _draw_starts(
     content = list[str]()
     inside = dict[str, Box]()
     for name, edges in loops.items():
-        short = [f"{loop.label}_{{0}}" for loop in edges if 0 < len(loop.label) < 4]
-        label = ", ".join(short) if len(short) == len(edges) else "start"
+        label = "start"
+        if all(0 < len(loop.label) < 4 for loop in edges):
+            label = ", ".join(f"{loop.label}_{{0}}" for loop in edges)
         start = _draw_box(GraphNode(id=name, label=label, kind="value"), style)
         node = first.inside[name]
         y = (node.top + node.bottom - start.height) / 2

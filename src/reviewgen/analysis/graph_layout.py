@@ -67,6 +67,8 @@ class Layout(NamedTuple):
 class _Slot:
     """A box in a rank, or the point where a line crosses a rank. A point has room for the label of
     the line on its right. ``x`` is the centre of the box, or of the point with its label.
+
+    ``top`` and ``bottom`` are those of the rank; the slot is in the middle between them.
     """
 
     width: float
@@ -75,14 +77,22 @@ class _Slot:
     before: "list[_Span]" = field(default_factory=list)
     after: "list[_Span]" = field(default_factory=list)
     x: float = 0.0
+    top: float = 0.0
+    bottom: float = 0.0
     at: int = 0  # index in the rank
 
+    @property
+    def middle(self) -> float:
+        """The vertical centre."""
+        return (self.top + self.bottom) / 2
+
     def barycentre(self, is_above: bool) -> float:
-        """Return the mean position of the slots that lines from above come from, or that lines to
-        below lead to. Without such lines, return the position of this slot.
+        """Return the mean position of the other ends of lines: of lines from above, or of lines to
+        the rank below. Without such lines, return the position of this slot.
         """
-        ends = [span.ends[0] for span in self.before]
-        if not is_above:
+        if is_above:
+            ends = [span.ends[0] for span in self.before]
+        else:
             ends = [span.ends[1] for span in self.after]
         return fmean(ends or [float(self.at)])
 
@@ -120,67 +130,74 @@ def compute_layout(
         links: The lines; they must not form a cycle.
         last: The boxes that are put into the last rank.
     """
-    ranks_of = dict.fromkeys(sizes, 0)
-    # boxes are in even ranks, labels in odd ones
-    while late := [link for link in links if ranks_of[link.target] < ranks_of[link.source] + 2]:
-        ranks_of |= {link.target: ranks_of[link.source] + 2 for link in late}
-    lowest = max(ranks_of.values(), default=0)
-    ranks_of |= dict.fromkeys(last, lowest)
+    rank_of = dict.fromkeys(sizes, 0)
+    # Boxes are in even ranks, labels in odd ones. A box is moved down until it is below all boxes
+    # that lines to it come from.
+    while late := [link for link in links if rank_of[link.target] < rank_of[link.source] + 2]:
+        rank_of |= {link.target: rank_of[link.source] + 2 for link in late}
+    lowest = max(rank_of.values(), default=0)
+    rank_of |= dict.fromkeys(last, lowest)
     ranks: list[list[_Slot]] = [[] for _ in range(lowest + 1)]
     slots = {name: _Slot(*size, is_box=True) for name, size in sizes.items()}
     for name, slot in slots.items():
-        ranks[ranks_of[name]].append(slot)
+        ranks[rank_of[name]].append(slot)
+    # The slots of lines are added in the order of the lines' targets. The keys of ``lines`` are
+    # identities, since two links may be equal.
     in_order = sorted(links, key=lambda link: list(sizes).index(link.target))
-    lines = {id(link): _connect(link, slots, ranks_of, ranks) for link in in_order}
+    lines = {id(link): _connect(link, slots, rank_of, ranks) for link in in_order}
     _order(ranks)
+    # the last pieces of the lines that may enter their box anywhere
     free = [lines[id(link)][-1] for link in links if link.enters is None]
     for slot in slots.values():
         _spread([piece for piece in free if piece.lower is slot])
     _position(ranks)
-    return _measure(ranks, slots, [lines[id(link)] for link in links])
+    return _make_layout(ranks, slots, [lines[id(link)] for link in links])
 
 
 def _connect(
     link: LayoutEdge,
     slots: Mapping[str, _Slot],
-    ranks_of: Mapping[str, int],
+    rank_of: Mapping[str, int],
     ranks: list[list[_Slot]],
 ) -> list[_Span]:
     """Add a slot to each rank that a line crosses between its boxes; return the line's pieces."""
-    first = ranks_of[link.source]
-    last = ranks_of[link.target]
+    first = rank_of[link.source]
+    last = rank_of[link.target]
     passing = [_Slot(_LANE, 0.0) for _ in range(first + 1, last)]
-    passing[0] = _Slot(_LANE + link.width, link.height)
+    passing[0] = _Slot(_LANE + link.width, link.height)  # with the label
     for rank, slot in zip(ranks[first + 1 : last], passing, strict=True):
         rank.append(slot)
     pieces = []
     for upper, lower in pairwise([slots[link.source], *passing, slots[link.target]]):
+        # a line passes the left end of a slot, and its label is on the right
         leaves = (link.leaves or 0.0) if upper.is_box else (_LANE - upper.width) / 2
         enters = (link.enters or 0.0) if lower.is_box else (_LANE - lower.width) / 2
-        pieces.append(_Span(upper, lower, leaves, enters))
-        upper.after.append(pieces[-1])
-        lower.before.append(pieces[-1])
+        piece = _Span(upper, lower, leaves, enters)
+        pieces.append(piece)
+        upper.after.append(piece)
+        lower.before.append(piece)
     return pieces
 
 
 def _order(ranks: list[list[_Slot]]) -> None:
     """Order each rank so that few lines cross; the first rank keeps its order."""
     best = list(map(list, ranks))
-    fewest = _number(ranks)
+    fewest = _index_slots(ranks)
     for sweep in range(_SWEEPS):
-        down = sweep % 2 == 0
-        for rank in ranks[1:] if down else ranks[-2:0:-1]:
-            rank.sort(key=lambda slot: slot.barycentre(down))
-            _number([rank])
-        crossings = _number(ranks)
+        is_down = sweep % 2 == 0  # the sweeps down and up alternate
+        swept = ranks[1:] if is_down else ranks[-2:0:-1]
+        for rank in swept:
+            rank.sort(key=lambda slot: slot.barycentre(is_down))
+            _index_slots([rank])
+        crossings = _index_slots(ranks)
         if crossings < fewest:
             best = list(map(list, ranks))
             fewest = crossings
     ranks[:] = best
-    _number(ranks)
+    _index_slots(ranks)
 
 
-def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
+def _index_slots(ranks: Sequence[Sequence[_Slot]]) -> int:
     """Set ``at`` of each slot to its index in the rank; return the number of crossings."""
     crossings = 0
     for rank in ranks:
@@ -188,18 +205,22 @@ def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
             slot.at = at
     for rank in ranks:
         pieces = chain.from_iterable(slot.after for slot in rank)
-        for (a, b), (c, d) in combinations([piece.ends for piece in pieces], 2):
-            crossings += (a - c) * (b - d) < 0
+        for (start, end), (other_start, other_end) in combinations(
+            [piece.ends for piece in pieces], 2
+        ):
+            # the line that starts on the left ends on the right
+            crossings += (start - other_start) * (end - other_end) < 0
     return crossings
 
 
 def _spread(pieces: list[_Span]) -> None:
-    """Let lines that may enter a box anywhere do so side by side, in the order in which they
-    arrive.
+    """Set where lines enter a box: side by side around its centre, in the order in which they
+    arrive. ``pieces`` are the last pieces of these lines.
     """
+    middle = (len(pieces) - 1) / 2
     for n, piece in enumerate(sorted(pieces, key=lambda piece: piece.upper.at)):
-        step = min(_MOST_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
-        piece.enters = (n - (len(pieces) - 1) / 2) * step
+        distance = min(_MOST_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
+        piece.enters = (n - middle) * distance
 
 
 def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
@@ -207,16 +228,19 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
     for rank in ranks:
         _settle(rank, [0.0] * len(rank), [1.0] * len(rank))
     for sweep in range(12 * _SWEEPS):
-        for rank in ranks if sweep % 2 == 0 else reversed(ranks):
+        swept = ranks if sweep % 2 == 0 else reversed(ranks)
+        for rank in swept:
             wanted = []
             weights = []
             for slot in rank:
+                # for each line at the slot: the x at which the line would be straight
                 xs = [span.upper.x + span.leaves - span.enters for span in slot.before]
                 xs += [span.lower.x + span.enters - span.leaves for span in slot.after]
                 others = [span.upper for span in slot.before] + [span.lower for span in slot.after]
-                pulls = [_STRAIGHT[2 - slot.is_box - other.is_box] for other in others]
-                wanted.append(fmean(xs, pulls) if xs else slot.x)
-                weights.append(sum(pulls) or 0.1)
+                # by the number of ends that are not boxes
+                strengths = [_STRAIGHT[2 - slot.is_box - other.is_box] for other in others]
+                wanted.append(fmean(xs, strengths) if xs else slot.x)
+                weights.append(sum(strengths) or 0.1)
             _settle(rank, wanted, weights)
 
 
@@ -224,67 +248,72 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
     """Set the x of the slots of a rank as near as possible to ``wanted`` (weighted least squares),
     but so far apart that they do not overlap.
     """
+    # the positions if all slots touch one another
     starts = [0.0]
     for left, right in pairwise(rank):
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
-    # groups of slots that touch one another: mean, weight, number of slots
-    blocks: list[tuple[float, float, int]] = []
-    for want, weight, start in zip(wanted, weights, starts, strict=False):
-        mean = want - start
+    # groups of slots that touch one another: mean shift from ``starts``, weight, number of slots
+    groups: list[tuple[float, float, int]] = []
+    for x, weight, start in zip(wanted, weights, starts, strict=False):
+        shift = x - start
         count = 1
-        while blocks and blocks[-1][0] > mean:
-            other, other_weight, other_count = blocks.pop()
-            mean = (other * other_weight + mean * weight) / (other_weight + weight)
-            weight += other_weight
-            count += other_count
-        blocks.append((mean, weight, count))
-    means = chain.from_iterable(repeat(mean, count) for mean, _, count in blocks)
-    for slot, mean, start in zip(rank, means, starts, strict=False):
-        slot.x = mean + start
+        # the slot would overlap the group on its left, so it becomes a part of this group
+        while groups and groups[-1][0] > shift:
+            left_shift, left_weight, left_count = groups.pop()
+            shift = (left_shift * left_weight + shift * weight) / (left_weight + weight)
+            weight += left_weight
+            count += left_count
+        groups.append((shift, weight, count))
+    shifts = chain.from_iterable(repeat(shift, count) for shift, _, count in groups)
+    for slot, shift, start in zip(rank, shifts, starts, strict=False):
+        slot.x = start + shift
 
 
-def _measure(
+def _make_layout(
     ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Span]]
 ) -> Layout:
     """Return the layout with its upper left corner at (0, 0)."""
-    every = list(chain.from_iterable(ranks))
-    left = min((slot.x - slot.width / 2 for slot in every), default=0.0)
-    right = max((slot.x + slot.width / 2 for slot in every), default=0.0)
-    # for each slot: the upper and lower edge of its rank
-    bands: dict[int, tuple[float, float]] = {}
+    all_slots = list(chain.from_iterable(ranks))
+    left = min((slot.x - slot.width / 2 for slot in all_slots), default=0.0)
+    right = max((slot.x + slot.width / 2 for slot in all_slots), default=0.0)
     y = 0.0
     for rank in ranks:
         height = max((slot.height for slot in rank), default=0.0)
-        bands |= {id(slot): (y, y + height) for slot in rank}
+        for slot in rank:
+            slot.top = y
+            slot.bottom = y + height
         y += height + _GAP
     corners = {
-        name: (slot.x - left - slot.width / 2, fmean(bands[id(slot)]) - slot.height / 2)
+        name: (slot.x - left - slot.width / 2, slot.middle - slot.height / 2)
         for name, slot in slots.items()
     }
-    routes = [_route(line, left, bands) for line in lines]
+    routes = [_route(line, left) for line in lines]
     return Layout(right - left, max(0.0, y - _GAP), corners, routes)
 
 
-def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
-    """Return the route of a line from one box down to another: a vertical piece in each rank."""
+def _route(line: Sequence[_Span], left: float) -> Route:
+    """Return the route of a line from one box down to another: a vertical piece in each rank. The
+    first piece starts at the lower edge of a box, the last ends at the upper edge of the other.
+    ``left`` is the x of the left edge of the layout.
+    """
     source = line[0].upper
     target = line[-1].lower
-    first = line[0].lower
+    first_passed = line[0].lower  # has the label
     xs = [source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)]
     xs = _straighten(xs)
-    start = fmean(bands[id(source)]) + source.height / 2
-    end = fmean(bands[id(target)]) - target.height / 2
-    tops = [start, *(bands[id(span.lower)][0] for span in line)]
-    bottoms = [bands[id(source)][1], *(bands[id(span.lower)][1] for span in line[:-1]), end]
+    start = source.middle + source.height / 2
+    end = target.middle - target.height / 2
+    tops = [start, *(span.lower.top for span in line)]
+    bottoms = [*(span.upper.bottom for span in line), end]
     label = None
-    if first.width > _LANE:
-        label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2)
+    if first_passed.width > _LANE:
+        label = (xs[1] + _LANE / 2, first_passed.middle - first_passed.height / 2)
     return Route(list(zip(xs, tops, bottoms, strict=True)), label)
 
 
 def _straighten(xs: Sequence[float]) -> list[float]:
     """Return the x of each piece of a line, after bends of a few pixels are straightened."""
-    runs: list[list[float]] = []
+    runs: list[list[float]] = []  # pieces that get the same x
     for x in xs:
         if runs and max(*runs[-1], x) - min(*runs[-1], x) < _SMALL_BEND:
             runs[-1].append(x)

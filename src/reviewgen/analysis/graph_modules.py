@@ -73,17 +73,17 @@ def describe_modules(model: Any) -> ModelGraph:
     with broken_plugins(model, ids):
         # the forward pass runs on a copy, so that the model does not change
         model = copy.deepcopy(model).eval()
-    done = trace(model, ids, follows=True)
-    calls = Counter(call.name for call in done.calls)
+    traced = trace(model, ids, follows=True)
+    calls = Counter(call.name for call in traced.calls)
     # the model calls modules token by token: one token is enough
     if max(calls.values(), default=0) >= shape[1]:
-        done = trace(model, ids[:, :1], follows=True)
+        traced = trace(model, ids[:, :1], follows=True)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    flow = _Flow(done, ids, sizes, names)
+    flow = _Flow(traced, ids, sizes, names)
     flow.read()
     used = set(chain.from_iterable(node.parameters for node in flow.nodes.values()))
     unused = tuple(name for name in parameter_sizes(model) if name not in used)
-    states = [flow.axes(tensor) for tensor in done.states[0]]
+    states = [flow.axes(tensor) for tensor in traced.states[0]]
     return _one_box(model, sizes, flow.graph() if flow.nodes else None, states, unused)
 
 
@@ -96,7 +96,7 @@ def _distinct_sizes(model: Any) -> tuple[int, int]:
     for batch, time in permutations(_SIZES, 2):
         if not known & {batch, time, batch * time}:
             return batch, time
-    return _SIZES[0], _SIZES[1]
+    return _SIZES[:2]
 
 
 def _one_box(
@@ -108,23 +108,32 @@ def _one_box(
 ) -> ModelGraph:
     """Return the graph of a model: ids, a box for the model, or a frame around ``inside``, logits,
     and a loop for each state.
+
+    Args:
+        model: The model.
+        sizes: The size of each letter.
+        inside: The graph of the model's modules; None if it is not known.
+        states: The axes of each tensor of the state.
+        unused: The parameters that no node of ``inside`` has.
     """
     ports = set() if inside is None else {node.id for node in inside.nodes}
+    # the ends of edges, in the order of ``_VALUES``: ports of the frame, or the box
     ids, logits, before, after = (f"model/{name}" if name in ports else "model" for name in _VALUES)
     nodes = (
         _value("ids"),
         GraphNode(id="model", label=type(model).__name__, parameters=unused, inside=inside),
         _value("logits"),
     )
-    read = (
+    ends = (
         GraphEdge(source="ids", target=ids, axes=("B", "T")),
         GraphEdge(source=logits, target="logits", axes=("B", "T", "V")),
     )
     loops = [
+        # the name of the state stands at its first tensor only
         GraphEdge(source=after, target=before, axes=axes, label="" if n else "state", delay=1)
         for n, axes in enumerate(states)
     ]
-    return ModelGraph(nodes=nodes, edges=(*read, *loops), sizes=sizes)
+    return ModelGraph(nodes=nodes, edges=(*ends, *loops), sizes=sizes)
 
 
 def _value(name: str, label: str = "") -> GraphNode:
@@ -138,7 +147,7 @@ class _Flow:
     value on each edge (``edges``).
     """
 
-    done: Trace
+    traced: Trace
     ids: Tensor
     sizes: dict[str, int]
     parameters: dict[int, str]  # the name of each parameter, by its identity
@@ -150,21 +159,23 @@ class _Flow:
 
     def read(self) -> None:
         """Read the steps of the forward pass, and add the boxes and edges."""
-        self._set_origins(self.done.states[0], ("state",))
+        self._set_origins(self.traced.states[0], ("state",))
         self._set_origins([self.ids], ("ids",))
-        for step in self.done.steps:
+        for step in self.traced.steps:
             call = step.call
             is_in_box = call is not None and _is_box(call)
-            if step.operation and not is_in_box:
-                self._set_origins(step.outputs, self._join(step))
-            elif not step.operation and call is not None and call.around is not None and is_in_box:
+            if step.operation:
+                if not is_in_box:
+                    self._set_origins(step.outputs, self._join(step))
+            elif is_in_box and call is not None and call.around is not None:
                 self._add_module(call)
-        self._connect("logits", [self.done.logits])
+        self._connect("logits", [self.traced.logits])
         if not self.nodes:
             return
         self._add(_value("logits"))
-        before = set(map(_key, self.done.states[0]))
-        after = [tensor for tensor in self.done.states[1] if _key(tensor) not in before]
+        # the tensors of the state that the model has computed, and not only passed on
+        before = set(map(_storage_id, self.traced.states[0]))
+        after = [tensor for tensor in self.traced.states[1] if _storage_id(tensor) not in before]
         for source in chain.from_iterable(map(self._sources, after)):
             if source != "state":
                 self._add(_value("state_after", "state"))
@@ -172,9 +183,10 @@ class _Flow:
 
     def axes(self, tensor: Tensor) -> tuple[Axis, ...]:
         """Return the axes of a tensor."""
-        return name_axes(tensor.shape, self.done.logits.shape[:2], self.sizes)
+        return name_axes(tensor.shape, self.traced.logits.shape[:2], self.sizes)
 
     def _add(self, node: GraphNode, path: tuple[str, ...] = ()) -> None:
+        """Add a node inside the frames ``path``, unless there is a node with its id."""
         self.nodes.setdefault(node.id, node)
         self.paths.setdefault(node.id, path)
 
@@ -182,31 +194,42 @@ class _Flow:
         """Add a box for the call of a module. If a module is called several times, only its first
         box has the parameters.
         """
-        again = sum(name.partition("#")[0] == _id(call) for name in self.paths)
-        name = f"{_id(call)}#{again + 1}" if again else _id(call)
-        parameters = [f"{call.name}.{parameter}" for parameter, _ in call.module.named_parameters()]
-        own = () if again else tuple(parameters)
-        label = _short(call.name) + (f" ({again + 1})" if again else "")
-        kind: Literal["layer", "operation"] = "layer" if own else "operation"
+        name = _node_id(call)
+        label = _last_name(call.name)
+        named = call.module.named_parameters(call.name)
+        parameters = tuple(parameter for parameter, _ in named)
+        earlier_calls = sum(other.partition("#")[0] == name for other in self.paths)
+        if earlier_calls:
+            name = f"{name}#{earlier_calls + 1}"
+            label = f"{label} ({earlier_calls + 1})"
+            parameters = ()
+        kind: Literal["layer", "operation"] = "layer" if parameters else "operation"
         self._connect(name, call.inputs)
-        node = GraphNode(id=name, label=label, detail=_kind(call.module), kind=kind, parameters=own)
+        node = GraphNode(
+            id=name, label=label, detail=_class_text(call.module), kind=kind, parameters=parameters
+        )
+        path = _path(call.around)
         # an item of an nn.ModuleList is a frame even if it is not called itself
-        item = re.match(r"(.+?\.\d+)\.", _id(call))
-        self._add(node, _path(call.around) or ((item[1],) if item else ()))
+        item = re.match(r"(.+?\.\d+)\.", name)
+        if item and not path:
+            path = (item[1],)
+        self._add(node, path)
         self._set_origins(call.outputs, (name,))
 
     def _set_origins(self, values: Sequence[Tensor], sources: tuple[str, ...]) -> None:
         """Record the nodes that some values come from."""
-        self.origins |= dict.fromkeys(map(_key, values), sources)
+        self.origins |= dict.fromkeys(map(_storage_id, values), sources)
 
     def _connect(self, target: str, inputs: Sequence[Tensor]) -> None:
         """Add the edges into a node, from the nodes that its inputs come from."""
         for tensor in inputs:
             sources = self._sources(tensor)
             for source in sources:
-                self._edge(source, target, self.axes(tensor) if len(sources) == 1 else ())
+                # the axes are those of the source only if there is no other source
+                self._add_edge(source, target, self.axes(tensor) if len(sources) == 1 else ())
 
-    def _edge(self, source: str, target: str, axes: tuple[Axis, ...] = ()) -> None:
+    def _add_edge(self, source: str, target: str, axes: tuple[Axis, ...] = ()) -> None:
+        """Add an edge. If it exists, it keeps its axes, unless it has none."""
         if source in ("ids", "state"):
             self._add(_value(source))
         if source != target:
@@ -218,11 +241,12 @@ class _Flow:
         """
         parameter = self.parameters.get(id(tensor))
         if parameter is None:
-            return self.origins.get(_key(tensor), ())
+            return self.origins.get(_storage_id(tensor), ())
         module = parameter.rpartition(".")[0] or parameter
         name = f"{module.translate(_SIGNS)}{_WEIGHTS}"
+        # a parameter of a module that is called has a box already
         if not any(parameter in node.parameters for node in self.nodes.values()):
-            self._add(GraphNode(id=name, label=_short(module)))
+            self._add(GraphNode(id=name, label=_last_name(module)))
             self.nodes[name] = replace(
                 self.nodes[name], parameters=(*self.nodes[name].parameters, parameter)
             )
@@ -233,20 +257,20 @@ class _Flow:
         concatenation of values from different nodes gets a node of its own. Any other result comes
         from the nodes of the inputs.
         """
-        distinct = list(dict.fromkeys(filter(None, map(self._sources, step.inputs))))
-        every = tuple(dict.fromkeys(chain.from_iterable(distinct)))
-        tables = tuple(name for name in every if name.endswith(_WEIGHTS))
+        by_input = dict.fromkeys(filter(None, map(self._sources, step.inputs)))
+        sources = tuple(dict.fromkeys(chain.from_iterable(by_input)))
+        tables = tuple(name for name in sources if name.endswith(_WEIGHTS))
         # a look-up in the table of a module that is not called
         if step.operation in _LOOKUPS and tables:
-            for source, table in product(every, tables):
-                self._edge(source, table, ("B", "T") if source == "ids" else ())
+            for source, table in product(sources, tables):
+                self._add_edge(source, table, ("B", "T") if source == "ids" else ())
             return tables
         sign = _OPERATIONS.get(step.operation)
-        if sign is None or len(distinct) < 2:
-            return every
+        if sign is None or len(by_input) < 2:
+            return sources
         name = f"{sign}#{len(self.nodes)}"
-        for source in every:
-            self._edge(source, name)
+        for source in sources:
+            self._add_edge(source, name)
         self._add(GraphNode(id=name, label=sign, kind="operation"), _path(step.call))
         return (name,)
 
@@ -255,7 +279,7 @@ class _Flow:
         cycle, return the graph without frames.
         """
         graph = self._level(())
-        if _has_circle(graph):
+        if _has_cycle(graph):
             graph = replace(self, paths=dict.fromkeys(self.paths, ()))._level(())
         return graph
 
@@ -265,32 +289,34 @@ class _Flow:
         """
         depth = len(path)
         within = {name for name, around in self.paths.items() if around[:depth] == path}
-        nodes = dict[str, GraphNode]()
-        kinds = dict[tuple[str, ...], str]()
+        nodes = dict[str, GraphNode]()  # boxes by name, frames by name and slash
+        first_frames = dict[tuple[str, ...], str]()
         for name, around in self.paths.items():
             if around == path:
                 nodes[name] = self.nodes[name]
             elif name in within and f"{around[depth]}/" not in nodes:
-                nodes[f"{around[depth]}/"] = self._frame(around[: depth + 1], kinds)
+                nodes[f"{around[depth]}/"] = self._frame(around[: depth + 1], first_frames)
         edges = dict[Ends, tuple[Axis, ...]]()
         inputs = list[str]()
         outputs = list[str]()
         for (source, target), axes in self.edges.items():
             if source not in within and target not in within:
                 continue
-            inputs += [] if source in within else [source]
-            outputs += [] if target in within else [source]
-            one = f"to {source}"
             if source in within:
-                one = self._end(source, f"from {source}", depth, nodes)
-            other = f"from {source}"
+                start = self._end(source, f"from {source}", depth, nodes)
+            else:
+                start = f"to {source}"
+                inputs.append(source)
             if target in within:
-                other = self._end(target, f"to {source}", depth, nodes)
-            if one.partition("/")[0] != other.partition("/")[0]:
-                edges[one, other] = edges.get((one, other)) or axes
+                end = self._end(target, f"to {source}", depth, nodes)
+            else:
+                end = f"from {source}"
+                outputs.append(source)
+            # an edge inside a deeper frame is drawn there
+            if start.partition("/")[0] != end.partition("/")[0]:
+                edges[start, end] = edges.get((start, end)) or axes
         drawn = tuple(
-            GraphEdge(source=source, target=target, axes=axes)
-            for (source, target), axes in edges.items()
+            GraphEdge(source=start, target=end, axes=axes) for (start, end), axes in edges.items()
         )
         return ModelGraph(
             nodes=(*_ports("to", inputs, "x"), *nodes.values(), *_ports("from", outputs, "y")),
@@ -306,24 +332,28 @@ class _Flow:
         frame = self.paths[name][depth]
         return frame if nodes[f"{frame}/"].inside is None else f"{frame}/{port}"
 
-    def _frame(self, path: tuple[str, ...], kinds: dict[tuple[str, ...], str]) -> GraphNode:
+    def _frame(self, path: tuple[str, ...], first_frames: dict[tuple[str, ...], str]) -> GraphNode:
         """Return the frame ``path``. If an earlier frame at its level has the same content, return
-        a box that names the earlier frame. ``kinds`` has the name of the first frame with each
-        content, and is updated.
+        a box that names the earlier frame. ``first_frames`` has the name of the first frame with
+        each content, and is updated.
         """
         inside = self._level(path)
         name = path[-1]
-        labels = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
-        if labels in kinds:
+        content = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
+        if content in first_frames:
             parameters = tuple(chain.from_iterable(node.parameters for node in all_nodes(inside)))
-            detail = f"as {kinds[labels]}"
+            detail = f"as {first_frames[content]}"
             return GraphNode(id=name, label=name, detail=detail, parameters=parameters)
-        kinds[labels] = name
-        return GraphNode(id=name, label=name.rstrip("."), inside=inside)
+        first_frames[content] = name
+        return GraphNode(
+            id=name, label=name.rstrip("."), inside=inside
+        )  # the dot is from ``_node_id``
 
 
 def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
-    """Return the nodes through which values enter or leave a frame."""
+    """Return the nodes through which the values of ``sources`` enter or leave a frame. Their ids
+    begin with ``side``, and their labels with ``letter``.
+    """
     names = list(dict.fromkeys(sources))
     return [
         _value(f"{side} {name}", letter if len(names) == 1 else f"{letter}_{{{n}}}")
@@ -335,16 +365,18 @@ def _is_box(call: ModuleCall) -> bool:
     """Return whether a call is drawn as a box: it calls no other module, and its result is not its
     input or a view of it.
     """
-    floats = [tensor for tensor in call.outputs if tensor.is_floating_point()]
-    return not call.has_calls and bool(floats) and _key(floats[0]) not in map(_key, call.inputs)
+    results = [tensor for tensor in call.outputs if tensor.is_floating_point()]
+    if call.has_calls or not results:
+        return False
+    return _storage_id(results[0]) not in map(_storage_id, call.inputs)
 
 
-def _key(tensor: Tensor) -> int:
+def _storage_id(tensor: Tensor) -> int:
     """Return the identity of a tensor's storage; all views of a tensor have the same storage."""
     return int(tensor.untyped_storage()._cdata)
 
 
-def _id(call: ModuleCall) -> str:
+def _node_id(call: ModuleCall) -> str:
     """Return the path of a module as the id of its node. A dot is added to the names that values
     have, such as ``state``.
     """
@@ -358,12 +390,12 @@ def _path(call: ModuleCall | None) -> tuple[str, ...]:
     """
     around = []
     while call is not None and call.around is not None:
-        around.append(_id(call))
+        around.append(_node_id(call))
         call = call.around
     return tuple(reversed(around))
 
 
-def _short(name: str) -> str:
+def _last_name(name: str) -> str:
     """Return the last name of a module's path. If it is a number, the name before it is
     included.
     """
@@ -371,16 +403,17 @@ def _short(name: str) -> str:
     return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
 
 
-def _kind(module: nn.Module) -> str:
+def _class_text(module: nn.Module) -> str:
     """Return the class of a module, with the sizes of a linear layer or an embedding."""
     name = type(module).__name__
     if isinstance(module, nn.Linear):
         return f"{name}, {module.in_features:,} to {module.out_features:,}"
-    is_table = isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    return f"{name}, {module.num_embeddings:,} × {module.embedding_dim:,}" if is_table else name
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return f"{name}, {module.num_embeddings:,} × {module.embedding_dim:,}"
+    return name
 
 
-def _has_circle(graph: ModelGraph) -> bool:
+def _has_cycle(graph: ModelGraph) -> bool:
     """Return whether a graph, or a graph inside one of its nodes, has a cycle."""
     sorter = TopologicalSorter[str]()
     for edge in graph.edges:
@@ -389,4 +422,4 @@ def _has_circle(graph: ModelGraph) -> bool:
         sorter.prepare()
     except CycleError:
         return True
-    return any(_has_circle(node.inside) for node in graph.nodes if node.inside is not None)
+    return any(_has_cycle(node.inside) for node in graph.nodes if node.inside is not None)

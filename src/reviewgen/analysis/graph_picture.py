@@ -146,11 +146,13 @@ def graph(
     counts = parameter_sizes(model)
     parameters = sum(counts.values())
     if not isinstance(model, nn.Module):
+        # such a model also has tensors that are not parameters; the nodes name the parameters
         used = chain.from_iterable(node.parameters for node in all_nodes(described))
         parameters = sum(map(counts.__getitem__, used))
-    is_count_model = isinstance(model, CountTrained) and subject.is_trained is not False
-    entries = count_parameters(model) if is_count_model else {}
-    sizes = {**({} if autograd else subject.batch), **described.sizes}
+    is_trained_count_model = isinstance(model, CountTrained) and subject.is_trained is not False
+    entries = count_parameters(model) if is_trained_count_model else {}
+    batch = {} if autograd else subject.batch  # the picture of autograd has one row
+    sizes = {**batch, **described.sizes}
     picture = GraphPicture(name, described, unroll, parameters, entries, sizes, "")
     svg = _draw_autograd(model, unroll) if autograd else _draw(picture, subject, counts)
     if file is not None:
@@ -177,29 +179,36 @@ def describe_graph(model: Any) -> ModelGraph:
 
 def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]) -> str:
     """Return the picture of a graph with a title above and a legend below."""
-    name = picture.name
     graph = _with_texts(picture.graph, subject.tokenizer)
     style = Style(picture.sizes, counts)
+    title = f"The computational graph of {picture.name}"
+    facts = []
+    if picture.parameters:
+        facts.append(f"{picture.parameters:,} parameters")
+    if subject.is_trained is not None:
+        facts.append("trained" if subject.is_trained else "not trained")
+    notes = [_legend(graph, picture.sizes), graph.note]
     if picture.unrolled > 1:
         drawn = draw_tokens(graph, picture.unrolled, style)
-        over = f"{picture.unrolled} tokens"
+        title += f" over {picture.unrolled} tokens"
+        facts.append(f"{picture.unrolled} tokens")
+        notes.append(_SAME_WEIGHTS)
     else:
         drawn = draw_graph(graph, style)
-        over = ""
     width = max(drawn.width, _MIN_WIDTH)
-    remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
-    facts = [f"{picture.parameters:,} parameters" if picture.parameters else "", remark, over]
-    head: Lines = [(name, LABEL + 2, "title")]
-    head += [(line, DETAIL, "note") for line in wrap(", ".join(filter(None, facts)), DETAIL, width)]
+    head: Lines = [(picture.name, LABEL + 2, "title")]
+    head += [(line, DETAIL, "note") for line in wrap(", ".join(facts), DETAIL, width)]
     foot: Lines = []
-    for note in (_legend(graph, picture.sizes), graph.note, over and _SAME_WEIGHTS):
+    for note in notes:
         foot += [(line, NOTE, "note") for line in wrap(note, NOTE, width)]
     width = max(width, block_size([*head, *foot])[0])
     top = block_size(head)[1] + 14.0
     bottom = top + drawn.height + 12.0
-    middle = moved(drawn.content, (width - drawn.width) / 2, top)
-    title = f"The computational graph of {name}" + (f" over {over}" if over else "")
-    content = [*block(head, 0.0, 0.0), middle, *block(foot, 0.0, bottom)]
+    content = [
+        *block(head, 0.0, 0.0),
+        moved(drawn.content, (width - drawn.width) / 2, top),
+        *block(foot, 0.0, bottom),
+    ]
     return document(content, width, bottom + block_size(foot)[1], title, _describe(graph))
 
 
@@ -248,7 +257,7 @@ def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
     with the ids if there is no tokenizer.
     """
 
-    def named(element: Any) -> Any:
+    def with_text(element: Any) -> Any:
         if not element.tokens:
             return element
         label = f"{_text(element.tokens, tokenizer)} {element.label}".rstrip()
@@ -257,8 +266,8 @@ def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
     nodes = []
     for node in graph.nodes:
         inside = None if node.inside is None else _with_texts(node.inside, tokenizer)
-        nodes.append(named(replace(node, inside=inside)))
-    return replace(graph, nodes=tuple(nodes), edges=tuple(map(named, graph.edges)))
+        nodes.append(with_text(replace(node, inside=inside)))
+    return replace(graph, nodes=tuple(nodes), edges=tuple(map(with_text, graph.edges)))
 
 
 def _text(ids: Sequence[int], tokenizer: Any) -> str:
@@ -289,7 +298,8 @@ def _letters(graph: ModelGraph) -> set[str]:
 
 
 def _describe(graph: ModelGraph) -> str:
-    """Describe a graph in words, for screen readers."""
+    """Describe a graph in words, for screen readers: its edges, then the insides of its nodes."""
+    # the label of each end of an edge, ``node`` or ``node/port``
     labels = {node.id: plain(node.label or node.id) for node in graph.nodes}
     insides = []
     for node in graph.nodes:

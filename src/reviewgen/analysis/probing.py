@@ -161,20 +161,22 @@ class Probe(HtmlReport):
         """Return the shares as a chart, with a panel for each probe. Vertical lines are the
         intervals.
         """
-        names = self.models
-        labels = names
-        if len(names) > _MAX_LABELS:
-            labels = [str(number) for number in range(1, len(names) + 1)]
-            names = [f"{number} {name}" for number, name in zip(labels, names, strict=True)]
+        models = self.models
+        names = models  # in the legend
+        labels = models  # of the axis
+        if len(models) > _MAX_LABELS:
+            labels = [str(number) for number in range(1, len(models) + 1)]
+            names = [f"{number} {name}" for number, name in zip(labels, models, strict=True)]
         panels = []
         for probe in self.probes:
             series = []
             for row in self.rows:
                 if row.probe == probe and row.share is not None:
-                    style = self.models.index(row.model)
-                    points = [(float(style), row.share)]
-                    bar = Series(names[style], points, style, interval=row.interval, is_bar=True)
-                    series.append(bar)
+                    index = models.index(row.model)
+                    points = [(float(index), row.share)]
+                    series.append(
+                        Series(names[index], points, index, interval=row.interval, is_bar=True)
+                    )
             if probe not in MARKS:
                 series.append(Series("chance", level=0.5, style=7))
             panels.append(Panel(probe, series, 110.0, (0.0, 1.0)))
@@ -235,6 +237,7 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
         else:
             model = ReviewModel.from_pretrained(source)
             base = str(source)
+        # a model that is given again gets a number
         names = [base, *(f"{base} ({number})" for number in range(2, 2 + len(listed)))]
         name = next(name for name in names if name not in result.models)
         result.rows += measure_pairs(name, model, given_pairs or make_pairs(model))
@@ -281,29 +284,29 @@ def make_pairs(
 
     chosen = dict[str, list[MinimalPair]]()
     for kind in kinds:
-        mirrored = list(_remember() if kind == MEMORY else _agree(_TEMPLATES[kind]))
+        mirrored = list(_memory_pairs() if kind == MEMORY else _agreement_pairs(_TEMPLATES[kind]))
         random.Random(0).shuffle(mirrored)
-        known = (both for both in mirrored if all(map(knows, both)))
+        known = (two_pairs for two_pairs in mirrored if all(map(knows, two_pairs)))
         chosen[kind] = list(chain.from_iterable(islice(known, PAIRS // 2)))
     return chosen
 
 
-def _agree(template: str) -> Iterator[list[MinimalPair]]:
+def _agreement_pairs(template: str) -> Iterator[list[MinimalPair]]:
     """Yield lists of two pairs: one with a singular subject, and one with a plural subject. An
     attractor has the other number. In each pair, the correct sentence is first.
     """
     attractors = _NOUNS if "{1}" in template else [("", "")]
-    for noun, attractor, (verb, verbs), end in product(_NOUNS, attractors, _VERBS, _ENDS):
+    for noun, attractor, (one_does, many_do), end in product(_NOUNS, attractors, _VERBS, _ENDS):
         if noun != attractor:
             singular = partial(template.format, noun[0], attractor[1], end=end)
             plural = partial(template.format, noun[1], attractor[0], end=end)
             yield [
-                (singular(verb=verb), singular(verb=verbs)),
-                (plural(verb=verbs), plural(verb=verb)),
+                (singular(verb=one_does), singular(verb=many_do)),
+                (plural(verb=many_do), plural(verb=one_does)),
             ]
 
 
-def _remember() -> Iterator[list[MinimalPair]]:
+def _memory_pairs() -> Iterator[list[MinimalPair]]:
     """Yield lists of two pairs. The last word of a text should repeat a word of its first sentence.
     Each of the two words is correct in one pair and incorrect in the other.
     """
@@ -325,18 +328,24 @@ def measure_pairs(
     """
     for kind, kind_pairs in pairs.items():
         bits = score_sentences(model, list(chain.from_iterable(kind_pairs))).reshape(-1, 2)
+        # fewer bits are a higher probability; a tie is half right
         right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
         mirrored = [right[start : start + 2] for start in range(0, len(right), 2)]
-        yield _make_row(name, kind, [(sum(both), len(both)) for both in mirrored])
+        yield _make_row(name, kind, [(sum(item), len(item)) for item in mirrored])
 
 
 def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterator[ProbeRow]:
     """Generate texts, and yield a row for each kind of marks in them."""
-    longest = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
-    config = GenerationConfig(temperature=1.0, max_new_tokens=longest, num_return_sequences=texts)
-    conditions = model.conditions.unspecified
+    # a token that is not a character has about four characters
+    max_tokens = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
+    config = GenerationConfig(
+        temperature=1.0, max_new_tokens=max_tokens, num_return_sequences=texts
+    )
     written = model.generate(
-        generation_config=config, conditions=conditions, seed=seed, return_dict_in_generate=True
+        generation_config=config,
+        conditions=model.conditions.unspecified,
+        seed=seed,
+        return_dict_in_generate=True,
     )
     for probe_name, signs in MARKS.items():
         counts = [count_closed(each.text, *signs, each.finish_reason == "end") for each in written]
@@ -351,24 +360,24 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
     def measure(some: Sequence[tuple[float, int]]) -> list[float]:
         return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
 
-    total = sum(number for _, number in counts)
-    if total < _MIN_COUNT:
-        return ProbeRow(model, name, None, None, total)
-    counted = [pair for pair in counts if pair[1]]
+    count = sum(total for _, total in counts)
+    if count < _MIN_COUNT:
+        return ProbeRow(model, name, None, None, count)
+    counted = [(right, total) for right, total in counts if total]
     (interval,) = find_intervals(measure, counted)
     limits = None if interval is None else (interval[0], interval[1])
-    return ProbeRow(model, name, measure(counted)[0], limits, total)
+    return ProbeRow(model, name, measure(counted)[0], limits, count)
 
 
 def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
-    """Return the bits of each text, without its end token: the sentences of a pair differ before
-    it.
+    """Return the bits of each text. The end token is left out, since the sentences of a pair differ
+    before it.
     """
     prefix = model.conditions.unspecified_ids
     weights = model.bundle.weights
-    size = model.tokenizer.vocab_size
-    framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], model.tokenizer)]
-    losses = token_losses(weights.model_on_device, framed, size, weights.device)
+    tokenizer = model.tokenizer
+    rows = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], tokenizer)]
+    losses = token_losses(weights.model_on_device, rows, tokenizer.vocab_size, weights.device)
     return np.array([nats[:-1].sum(dtype=np.float64) for nats in losses]) / math.log(2)
 
 
@@ -381,7 +390,7 @@ def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple
     >>> count_closed("a (b) (c", "(", ")", True), count_closed("a (b) (c", "(", ")", False)
     ((1, 2), (1, 1))
     """
-    waiting: list[int] = []
+    waiting: list[int] = []  # where the marks that are still open begin
     closed = 0
     for match in re.finditer(f"[{re.escape(opening + closing)}]", text):
         sign = match.group()
@@ -390,5 +399,5 @@ def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple
             closed += 1
         elif sign in opening:
             waiting.append(match.start())
-    missing = [start for start in waiting if is_whole or len(text) - start > _AFTER]
-    return closed, closed + len(missing)
+    unclosed = [start for start in waiting if is_whole or len(text) - start > _AFTER]
+    return closed, closed + len(unclosed)

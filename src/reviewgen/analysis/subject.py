@@ -76,6 +76,7 @@ class LoadedModel:
 
 
 def _trained(review: ReviewModel, source: str) -> LoadedModel:
+    """Return a trained model with the facts about it."""
     model = review.bundle.model
     if isinstance(model, nn.Module):
         model.eval()
@@ -108,27 +109,23 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
             " first."
         )
     setup = resolve_setup(name)
-    read = list(texts) or [_CHARACTERS]
-    tokenizer = setup.tokenizer_class.train(read, setup.tokenizer_config)
+    training_texts = list(texts) or [_CHARACTERS]
+    tokenizer = setup.tokenizer_class.train(training_texts, setup.tokenizer_config)
     conditions = Conditions(first_id=tokenizer.vocab_size)
-    # Without texts, the model is built for the vocabulary size of the settings, since this
-    # tokenizer knows only a few characters.
-    size = getattr(setup.tokenizer_config, "vocab_size", tokenizer.vocab_size)
-    built_for = conditions if texts else Conditions(first_id=size)
+    built_for = conditions
+    if not texts:
+        # the tokenizer knows only a few characters, so the size in its settings is used instead
+        size = getattr(setup.tokenizer_config, "vocab_size", tokenizer.vocab_size)
+        built_for = Conditions(first_id=size)
     model: Any = setup.build_model(tokenizer, built_for, seed=0)
-    note = (
-        f"No trained weights of {name} are installed: its weights are random, and its tokenizer is"
-        " trained on the texts shown."
-    )
     if isinstance(model, CountTrained):
-        for text in read:
+        for text in training_texts:
             ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
             model.observe(np.array(ids, np.int64))
         model.finish()
-        note = (
-            f"No trained weights of {name} are installed: it has counted {len(texts)} short texts,"
-            " those shown among them."
-        )
+        remark = f"it has counted {len(texts)} short texts, those shown among them"
+    else:
+        remark = "its weights are random, and its tokenizer is trained on the texts shown"
     if isinstance(model, nn.Module):
         model.eval()
     batch = {"B": setup.training.batch_size, "T": setup.training.bptt}
@@ -140,5 +137,5 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
         conditions,
         is_trained=False,
         batch=batch,
-        notes=(note,),
+        notes=(f"No trained weights of {name} are installed: {remark}.",),
     )

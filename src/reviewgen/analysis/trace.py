@@ -101,21 +101,22 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
 
     watch = _Watch(flop_registry, follows)
     with broken_plugins(model, ids), ExitStack() as stack:
-        for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        named = model.named_modules() if isinstance(model, nn.Module) else ()
+        for name, module in named:
             before = module.register_forward_pre_hook(watch.begin(name), with_kwargs=True)
             after = module.register_forward_hook(watch.end, with_kwargs=True)
             stack.callback(before.remove)
             stack.callback(after.remove)
         state = model.initial_state(len(ids))
-        with watch, watch.custom_functions(), _plain_code():
+        with watch, watch.custom_functions(), _unfused_operations():
             result = model(ids, state)
         expected = (*ids.shape, model.config.vocab_size)
         is_pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)
         if not is_pair or result[0].shape != expected:
             returned = [tuple(tensor.shape) for tensor in tensors(result)] or type(result).__name__
-            wanted = f"a pair of logits (B, T, V) = {expected} and a state"
             raise BrokenPlugin(
-                f"{type(model).__name__} must return {wanted}; got {returned!s:.200}."
+                f"{type(model).__name__} must return a pair of logits (B, T, V) = {expected} and a"
+                f" state; got {returned!s:.200}."
             )
     return Trace(result[0], (list(tensors(state)), list(tensors(result[1]))), watch.steps)
 
@@ -141,7 +142,7 @@ def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_code() -> Iterator[None]:
+def _unfused_operations() -> Iterator[None]:
     """Switch off oneDNN and fused encoder layers inside the block, since a dispatch mode does not
     see their operations.
     """
@@ -186,14 +187,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         """Inside the block, record the calls of autograd functions that models define, since torch
         does not dispatch what these compute in numpy.
         """
-        apply = vars(torch.autograd.Function)["apply"]
+        apply = vars(torch.autograd.Function)["apply"]  # the class method, bound to no class
 
-        def noted(function: Any, *args: Any) -> Any:
+        def apply_and_record(function: Any, *args: Any) -> Any:
             result = apply.__get__(None, function)(*args)
-            self._note(function.__name__, args, result)
+            self._record(function.__name__, args, result)
             return result
 
-        with mock.patch.object(torch.autograd.Function, "apply", classmethod(noted)):
+        with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply_and_record)):
             yield
 
     def __torch_dispatch__(
@@ -201,13 +202,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
     ) -> Any:
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
+        # torch's flop counter has one formula for all overloads of a function
         packet = getattr(function, "_overloadpacket", function)
         if self._open:
             self._open[-1].products += self._products(packet, args, kwargs, result)
-        self._note(packet.__name__, (args, kwargs), result)
+        self._record(packet.__name__, (args, kwargs), result)
         return result
 
-    def _note(self, operation: str, args: Any, result: Any) -> None:
+    def _record(self, operation: str, args: Any, result: Any) -> None:
         """Record an operation, if operations are followed."""
         if self._follows:
             call = self._open[-1] if self._open else None
@@ -218,7 +220,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         if packet.__name__ in _ELEMENTWISE:
             return int(result.numel())
         if packet.__name__ == _CPU_ATTENTION:
-            # (B, heads, T, width)
+            # (B, heads, T, width); each query is multiplied by each key, and each weight by a value
             (*batch, queries, width), key, value = (tensor.shape for tensor in args[:3])
             return torch.Size((*batch, queries, key[-2], width + value[-1])).numel()
         formula = self._formulas.get(packet)
@@ -254,16 +256,16 @@ def name_axes(
     or T.
     """
     rows, time = batch
-    positions = {rows: "B"} if time == 1 else {rows * time: "BT", time: "T", rows: "B"}
+    batch_names = {rows: "B"} if time == 1 else {rows * time: "BT", time: "T", rows: "B"}
     names: list[Axis] = []
     for n, size in enumerate(shape):
-        features = [letter for letter, dim in letters.items() if dim == size]
+        of_model = [letter for letter, dim in letters.items() if dim == size]
         for letter, dim in letters.items():
             factor, rest = divmod(size, dim)
             if not rest and 2 <= factor <= 8 < size:
-                features.append(f"{factor}{letter}")
-        at_size = [positions[size]] if size in positions else []
+                of_model.append(f"{factor}{letter}")
+        of_batch = [batch_names[size]] if size in batch_names else []
         is_last = 0 < n == len(shape) - 1
-        known = [*features, *at_size] if is_last else [*at_size, *features]
-        names.append(known[0] if known else size)
+        fitting = [*of_model, *of_batch] if is_last else [*of_batch, *of_model]
+        names.append(fitting[0] if fitting else size)
     return tuple(names)

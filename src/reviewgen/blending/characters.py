@@ -78,11 +78,11 @@ class TokenCharacters:
         """
         try:
             bos_id = entry["bos_id"]
-            rows = [list(map(int, token.split(","))) for token in entry["tokens"].split(" ")]
-            numbers = list(chain.from_iterable(rows))
-            is_in_range = min(numbers) >= 0 and max(numbers) < vocab_size
-            is_bos = type(bos_id) is int and 0 <= bos_id < len(rows)
-            if len(entry) > 2 or len(rows) != tokens or not is_in_range or not is_bos:
+            spellings = [list(map(int, token.split(","))) for token in entry["tokens"].split(" ")]
+            ids = list(chain.from_iterable(spellings))
+            is_in_range = min(ids) >= 0 and max(ids) < vocab_size
+            is_bos = type(bos_id) is int and 0 <= bos_id < len(spellings)
+            if len(entry) > 2 or len(spellings) != tokens or not is_in_range or not is_bos:
                 raise ValueError
         except (KeyError, AttributeError, ValueError):
             raise ConfigError(
@@ -90,12 +90,11 @@ class TokenCharacters:
                 f" of {tokens} ids, separated by spaces, numbers below {vocab_size} with commas"
                 f" between}}; got {quoted(entry)}."
             ) from None
-        order = sorted(range(tokens), key=rows.__getitem__)
-        starts = np.cumsum([0, *(len(rows[token]) for token in order)])
-        flat = np.fromiter(
-            chain.from_iterable(rows[token] for token in order), np.int64, int(starts[-1])
-        )
-        return cls(bos_id, rows[bos_id][0], vocab_size, np.array(order), starts, flat)
+        order = sorted(range(tokens), key=spellings.__getitem__)
+        ordered = [spellings[token] for token in order]
+        starts = np.cumsum([0, *map(len, ordered)])
+        flat = np.fromiter(chain.from_iterable(ordered), np.int64, len(ids))
+        return cls(bos_id, spellings[bos_id][0], vocab_size, np.array(order), starts, flat)
 
 
 def shared_alphabet(tokenizers: Sequence[Symbols]) -> str:
@@ -108,10 +107,10 @@ def shared_alphabet(tokenizers: Sequence[Symbols]) -> str:
     alphabets = []
     for symbols in tokenizers:
         texts = [_decode(token) for token in symbols.tokens() if token and max(token) < HALF]
-        is_whole = None not in texts
-        alphabets.append(
-            {text for text in texts if text and len(text) == 1 and (is_whole or text.isascii())}
-        )
+        characters = {text for text in texts if text and len(text) == 1}
+        if None in texts:
+            characters = set(filter(str.isascii, characters))
+        alphabets.append(characters)
     return "".join(sorted(set.intersection(*alphabets)))
 
 
@@ -134,10 +133,14 @@ def describe_characters(
             component follow those of its tokenizer.
     """
     ids = {token: number for number, token in enumerate(blend.tokens()) if token}
-    rows = [_write(token, ids) or [bos_ids[1]] for token in symbols.tokens()]
-    rows[eos_ids[0]] = [eos_ids[1]]
-    rows += [[number] for number in given]
-    return {"bos_id": bos_ids[0], "tokens": " ".join(",".join(map(str, row)) for row in rows)}
+    bos_id, blend_bos_id = bos_ids
+    eos_id, blend_eos_id = eos_ids
+    # a token without bytes, such as bos, is spelled as bos
+    spellings = [_write(token, ids) or [blend_bos_id] for token in symbols.tokens()]
+    spellings[eos_id] = [blend_eos_id]
+    spellings += [[number] for number in given]
+    tokens = [",".join(map(str, spelling)) for spelling in spellings]
+    return {"bos_id": bos_id, "tokens": " ".join(tokens)}
 
 
 def _decode(token: Sequence[int]) -> str | None:
@@ -158,6 +161,7 @@ def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[i
     position = 0
     while position < len(token):
         first = token[position]
+        # the number of bytes of the character that begins here, by its first byte
         width = 1 + sum(smallest <= first < HALF for smallest in LONGER_CHARACTERS)
         character = token[position : position + width]
         if character in ids:
@@ -224,19 +228,16 @@ class CharacterStepper:
         """The state of one text after bos."""
         bos = np.array([[self._tokens.bos_id]])
         logits, state = self._stepper.forward(bos, self._stepper.initial_state(1))
-        tokens = len(self._tokens.order)
-        probs = np.zeros((1, HYPOTHESES, tokens), np.float32)
+        states = map_state(lambda array: np.repeat(array[:, None], HYPOTHESES, axis=1), state)
+        vocab_size = len(self._tokens.order)
+        probs = np.zeros((1, HYPOTHESES, vocab_size), np.float32)
         weights = np.zeros((1, HYPOTHESES))
         spans = np.zeros((1, HYPOTHESES, 3), np.int64)
+        # one hypothesis, for which every token is possible; the other slots are unused
         probs[:, 0] = self._weigh(logits)
-        weights[:, 0] = 1
-        spans[:, 0, 1] = tokens
-        return (
-            map_state(lambda array: np.repeat(array[:, None], HYPOTHESES, axis=1), state),
-            probs,
-            weights,
-            spans,
-        )
+        weights[0, 0] = 1
+        spans[0, 0] = 0, vocab_size, 0  # start and end of the range, number of ids written
+        return states, probs, weights, spans
 
     def _weigh(self, logits: Float[np.ndarray, "R V"]) -> Float32[np.ndarray, "R V"]:
         """Return unnormalised probabilities of the tokens, sorted by spelling; the largest is 1."""
@@ -246,7 +247,7 @@ class CharacterStepper:
 
     def _append(self, ids: Int64[np.ndarray, " B"], state: StepState) -> None:
         """Append an id to each text. The state is updated in place."""
-        own, probs, weights, spans = state
+        states, probs, weights, spans = state
         steps = np.empty((weights.size, 3), np.int64)
         count = choose_hypotheses(
             ids,
@@ -258,16 +259,19 @@ class CharacterStepper:
             spans,
             steps,
         )
+        # step the component for each new hypothesis, from the state of its parent
         slots, parents, tokens = steps[:count].T
         if count:
-            rows = map_state(lambda array: array.reshape(-1, *array.shape[2:]), own)
+            rows = map_state(lambda array: array.reshape(-1, *array.shape[2:]), states)
             logits, stepped = self._stepper.forward(
                 np.ascontiguousarray(tokens[:, None]), select_rows(rows, parents)
             )
             new = self._weigh(logits)
             probs.reshape(-1, probs.shape[2])[slots] = new
             weights.reshape(-1)[slots] /= new.sum(axis=1, dtype=np.float64)
+            # ``rows`` is a view of ``states``, so this updates the state
             map_state(lambda old, changed: old.__setitem__(slots, changed), rows, stepped)
+        # a text begins anew at bos
         started = ids == self._tokens.blend_bos_id
         if started.any():
             map_state(lambda array, first: array.__setitem__(started, first), state, self._start)

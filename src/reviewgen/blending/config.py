@@ -74,7 +74,8 @@ class BlendConfig:
             read_characters(entry, self.vocab_size)
         for name in VOCABULARY_FIELDS:
             values = self._values(name)
-            if len(values) > 1 or (name == "vocab_size" and {*values} - {self.vocab_size}):
+            has_other_size = name == "vocab_size" and {*values} - {self.vocab_size}
+            if len(values) > 1 or has_other_size:
                 listed = " and ".join(map(str, values))
                 raise ConfigError(
                     f"The models of a blend that have its tokens must share one {name}; it is"
@@ -119,7 +120,9 @@ def describe_component(
 ) -> dict[str, Any]:
     """Return the entry of a model for ``BlendConfig.models``, as JSON values."""
     entry: dict[str, Any] = json.loads(json.dumps(saved_facts(plugin, config)))
-    return entry | ({"characters": dict(characters)} if characters else {})
+    if characters:
+        entry["characters"] = dict(characters)
+    return entry
 
 
 def read_characters(entry: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":

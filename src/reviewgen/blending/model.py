@@ -126,9 +126,10 @@ class Blend:
         Raises:
             NotADistribution: The scores of a component do not sum to one.
         """
+        # a gate needs whole distributions; without one, each component only scores the targets
         if self.config.gate:
             log_probs, new_state = self._call_each(_log_probabilities, (ids,), state)
-            scores = [_gather(each, targets) for each in log_probs]
+            scores = [_select_targets(each, targets) for each in log_probs]
         else:
             log_probs = []
             scores, new_state = self._call_each(_score, (ids, targets), state)
@@ -141,8 +142,9 @@ class Blend:
         Return the results and the new states.
         """
         pairs = zip(self.components, state, strict=True)
-        steps = [function(component, *arguments, own) for component, own in pairs]
-        return [result for result, _ in steps], tuple(new_state for _, new_state in steps)
+        calls = [function(component, *arguments, own_state) for component, own_state in pairs]
+        results, new_states = zip(*calls, strict=True)
+        return list(results), new_states
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
         """Return a stepper that mixes the steppers of the components, with weights of
@@ -224,7 +226,8 @@ class Blend:
         for number, (component, named) in enumerate(zip(self.components, split, strict=True)):
             if not isinstance(_plain(component), nn.Module):
                 continue  # a model of counts: the shapes depend on the training text
-            if different := _shapes(named) ^ _shapes(component.state_dict()):
+            different = _shapes(named) ^ _shapes(component.state_dict())
+            if different:
                 wrong = sorted({f"{number}.{name}" for name, _ in different})
                 raise BundleError(
                     "Tensors of the blend are missing, unexpected or of the wrong shape:"
@@ -241,19 +244,20 @@ class Blend:
         """Return the log of each component's weight. Its shape is () if the weights are fixed, and
         (B, T) if a gate computes them from the log probabilities of all components.
         """
-        logs = [
+        fixed = [
             torch.tensor(math.log(weight) if weight else -math.inf)
             for weight in self.config.weights
         ]
         if not self.config.gate:
-            return logs
+            return fixed
         entropies = torch.stack([_entropy(each) for each in log_probs], dim=-1)  # (B, T, M)
-        first, second = torch.triu_indices(len(logs), len(logs))
+        first, second = torch.triu_indices(len(fixed), len(fixed))
         products = entropies[..., first] * entropies[..., second]
-        # (B, T, F)
-        features = torch.cat((torch.ones_like(entropies[..., :1]), entropies, products), dim=-1)
+        ones = torch.ones_like(entropies[..., :1])
+        features = torch.cat((ones, entropies, products), dim=-1)  # (B, T, F)
         gate = torch.tensor(self.config.coefficients, dtype=features.dtype)
-        return list((features @ gate.T + torch.stack(logs)).log_softmax(-1).unbind(-1))
+        gated = (features @ gate.T + torch.stack(fixed)).log_softmax(-1)  # (B, T, M)
+        return list(gated.unbind(-1))
 
 
 class _WithoutRandomValues(TorchFunctionMode):
@@ -271,11 +275,12 @@ class _WithoutRandomValues(TorchFunctionMode):
         """Call a function of torch. If it fills a tensor with random numbers, return the tensor
         unchanged.
         """
-        tensor = args[0] if args else (kwargs or {}).get("tensor")
-        is_skipped = getattr(func, "__name__", "") in ("normal_", "uniform_") and isinstance(
-            tensor, Tensor
-        )
-        return tensor if is_skipped else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")
+        is_random = getattr(func, "__name__", "") in ("normal_", "uniform_")
+        if is_random and isinstance(tensor, Tensor):
+            return tensor
+        return func(*args, **kwargs)
 
 
 class CharacterModel:
@@ -314,6 +319,7 @@ class CharacterModel:
         return torch.from_numpy(table).float(), map_state(torch.from_numpy, new_state)
 
     def _stepper(self) -> CharacterStepper:
+        """Return a stepper with the model's current weights."""
         return CharacterStepper(make_stepper(self.model), self._tokens)
 
 
@@ -359,6 +365,7 @@ def _mix(log_probs: list[Float[Tensor, "*B"]], log_weights: list[Tensor]) -> Flo
 def _log_probabilities(
     model: LanguageModel, ids: Int[Tensor, "B T"], state: State
 ) -> tuple[Float[Tensor, "B T V"], State]:
+    """Return the log probabilities (nats) of a model's distributions, and its new state."""
     logits, new_state = model(ids, state)
     return logits.log_softmax(-1), new_state
 
@@ -369,27 +376,33 @@ def _entropy(log_probs: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
     return entropies
 
 
-def _gather(log_probs: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+def _select_targets(
+    log_probs: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
     return log_probs.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
 
 
 def _score(
     model: LanguageModel, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
 ) -> tuple[Float[Tensor, "B T"], State]:
+    """Return the log probability (nats) of each target under a model, and its new state."""
     if isinstance(model, SupportsScore):
         return model.score(ids, targets, state)
     log_probs, new_state = _log_probabilities(model, ids, state)
-    return _gather(log_probs, targets), new_state
+    return _select_targets(log_probs, targets), new_state
 
 
 def _describe_sizes(model: Any, order: int | None) -> str:
     """Return the sizes of a component, or the order of an n-gram, for its node in the graph."""
     sizes = model.describe_graph().sizes if isinstance(model, SupportsGraph) else {}
     shown = ", ".join(f"{letter} {size:,}" for letter, size in sizes.items() if letter != "V")
-    return shown or (f"up to {order} tokens" if order else "")
+    if order and not shown:
+        return f"up to {order} tokens"
+    return shown
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    """Return the name and shape of each tensor."""
     return {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
@@ -399,7 +412,9 @@ def _plain(model: Any) -> Any:
 
 
 def _in_evaluation_mode(model: Any) -> Any:
-    if isinstance(plain := _plain(model), nn.Module):
+    """Put a component in evaluation mode if it has modes, and return it."""
+    plain = _plain(model)
+    if isinstance(plain, nn.Module):
         plain.eval()
     return model
 

@@ -54,11 +54,12 @@ class BlendStepper:
         components after it.
         """
         pairs = zip(self._steppers, state, strict=True)
-        steps = [stepper.forward(ids, before) for stepper, before in pairs]
-        logits = np.stack([np.asarray(table, np.float32) for table, _ in steps])  # (M, B, V)
-        mixed = np.empty(logits.shape[1:], np.float32)
-        mix(logits, self._prior, self._gate, self.config.vocab_size, mixed)
-        return mixed, tuple(new_state for _, new_state in steps)
+        steps = [stepper.forward(ids, own_state) for stepper, own_state in pairs]
+        logits, new_states = zip(*steps, strict=True)
+        stacked = np.stack([np.asarray(own, np.float32) for own in logits])  # (M, B, V)
+        mixed = np.empty(stacked.shape[1:], np.float32)
+        mix(stacked, self._prior, self._gate, self.config.vocab_size, mixed)
+        return mixed, new_states
 
 
 class CompiledBlendStepper(BlendStepper, CompiledStepper):
@@ -70,9 +71,9 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         steps = [stepper.compiled_step for stepper in self._steppers]
-        mixture = Mixture(
-            *addresses(steps), *self._layout[:2], self._prior, self._gate, self.config.vocab_size
-        )
+        starts = self._layout[:2]  # of the floats and of the ints
+        vocab_size = self.config.vocab_size
+        mixture = Mixture(*addresses(steps), *starts, self._prior, self._gate, vocab_size)
         return CompiledStep(step_mixture, mixture, steps)
 
     def state_arrays(
@@ -84,10 +85,12 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
         float_starts, _, widths = self._layout
         pairs = zip(self._steppers, state, strict=True)
         arrays = [stepper.state_arrays(own) for stepper, own in pairs]
-        floats = np.zeros((float_starts[-1], arrays[0][0].shape[1], max(widths)), np.float32)
-        for start, (own, _), width in zip(float_starts, arrays, widths, strict=False):
+        all_floats, all_ints = zip(*arrays, strict=True)
+        batch_size = all_floats[0].shape[1]
+        floats = np.zeros((float_starts[-1], batch_size, max(widths)), np.float32)
+        for own, start, width in zip(all_floats, float_starts[:-1], widths, strict=True):
             floats[start : start + len(own), :, :width] = own
-        return floats, np.concatenate([ints for _, ints in arrays])
+        return floats, np.concatenate(all_ints)
 
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
@@ -98,11 +101,10 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
         float_starts, int_starts, widths = self._layout
         own_floats = np.split(floats, float_starts[1:-1])
         own_ints = np.split(ints, int_starts[1:-1])
+        components = zip(self._steppers, own_floats, own_ints, widths, strict=True)
         return tuple(
             stepper.state_of(own[..., :width], numbers)
-            for stepper, own, numbers, width in zip(
-                self._steppers, own_floats, own_ints, widths, strict=True
-            )
+            for stepper, own, numbers, width in components
         )
 
     @cached_property
@@ -111,10 +113,10 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
         last ones end, the same for the ints, and the width of the floats of each component.
         """
         states = [stepper.state_arrays(stepper.initial_state(1)) for stepper in self._steppers]
-        float_starts, int_starts = (
-            np.cumsum([0, *map(len, arrays)]) for arrays in zip(*states, strict=True)
-        )
-        return float_starts, int_starts, [floats.shape[2] for floats, _ in states]
+        all_floats, all_ints = zip(*states, strict=True)
+        float_starts = np.cumsum([0, *map(len, all_floats)])
+        int_starts = np.cumsum([0, *map(len, all_ints)])
+        return float_starts, int_starts, [floats.shape[2] for floats in all_floats]
 
 
 def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> BlendStepper:
@@ -127,10 +129,11 @@ def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> Blen
     """
     blended: list[Stepper] = []
     for stepper, entry in zip(steppers, config.models, strict=True):
-        tokens = read_characters(entry, config.vocab_size)
+        tokens = read_characters(entry, config.vocab_size)  # None: those of the blend
         blended.append(stepper if tokens is None else CharacterStepper(stepper, tokens))
-    is_compiled = all(isinstance(stepper, SupportsCompiledStep) for stepper in blended)
-    return (CompiledBlendStepper if is_compiled else BlendStepper)(blended, config)
+    if all(isinstance(stepper, SupportsCompiledStep) for stepper in blended):
+        return CompiledBlendStepper(blended, config)
+    return BlendStepper(blended, config)
 
 
 class SavedBlend:
@@ -160,7 +163,10 @@ class SavedBlend:
         """Return the dtype and shape of every tensor of every component; None if a component has no
         stepper and so needs torch.
         """
-        specs = [factory and factory.expect(own) for factory, own in _factories(config)]
+        specs: list[Any] = [
+            None if factory is None else factory.expect(own_config)
+            for factory, own_config in _factories(config)
+        ]
         return None if None in specs else join_names(specs)
 
 
@@ -172,7 +178,7 @@ def _factories(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
     """
     for entry in config.models:
         factory: Any = find_stepper(plugin_of_saved("model", entry))
-        yield (
-            factory,
-            factory and read_saved_config(factory.Config, entry["config"], entry["version"]),
-        )
+        if factory is None:
+            yield None, None
+        else:
+            yield factory, read_saved_config(factory.Config, entry["config"], entry["version"])

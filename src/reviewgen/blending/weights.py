@@ -52,9 +52,8 @@ def check_weights(weights: Any, models: int) -> tuple[float, ...]:
     """
     if weights is None:
         return (1 / models,) * models
-    numbers = (
-        list(weights) if isinstance(weights, list | tuple | np.ndarray) and np.ndim(weights) else []
-    )
+    is_list = isinstance(weights, list | tuple | np.ndarray) and np.ndim(weights)
+    numbers = list(weights) if is_list else []
     are_positive = [
         isinstance(w, int | float) and not isinstance(w, bool) and 0 < w <= sys.float_info.max
         for w in numbers
@@ -104,7 +103,8 @@ def fit_weights(log_probs: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, " 
     likelihoods = np.exp(possible - possible.max(axis=1, keepdims=True))
     weights = np.full(possible.shape[1], 1 / possible.shape[1])
     for _ in range(MAX_ROUNDS):
-        shares = weights * ((1 / (likelihoods @ weights)) @ likelihoods) / len(likelihoods)
+        totals = likelihoods @ weights  # (N,), the sums over k
+        shares = weights * ((1 / totals) @ likelihoods) / len(likelihoods)
         change = np.abs(shares - weights).max()
         weights = shares / shares.sum()  # the sum is one up to rounding
         if change <= TOLERANCE:
@@ -163,7 +163,7 @@ def fit_gate(
         weights: The fixed weights, which do not depend on the context.
     """
     possible = np.flatnonzero(np.isfinite(log_probs).any(axis=1))
-    chosen = possible[:: max(1, -(-len(possible) // MAX_TOKENS))]
+    chosen = possible[:: max(1, math.ceil(len(possible) / MAX_TOKENS))]
     scores = log_probs[chosen]
     likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))
     features = features_of(entropies[chosen])
@@ -171,21 +171,22 @@ def fit_gate(
     moments = features.T @ features / tokens
     # without this term, the moments are singular if an entropy does not vary
     moments += 1e-9 * np.trace(moments) * np.eye(len(moments))
-    step = np.linalg.inv(moments) / (0.5 + PRIOR_TOKENS / tokens)
+    prior = PRIOR_TOKENS / tokens  # weight of the prior, relative to the tokens
+    # inverse of the bound's curvature, 0.5 for the likelihood, plus that of the prior
+    step = np.linalg.inv(moments) / (0.5 + prior)
     gate = np.zeros((log_probs.shape[1], features.shape[1]))
-    before = -np.inf
+    objective = -np.inf
     for _ in range(MAX_GATE_ROUNDS):
+        before = objective
         gated = gated_weights(features, weights, gate)
         joint = gated * likelihoods
-        total = joint.sum(axis=1, keepdims=True)
-        after = np.log(np.maximum(total, 1e-300)).mean() - 0.5 * PRIOR_TOKENS / tokens * np.sum(
-            gate @ moments * gate
-        )
-        if after - before <= GATE_TOLERANCE:
+        total = np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+        penalty = 0.5 * prior * np.sum(gate @ moments * gate)
+        objective = np.log(total).mean() - penalty
+        if objective - before <= GATE_TOLERANCE:
             break
-        before = after
-        gradient = (joint / np.maximum(total, 1e-300) - gated).T @ features / tokens
-        gate = gate + (gradient - PRIOR_TOKENS / tokens * gate @ moments) @ step
+        gradient = (joint / total - gated).T @ features / tokens
+        gate = gate + (gradient - prior * gate @ moments) @ step
     return gate
 
 

@@ -82,6 +82,7 @@ def graph(
 
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
+    # a model that was trained by counting has counts instead of parameters
     sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
     lines = [f"Saved as {file}"]
     if sizes:
@@ -151,8 +152,8 @@ def probe(
     if page is not None:
         result.save_html(page, overwrite=overwrite)
         note(f"Page: {page}")
-    head, *lines = result.table()
-    return Result(result.to_dict(), [make_table(*head, rows=lines, left=head)])
+    head, *rows = result.table()
+    return Result(result.to_dict(), [make_table(*head, rows=rows, left=head)])
 
 
 @takes(TrainingTextOptions, TrialOptions)
@@ -188,10 +189,10 @@ def compare(
     from reviewgen.analysis.comparison_run import ComparisonRun
 
     refuse_outputs(html=html, overwrite=overwrite)
-    named: Any = [
-        text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text
-        for text in models
-    ]
+    named: list[Any] = []
+    for text in models:
+        name, equals, model = text.partition("=")
+        named.append((name, model) if equals and not text.startswith(LOCAL) else text)
     own: Any = {
         "held_out": None if held_out is None else path_or_string(held_out),
         "held_out_split": held_out_split,
@@ -252,14 +253,14 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     columns = [
         [f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()
     ]
-    line: Any = (
+    answer: Any = (
         f"No effect: no value of {condition} makes a word more probable, beyond the 95 % interval"
         " over the texts."
     )
     if any(columns):
         rows = zip_longest(*columns, fillvalue="")
-        line = make_table(*preferred, rows=rows, left=preferred)
-    return Result({"condition": condition, "values": preferred}, [line])
+        answer = make_table(*preferred, rows=rows, left=preferred)
+    return Result({"condition": condition, "values": preferred}, [answer])
 
 
 @takes(EvaluationOptions)
@@ -281,7 +282,7 @@ def classify(
             accuracy = api.load(model).accuracy(parse_data(data), condition, **options)
         return Result(accuracy, [accuracy.describe()])
     texts = [read_stdin() if text == "-" else str(text)]
-    (best,) = api.load(model).classify(texts, condition)
-    ranked = sorted(best.probabilities.items(), key=lambda pair: -pair[1])
-    lines = [f"{share:7.1%}  {value}" for value, share in ranked]
-    return Result({"condition": condition, **vars(best)}, lines)
+    (result,) = api.load(model).classify(texts, condition)
+    ranked = sorted(result.probabilities.items(), key=lambda pair: -pair[1])
+    lines = [f"{probability:7.1%}  {value}" for value, probability in ranked]
+    return Result({"condition": condition, **vars(result)}, lines)

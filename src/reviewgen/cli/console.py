@@ -52,15 +52,14 @@ class TerminalConsole(Console):
     ) -> Iterable[Segment]:
         """Yield the segments of rich, with the control characters of their texts escaped."""
         for segment in super().render(renderable, options):
-            yield (
-                segment
-                if segment.control
-                else Segment(escape_controls(segment.text, "\n"), segment.style)
-            )
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(escape_controls(segment.text, "\n"), segment.style)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Return a context manager that shows ``status`` while its block runs, on a terminal only.
-        The variables by which rich may be told that there is one have no effect.
+        """Return a context manager that shows ``status`` while its block runs. It shows nothing if
+        the output is not a terminal, even if a variable such as FORCE_COLOR says so to rich.
         """
         console = self if self.file.isatty() else Console(quiet=True)
         return Status(
@@ -123,7 +122,8 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        # a table without a box is made wide enough in a file, so that no column is cut off
+        # A table without a box (box=None) is made wide enough in a file, so that no column is cut
+        # off. Other things to print have no attribute ``box``.
         if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)
@@ -164,19 +164,21 @@ def describe_written(
     files = counted(len(written.files), "file")
     texts = counted(written.texts, "text")
     seconds = time.monotonic() - started
-    are = "is" if written.texts == 1 else "are"
-    rate = "resumed" if written.is_resumed else per_second(written.texts, seconds)
     facts = {
         "out": str(written.out),
         "texts": written.texts,
         **written.summary,
         "files": list(written.files),
+        "is_new": written.is_new,
+        "seconds": round(seconds, 3),
     }
-    new = f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {rate})."
-    line = new if written.is_new else f"{written.out} is complete already: {texts}, {files}."
-    return Result(
-        facts | {"is_new": written.is_new, "seconds": round(seconds, 3)}, [*lines, line], status
-    )
+    if written.is_new:
+        are = "is" if written.texts == 1 else "are"
+        rate = "resumed" if written.is_resumed else per_second(written.texts, seconds)
+        line = f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {rate})."
+    else:
+        line = f"{written.out} is complete already: {texts}, {files}."
+    return Result(facts, [*lines, line], status)
 
 
 class _NoteHandler(logging.Handler):
@@ -259,18 +261,19 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     columns = (stage_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
     is_shown = notes.file.isatty() and not notes.quiet
     with Progress(*columns, console=notes, transient=True, disable=not is_shown) as shown:
-        number = shown.add_task("Starting", total=None, rate="")
+        task_id = shown.add_task("Starting", total=None, rate="")
         (task,) = shown.tasks
-        last_line = time.monotonic()
+        line_printed_at = time.monotonic()
 
-        def move(stage: str, done: int, total: int | None) -> None:
-            nonlocal last_line
+        def report(stage: str, done: int, total: int | None) -> None:
+            """Show that ``done`` of ``total`` texts are finished. A new stage restarts the bar."""
+            nonlocal line_printed_at
             if stage != task.description:
-                shown.reset(number, description=stage, completed=done)
+                shown.reset(task_id, description=stage, completed=done)
             rate = f"{task.speed:,.0f} texts/s" if task.speed else ""
-            shown.update(number, completed=done, total=total, rate=rate)
-            if not is_shown and time.monotonic() - last_line > _LINE_SECONDS:
-                last_line = time.monotonic()
+            shown.update(task_id, completed=done, total=total, rate=rate)
+            if not is_shown and time.monotonic() - line_printed_at > _LINE_SECONDS:
+                line_printed_at = time.monotonic()
                 line = f"{stage}: {done:,}"
                 if total is not None:
                     line += f" of {total:,}"
@@ -280,7 +283,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
                     line += f", {task.time_remaining / 60:,.0f} min left"
                 note(line)
 
-        yield move
+        yield report
 
 
 class FinishedResults(list[Any]):

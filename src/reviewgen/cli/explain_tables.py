@@ -37,7 +37,8 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
         f" {'up to ' if batch > 1 else ''}{counted(time, 'token')}"
     )
     for number, text in enumerate(explanation.texts, 1):
-        yield Text(f"{number}  {text[: 3 * width]}{' ...' if len(text) > 3 * width else ''}")
+        end = " ..." if len(text) > 3 * width else ""  # three lines of the terminal
+        yield Text(f"{number}  {text[: 3 * width]}{end}")
     for sentence in explanation.notes:
         yield Text(sentence, style="yellow")
     is_single = len(explanation.models) == 1
@@ -45,9 +46,8 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
         yield _heading(
             "The batch through the model" if is_single else f"The batch through {model.name}"
         )
-        yield _walk(
-            model, has_formulas=width >= _WIDE and any(line.formula for line in model.lines)
-        )
+        has_formulas = width >= _WIDE and any(line.formula for line in model.lines)
+        yield _operations_table(model, has_formulas)
     if explanation.mixture:
         yield _heading("The mixture: each model's weight x probability")
         yield from _mixture(explanation, tokens)
@@ -70,49 +70,54 @@ def _heading(text: str) -> Text:
     return Text("\n" + text, style="bold")
 
 
-def _table_of_tokens(table: Table, shown: int, number: int) -> Iterator[RenderableType]:
+def _table_of_tokens(table: Table, shown: int, total: int) -> Iterator[RenderableType]:
     """Yield a table of tokens and, if some are left out, a line with their number.
 
     Args:
         table: The table.
         shown: The maximum number of tokens in it.
-        number: The number of all tokens.
+        total: The number of all tokens.
     """
     yield table
-    if shown < number:
-        left_out = counted(number - shown, "more token")
+    if shown < total:
+        left_out = counted(total - shown, "more token")
         yield Text(f"... and {left_out}; --tokens prints more.", style="dim")
 
 
-def _walk(model: ModelExplanation, *, has_formulas: bool) -> Table:
-    texts = ["operation", "equation", "result"] if has_formulas else ["operation", "result"]
+def _operations_table(model: ModelExplanation, has_formulas: bool) -> Table:
+    """Return a table with a row for each operation of a model, and a last row with the totals."""
+    text_columns = ["operation", "equation", "result"] if has_formulas else ["operation", "result"]
     rows: list[list[str] | None] = []
     for line in model.lines:
         name = f"{line.name} x{line.calls}" if line.calls > 1 else line.name
         equation = [line.formula] if has_formulas else []
         values = [show_number(line.mean), show_number(line.spread)]
         rows.append([name, *equation, line.shape or "–", *_sizes(line), *values])
-    blank = [""] * (len(texts) - 1)
+    blank = [""] * (len(text_columns) - 1)
     rows += [None, ["all", *blank, *_sizes(model), "", ""]]
-    names = (*texts, "parameters", "multipli-\ncations", "mean", "spread")
-    return make_table(*names, rows=rows, left=texts, padding=(0, 1, 0, 0))
+    names = (*text_columns, "parameters", "multipli-\ncations", "mean", "spread")
+    return make_table(*names, rows=rows, left=text_columns, padding=(0, 1, 0, 0))
 
 
-def _sizes(counted: Line | ModelExplanation) -> list[str]:
-    numbers = (counted.parameters, counted.multiplications)
-    return [f"{number:,}" if number else "–" for number in numbers]
+def _sizes(part: Line | ModelExplanation) -> list[str]:
+    """Return the cells for the parameters and multiplications of an operation or a model."""
+    counts = (part.parameters, part.multiplications)
+    return [f"{count:,}" if count else "–" for count in counts]
 
 
 def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType]:
+    """Yield the table of the losses of at most ``tokens`` tokens. Its first column shows the text
+    before each token, or the window of tokens that a model with a fixed window sees.
+    """
     has_windows = any(token.window for token in losses)
-    most = _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
+    max_before = _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
     rows = []
     for token in losses[:tokens]:
         before = token.before
         if has_windows:
             before = "".join("·" if text == "(before)" else text for text in token.window)
-        if len(before) > most:
-            before = "…" + before[1 - most :]
+        if len(before) > max_before:
+            before = "…" + before[1 - max_before :]
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
         shown = [f"{number:z.4f}" for number in numbers]  # z prints -0.0000 as 0.0000
         rows.append([before, token.token, *shown, show_percent(token.probability)])
@@ -123,13 +128,14 @@ def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType
 
 
 def _sums(explanation: Explanation) -> Iterator[RenderableType]:
+    """Yield the table that leads from the losses of the tokens to bits per character."""
     loss = explanation.loss
-    number = len(loss.tokens)
-    which = "the token" if number == 1 else f"the {number} tokens, added up"
+    count = len(loss.tokens)
+    which = "the token" if count == 1 else f"the {count} tokens, added up"
     bits = Text(f"{loss.bits_per_character:.6f} bits", style="bold")
     rows = (
         (f"-log-softmax of {which}", f"{loss.nats:.6f} nats"),
-        (f"divided by {number}: the loss", f"{loss.mean:.6f} nats"),
+        (f"divided by {count}: the loss", f"{loss.mean:.6f} nats"),
         ("by nn.LogSoftmax and nn.NLLLoss", f"{loss.mean_of_nll_loss:.6f} nats"),
         ("by nn.CrossEntropyLoss", f"{loss.mean_of_cross_entropy:.6f} nats"),
         (f"the sum / ln 2 / {counted(loss.characters, 'character')}: bits per character", bits),
@@ -139,6 +145,7 @@ def _sums(explanation: Explanation) -> Iterator[RenderableType]:
 
 
 def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
+    """Yield the table of what each model of a blend adds to the probability of a token."""
     names = [f"{number} {model.name}" for number, model in enumerate(explanation.models, 1)]
     rows = []
     for token in explanation.mixture[:tokens]:
@@ -150,6 +157,9 @@ def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
 
 
 def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableType]:
+    """Yield the table of the counts of an n-gram: for each token, a row for each context (a step of
+    the back-off, from the longest to the shortest), and a row with its probability.
+    """
     steps = list(chain.from_iterable(token.steps for token in counts))
     is_exact = any(step.part is not None for step in steps)
     if is_exact:
@@ -168,12 +178,12 @@ def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableT
     blank = [""] * (len(names) - 1)
     rows: list[list[Any] | None] = []
     for token in counts[:tokens]:
-        shown = token.token
+        name = token.token
         for step in token.steps:
             last = step.part if is_exact else step.probability
             cells = [*_count_cells(step, is_exact), show_number(step.weight), show_number(last)]
-            rows.append([shown, step.order, step.context, *cells])
-            shown = ""
+            rows.append([name, step.order, step.context, *cells])
+            name = ""  # only the first row of a token names it
         if is_exact and token.rest is not None:
             uniform = Text("no count: uniform", style="dim")
             rows.append(["", "", uniform, *blank, show_number(token.rest)])
@@ -192,9 +202,9 @@ def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableT
 
 
 def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
-    """Return the cells for count, discount and total. There are none if the model does not
-    determine counts. A ~ marks a count of predecessors: of the different tokens seen before the
-    n-gram. A ? stands for a single missing number.
+    """Return the cells for count, discount and total, or no cells if the model does not determine
+    counts. A ~ marks a count of the different tokens seen before the n-gram. A ? stands for a
+    single missing number.
     """
     if not is_exact:
         return []
@@ -205,15 +215,19 @@ def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
 
 
 def _gates(
-    gates: Sequence[Gate], read: Sequence[Sequence[str]], tokens: int
+    gates: Sequence[Gate], texts: Sequence[Sequence[str]], tokens: int
 ) -> Iterator[RenderableType]:
+    """Yield the table of gates. ``texts`` has the tokens of each text; a token has a row, with a
+    bar for each gate.
+    """
     rows = []
-    for text, names in enumerate(read):
-        for time, name in enumerate(names):
-            rows.append([name, *(_bar(gate.openings[text][time]) for gate in gates)])
+    for row, text in enumerate(texts):
+        for time, token in enumerate(text):
+            rows.append([token, *(_bar(gate.openings[row][time]) for gate in gates)])
     table = make_table("token", *(gate.name for gate in gates), rows=rows[:tokens], left=["token"])
     yield from _table_of_tokens(table, tokens, len(rows))
 
 
 def _bar(share: float) -> str:
+    """Draw a share from 0 to 1 as a bar, followed by the number."""
     return f"{('█' * round(_BAR * share)).ljust(_BAR, '░')} {share:.3f}"

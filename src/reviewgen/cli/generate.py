@@ -106,14 +106,16 @@ def generate(
     is_resumed = out is not None and Path(f"{out}.partial").exists()
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
-    begin = read_prompts(prompt, prompts)
+    prompt_or_prompts = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, CallOptions)
     shards = DatasetOptions(**select(options, DatasetOptions))
     if best is not None or of is not None or by != "model":
         _choose(settings, best, of, by, out)
-    if _is_table(shards, out, receipt):
-        call: Any = {"out": out, "weight_bits": bits, "device": device or "auto"}
-        return _write_table(model, begin, settings, shards, receipt, **call)
+    _check_table_options(shards, out, receipt)
+    if out is not None:
+        return _write_table(
+            model, prompt_or_prompts, settings, shards, receipt, out, bits, device or "auto"
+        )
     trained = api.load(model, weight_bits=bits)
     if device is not None:
         from reviewgen.tables.scoring import move
@@ -121,41 +123,44 @@ def generate(
         move(trained, device)
     if settings["seed"] is None:
         settings["seed"] = secrets.randbits(32)
-    texts = trained.generate_each(begin, **settings)
+    texts = trained.generate_each(prompt_or_prompts, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
-    asked = settings["num_return_sequences"] * (1 if isinstance(begin, str) else len(begin))
+    prompt_count = 1 if isinstance(prompt_or_prompts, str) else len(prompt_or_prompts)
+    asked = settings["num_return_sequences"] * prompt_count
     facts: dict[str, Any] = {}
-    # A text is printed token by token if possible. These options need the whole text first.
+    # A single text is printed while it is generated, unless an option needs the whole text first.
+    whole_text_settings = ("novelty", "num_beams", "must_include", "finish")
     needs_whole_texts = as_json or receipt or prompts or of is not None
-    whole = ("novelty", "num_beams", "must_include", "finish")
-    if asked == 1 and not needs_whole_texts and not any(settings[name] for name in whole):
+    needs_whole_texts = needs_whole_texts or any(settings[name] for name in whole_text_settings)
+    if asked == 1 and not needs_whole_texts:
         shown = 1
-        new_tokens = _stream(trained, prompt, settings)
+        has_new_text = _stream(trained, prompt, settings)
     elif as_json:
-        facts = {"model": model, "prompt": begin, "seed": settings["seed"]}
+        facts = {"model": model, "prompt": prompt_or_prompts, "seed": settings["seed"]}
         facts |= _describe_all(list(texts), settings["novelty"])
         shown = len(facts["texts"])
-        new_tokens = sum(facts["new_tokens"])
+        has_new_text = any(facts["new_tokens"])
     else:
-        shown = new_tokens = 0
+        shown = 0
+        has_new_text = False
         for text in texts:
-            _print_text(text, shown, settings["novelty"])
+            _print_text(text, not shown, settings["novelty"])
             shown += 1
-            new_tokens += text.new_tokens
-    if settings["max_time"] is None or (shown == asked and new_tokens):
-        return Result(facts)
-    note(
-        f"--max-time ran out after {shown:,} of {asked:,} texts." if new_tokens else _NO_TIME,
-        "yellow",
-    )
-    return Result(facts, status=int(not new_tokens))
+            has_new_text |= text.new_tokens > 0
+    if settings["max_time"] is not None:
+        if not has_new_text:
+            note(_NO_TIME, "yellow")
+            return Result(facts, status=1)
+        if shown != asked:
+            note(f"--max-time ran out after {shown:,} of {asked:,} texts.", "yellow")
+    return Result(facts)
 
 
 def _choose(
     settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None
 ) -> None:
-    """Set the options by which the best of several texts are chosen: their numbers and the judge.
+    """Add to ``settings`` how the best texts are chosen: how many, among how many, and the judge.
 
     Raises:
         ConfigError: The options do not fit together, or the judge cannot be loaded.
@@ -206,35 +211,33 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     return prompts
 
 
-def _is_table(shards: DatasetOptions, out: Path | None, receipt: Path | None) -> bool:
-    """Return whether the texts are written to a file or a folder (a table), and not printed.
+def _check_table_options(shards: DatasetOptions, out: Path | None, receipt: Path | None) -> None:
+    """Check the options for a table of texts: a file or a folder, which --out names.
 
     Raises:
         ConfigError: An option needs a table, and there is no --out; --receipt is given with a
             folder; or --out and --receipt name the same file.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    asking = [
-        f"--{name.replace('_', '-')}"
-        for name, value in vars(shards).items()
-        if value != getattr(DatasetOptions, name)
-    ]
-    if out is None and not asking and processes == 1:
-        return False
     if out is None:
-        why = asking[0] if asking else f"A launcher with {processes} processes"
-        raise ConfigError(
-            f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl, .parquet or .csv"
-            " file."
-        )
-    if receipt is not None:
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        given = [
+            f"--{name.replace('_', '-')}"
+            for name, value in vars(shards).items()
+            if value != getattr(DatasetOptions, name)
+        ]
+        if given or processes != 1:
+            why = given[0] if given else f"A launcher with {processes} processes"
+            raise ConfigError(
+                f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl, .parquet or"
+                " .csv file."
+            )
+    elif receipt is not None:
         if out.suffix.lower() not in _FILES:
             raise ConfigError(
                 "A folder has receipts with --columns: give that instead of --receipt."
             )
         if receipt.resolve() == out.resolve():
             raise ConfigError("--out and --receipt name the same file; give each its own.")
-    return True
 
 
 def _write_table(
@@ -243,25 +246,40 @@ def _write_table(
     settings: Any,
     shards: DatasetOptions,
     receipt: Path | None,
-    *,
     out: Path,
-    **call: Any,
+    bits: int,
+    device: str,
 ) -> Result:
     """Generate texts into a file or a folder of shards, and return the result of the command."""
     from reviewgen.tables.generating import generate_dataset
 
-    number = settings.pop("num_return_sequences")
+    texts_per_prompt = settings.pop("num_return_sequences")
     started = time.monotonic()
-    call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
+    receipts = receipt or shards.columns
+    # a file has the columns without being asked for them, but not the receipts
     shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
-    with exit_resumable(out), progress() as move:
-        written = generate_dataset(model, number, shards, out=out, progress=move, **call)
+    with exit_resumable(out), progress() as report:
+        written = generate_dataset(
+            model,
+            texts_per_prompt,
+            shards,
+            out=out,
+            prompt=prompt,
+            receipts=receipts,
+            progress=report,
+            weight_bits=bits,
+            device=device,
+            options=settings,
+        )
     asked, drawn, repeats = (written.summary[name] for name in ("asked", "drawn", "repeats"))
     is_short = written.texts < asked
     if is_short:
         texts = counted(written.texts, "different text")
-        hint = "raise --temperature, or ask for fewer"
-        note(f"Wanted {asked:,}, but got only {texts} among {drawn:,}: {hint}.", "yellow")
+        note(
+            f"Wanted {asked:,}, but got only {texts} among {drawn:,}: raise --temperature, or ask"
+            " for fewer.",
+            "yellow",
+        )
     left_out = f"Left out {counted(repeats, 'repeat')} among {drawn:,} generated texts."
     return describe_written(written, started, [left_out] if repeats else [], int(is_short))
 
@@ -283,9 +301,9 @@ def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, A
     return facts
 
 
-def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> int:
-    """Print one text while it is generated; return the number of characters after the prompt."""
-    characters = -len(prompt)
+def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> bool:
+    """Print one text while it is generated. Return whether it is longer than the prompt."""
+    characters = 0
     try:
         for piece in trained.stream(prompt, **settings):
             characters += len(piece)
@@ -293,11 +311,14 @@ def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> in
             sys.stdout.flush()
     finally:  # also after an interrupt, so that the terminal is on a new line
         echo()
-    return characters
+    return characters > len(prompt)
 
 
-def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
-    if count:
+def _print_text(text: "Generation", is_first: bool, novelty: str | None) -> None:
+    """Print a text, below a line that separates it from the text before; and what it copies, if
+    ``novelty`` asks for that.
+    """
+    if not is_first:
         echo("---")
     echo_text(text.text)
     if novelty is None or text.novelty is None:  # in this order: text.novelty may look copies up
@@ -342,15 +363,15 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
 
     results: list[Replay] = []
     loaded: dict[tuple[Any, ...], ReviewModel] = {}
-    for one in read_receipts(receipt):
-        source = find_origin(one, receipt) if model is None else path_or_string(model)
-        key = (source, one.model.bits, one.model.device)
+    for record in read_receipts(receipt):
+        source = find_origin(record, receipt) if model is None else path_or_string(model)
+        key = (source, record.model.bits, record.model.device)
         if key not in loaded:
-            loaded[key] = api.load(source, weight_bits=one.model.bits)
+            loaded[key] = api.load(source, weight_bits=record.model.bits)
             # the receipt's device may be missing here; result.differences then reports that
             with suppress(ConfigError):
-                loaded[key].to(one.model.device)
-        result = replay(one, loaded[key])
+                loaded[key].to(record.model.device)
+        result = replay(record, loaded[key])
         if not as_json:
             if results:
                 echo("---")
@@ -423,17 +444,17 @@ def _loop(walk: "Walk", k: int) -> None:
     while True:
         expected = None if walk.has_ended else walk.next_tokens(k)
         show(None, False, _step(walk.text, expected))
-        while (line := input("> ")) != "q":
+        message: str | None = ""
+        while message is not None:  # until a command has changed the text
+            command = input("> ")
+            if command == "q":
+                return
             try:
-                problem = _execute(walk, line, expected)
+                message = _execute(walk, command, expected)
             except ReviewgenError as error:
-                problem = str(error)
-            if problem is None:
-                break
-            for part in problem.splitlines():
-                note(part, None if problem == _HELP else "yellow")
-        else:
-            return
+                message = str(error)
+            for line in (message or "").splitlines():
+                note(line, None if message == _HELP else "yellow")
 
 
 def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | None:
@@ -444,8 +465,9 @@ def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | No
         return _HELP
     if line == "u":
         return None if walk.undo() else "There is no step to undo."
-    if command := re.fullmatch(r"(?:d(?: +([0-9]{1,9}))?)?", line):
-        walk.draw(int(command[1] or 1))
+    # an empty line (Enter), d, or d with a number of tokens
+    if draw := re.fullmatch(r"(?:d(?: +([0-9]{1,9}))?)?", line):
+        walk.draw(int(draw[1] or 1))
         return None
     if re.fullmatch(r"[0-9]{1,9}", line):
         shown = expected.alternatives if expected else ()
@@ -476,7 +498,8 @@ def _step(text: str, expected: "NextTokens | None") -> list[RenderableType]:
     if expected.contexts:
         lines.append(Text(_describe_context(expected.contexts[0]), style="dim"))
     possible = counted(expected.possible, "possible token")
-    return [*lines, _table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")]
+    entropy = Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")
+    return [*lines, _next_tokens_table(expected), entropy]
 
 
 def _describe_context(context: "Context") -> str:
@@ -494,12 +517,12 @@ def _describe_context(context: "Context") -> str:
         return f"looks back at {what}; the model does not store how often that was seen"
     if context.unit == "predecessors":
         return f"looks back at {what}, seen between {context.total:,} different pairs of neighbours"
-    return (
-        f"looks back at {what}, seen {'once' if context.total == 1 else f'{context.total:,} times'}"
-    )
+    times = "once" if context.total == 1 else f"{context.total:,} times"
+    return f"looks back at {what}, seen {times}"
 
 
-def _table(expected: "NextTokens") -> RenderableType:
+def _next_tokens_table(expected: "NextTokens") -> RenderableType:
+    """Return a table with a row for each possible next token."""
     rows = []
     for number, alternative in enumerate(expected.alternatives, 1):
         probability = alternative.probability
@@ -513,27 +536,27 @@ def _table(expected: "NextTokens") -> RenderableType:
 
 
 def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
-    """Return the cells on the counts behind a token's probability: the length of its longest
-    n-gram, the count of that, and the n-gram lengths that contribute most. A model without counts
-    has no cells.
+    """Return the cells on the counts behind a token's probability: the order of its longest n-gram
+    (its length in tokens), how often that n-gram was seen, and the two orders that contribute most.
+    There are no cells if the model has no counts.
     """
     support = alternative.support
     if support is None:
         return []
-    units = {context.tokens + 1: context.unit for context in contexts}
+    unit_of_order = {context.tokens + 1: context.unit for context in contexts}
     if not support.order:
         seen = "never"
     elif support.count is None:
         seen = ""
-    elif units.get(support.order) == "predecessors":
+    elif unit_of_order.get(support.order) == "predecessors":
         seen = f"after {support.count:,}"
     else:
         seen = f"{support.count:,}×"
-    shares = [
+    shares_and_orders = [
         (share, context.tokens + 1)
         for context, share in zip(contexts, support.shares or (), strict=False)
         if share >= _SMALL_SHARE
     ]
-    largest = sorted(shares, reverse=True)[:2]
+    largest = sorted(shares_and_orders, reverse=True)[:2]
     origin = ", ".join(f"{order}: {round(100 * share)} %" for share, order in largest)
     return [str(support.order or "-"), seen, origin]

@@ -51,7 +51,7 @@ def list_() -> Result:
     """
     facts: dict[str, Any] = {}
     rows = [("kind", "name", "package", "version", "weights", "bits")]
-    below = [""]
+    details = [""]  # a line below each row
     for kind in _KINDS:
         entries: list[dict[str, Any]] = []
         facts[f"{kind.replace(' ', '_')}s"] = entries
@@ -60,19 +60,19 @@ def list_() -> Result:
             problem = plugin.problem
             size = bits = line = ""
             if kind == "preset":
-                known = describe_weights(plugin.name) if problem is None else None
-                entry["weights"] = known
-                if known is not None:
-                    problem = known.problem
-                    size = _cell(known.megabytes, ".1f", " MB")
-                    bits = _cell(known.bits_per_character, ".3f")
-                    line = _describe_kinds(known.parameters or {})
+                weights = describe_weights(plugin.name) if problem is None else None
+                entry["weights"] = weights
+                if weights is not None:
+                    problem = weights.problem
+                    size = _cell(weights.megabytes, ".1f", " MB")
+                    bits = _cell(weights.bits_per_character, ".3f")
+                    line = _describe_parameters(weights.parameters or {})
             entries.append(entry)
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
-            below.append(line if problem is None else f"not usable: {problem}")
+            details.append(line if problem is None else f"not usable: {problem}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []  # not a table of rich, which would double the time of the command
-    for row, line in zip(rows, below, strict=True):
+    for row, line in zip(rows, details, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines += ["  ".join(cells).rstrip(), *_wrap(line, "    ")]
     plain = (
@@ -86,9 +86,9 @@ def _cell(value: float | None, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{form}}{unit}"
 
 
-def _describe_kinds(parameters: Mapping[str, int]) -> str:
-    """Return the number of parameters, and the shares of the two largest kinds; "" if they are not
-    known.
+def _describe_parameters(parameters: Mapping[str, int]) -> str:
+    """Describe the number of parameters and the shares of the first two kinds; "" if the numbers
+    are not known. ``parameters`` has the number of each kind, the largest first.
     """
     total = sum(parameters.values())
     if not total:
@@ -107,29 +107,29 @@ def settings(preset: str) -> Result:
     from reviewgen.protocols.model import CountTrained  # imports torch
 
     definition = find_preset(preset)
-    models = [find_preset(part) for part in definition.parts] or [definition]
-    first = models[0]  # for a blend, its network
-    tokenizer = find_tokenizer(definition.tokenizer)[0].Config
-    rows = []
+    presets = [find_preset(part) for part in definition.parts] or [definition]
+    first = presets[0]  # for a blend, its network
+    model_rows = []
     tables = {}
-    for member in models:
+    for member in presets:
         config = find_model(member.model)[0].Config
-        described = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
-        tables[f"model ({member.model})"] = described
-        rows += [row | ({"model": member.model} if definition.parts else {}) for row in described]
-    groups = {
-        "tokenizer": describe_settings(tokenizer, definition.tokenizer_settings),
-        "training": describe_settings(TrainingConfig, first.training_settings),
-    }
+        rows = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
+        tables[f"model ({member.model})"] = rows
+        model_column = {"model": member.model} if definition.parts else {}
+        model_rows += [row | model_column for row in rows]
+    tokenizer = find_tokenizer(definition.tokenizer)[0].Config
+    tokenizer_rows = describe_settings(tokenizer, definition.tokenizer_settings)
+    tables[f"tokenizer ({definition.tokenizer})"] = tokenizer_rows
+    training_rows = describe_settings(TrainingConfig, first.training_settings)
     if issubclass(find_model(first.model)[0], CountTrained):
-        groups["training"] = [row for row in groups["training"] if row["name"] in COUNTING_SETTINGS]
-    tables[f"tokenizer ({definition.tokenizer})"] = groups["tokenizer"]
-    tables["training"] = groups["training"]
+        training_rows = [row for row in training_rows if row["name"] in COUNTING_SETTINGS]
+    tables["training"] = training_rows
     by_epochs = [{"epochs": epochs, "settings": values} for epochs, values in first.by_epochs]
     facts = {
         "preset": preset,
-        "model": rows,
-        **groups,
+        "model": model_rows,
+        "tokenizer": tokenizer_rows,
+        "training": training_rows,
         "sizes": first.sizes,
         "by_epochs": by_epochs,
     }
@@ -139,9 +139,9 @@ def settings(preset: str) -> Result:
 def _settings_tables(
     name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset
 ) -> Iterator[Any]:
-    """Yield a table of settings for each title, then notes on sizes and regularisation, and an
-    example of ``--set``. In a table, the accepted values are below the name of a setting, so that
-    there is room for the description.
+    """Yield a table for each title and its settings, notes on the sizes and the regularisation of a
+    preset, and an example of ``--set``. In a table, the accepted values are below the name of a
+    setting, so that there is room for the description.
     """
     for title, rows in tables.items():
         if not rows:
@@ -168,8 +168,9 @@ def _settings_tables(
         )
         note = f"It also depends on how many epochs fit into the time: {regularisation}"
         yield Text(f"{note}; between two of these, dropout is interpolated.")
-    title, row = next((title, rows[0]) for title, rows in tables.items() if rows)
-    example = f"{title.split()[0]}.{row['name']}={_format(row['value'])}"
+    title, setting = next((title, rows[0]) for title, rows in tables.items() if rows)
+    group = title.split()[0]  # the title may also name the plugin: model (lstm)
+    example = f"{group}.{setting['name']}={_format(setting['value'])}"
     yield f"Change a setting with --set: reviewgen train {name} --set {example}"
 
 
@@ -197,9 +198,13 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         model: A saved model to check instead, such as ./my-model.
         accept: Accept the current files of the model.
     """
-    if model is not None or accept:
-        facts, line = _check_saved_model(model, accept)
+    if model is not None:
+        facts, line = _accept_changes(model) if accept else _find_changes(model)
         return Result({"model": model} | facts, [line])
+    if accept:
+        raise ConfigError(
+            "Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept."
+        )
     import torch
 
     from reviewgen.data.stage import MAX_BYTES, cache_folder, cache_size
@@ -236,6 +241,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
 
 
 def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
+    """Yield lines on the facts of ``doctor``, with the plugins by package."""
     for name, value in facts.items():
         if isinstance(value, list):
             rows = _count_plugins(value) if name == "plugins" else value
@@ -250,9 +256,13 @@ def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
 
 def _wrap(text: str, indent: str) -> list[str]:
     """Wrap a text into lines at spaces only, so that no name or path is broken."""
-    uncut: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     return textwrap.wrap(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ", **uncut
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -262,41 +272,28 @@ def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
     for plugin in plugins:
         packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)
     lines = []
-    for (package, number), group in sorted(packages.items()):
+    for (package, release), group in sorted(packages.items()):
         broken = sum(plugin["problem"] is not None for plugin in group)
         state = f"{broken} of {len(group)} broken" if broken else "ok"
         provides = [f"{plugin['kind']} {plugin['name']}" for plugin in group]
         if len(group) > _FEW:
             kinds = Counter(plugin["kind"] for plugin in group)
             provides = [f"{kind}: {count}" for kind, count in kinds.items()]
-        lines.append(f"{package} {number}: {state} ({', '.join(provides)})")
+        lines.append(f"{package} {release}: {state} ({', '.join(provides)})")
     return lines
 
 
 def _version(name: str) -> str:
+    """Return the version of an installed package."""
     try:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
 
 
-def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
-    """Check a saved model, or accept the changes of its files; return facts and a line to print.
-
-    Raises:
-        ConfigError: Changes are to be accepted, and no model is given.
-        BundleError: The model cannot be read, or has changed since it was saved.
-    """
-    if model is None:
-        raise ConfigError(
-            "Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept."
-        )
-    return _accept_changes(model) if accept else _find_changes(model)
-
-
 def _find_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Load a saved model, which raises an error if it has changed since it was saved; return its
-    files and a line to print.
+    """Load a saved model, which raises an error if it has changed since it was saved. Return its
+    files, as a fact for ``--json``, and a line to print.
     """
     from reviewgen.saving.layout import MANIFEST
 
@@ -311,8 +308,8 @@ def _find_changes(model: str) -> tuple[dict[str, Any], str]:
 
 
 def _accept_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Accept the current files of a saved model; return those that had changed, and a line to
-    print.
+    """Accept the current files of a saved model. Return the names of those that had changed, as a
+    fact for ``--json``, and a line to print.
     """
     from reviewgen.hub.download import locate
     from reviewgen.saving.write import accept_changes
@@ -324,9 +321,10 @@ def _accept_changes(model: str) -> tuple[dict[str, Any], str]:
             f" pull {model} --out ./my-model --accept-changes."
         )
     changed = accept_changes(location.folder)
+    line = f"Nothing has changed in {model}."
     if changed:
-        return {"accepted": changed}, f"Accepted in {model}: {', '.join(changed)}."
-    return {"accepted": changed}, f"Nothing has changed in {model}."
+        line = f"Accepted in {model}: {', '.join(changed)}."
+    return {"accepted": changed}, line
 
 
 @takes()

@@ -190,6 +190,7 @@ def _write_table(
 
 
 def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on a table of scores."""
     bits = summary["bits_per_character"]
     if bits is None:
         yield "infinite bits per character"
@@ -201,11 +202,12 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
-    longest, long, share, unknown = summary.values()
-    have = "has" if long == 1 else "have"
+    """Yield lines on a table of copied spans."""
+    longest, long_copies, share, unknown = summary.values()
+    have = "has" if long_copies == 1 else "have"
     yield (
-        f"The longest copied span has {counted(longest, 'character')}; {counted(long, 'text')}"
-        f" {have} one of at least 50."
+        f"The longest copied span has {counted(longest, 'character')};"
+        f" {counted(long_copies, 'text')} {have} one of at least 50."
     )
     if unknown:
         yield (
@@ -237,7 +239,6 @@ def blend(
         weights: A number for each model: 0.3,0.7. [default: equal]
         data: Fit the weights on these texts, which no model was trained on: a file or glob.
     """
-
     from reviewgen.runs.blend import blend
 
     check_output(to_path("out", out))
@@ -246,10 +247,11 @@ def blend(
         model = blend(models, weights, data=texts, **options)
         model.save_pretrained(out)
     fit = model.training["weights"]
+    # bits per character of each model, and of the blend; empty if the weights were not fitted
     bits = fit.get("bits_per_character", {})
+    bits_of_models = bits.get("parts", [None] * len(models))
     rows = []
     lines = []
-    bits_of_models = bits.get("parts", [None] * len(models))
     for name, part, own_bits in zip(models, model.training["parts"], bits_of_models, strict=True):
         weight = part["weight"]
         rows.append(
@@ -262,8 +264,8 @@ def blend(
         )
         if weight < _NO_WEIGHT:
             note(f"{name} has weight 0: the blend predicts these texts as well without it.")
-        shown = f"  {_format_bits(own_bits)}" if bits else ""
-        lines.append(f"{name}  weight {weight:.4f}{shown}")
+        shown_bits = f"  {_format_bits(own_bits)}" if bits else ""
+        lines.append(f"{name}  weight {weight:.4f}{shown_bits}")
     if bits:
         fixed = _format_bits(bits["fixed_weights"])
         lines.append(

@@ -170,22 +170,26 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
         return _option(
             parameter.name, parameter.annotation, parameter.default, text, is_bounded=False
         )
+    # a positional parameter becomes an argument
     hint: Any = parameter.annotation
     argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
     return Option(parameter.replace(kind=_KEYWORD, annotation=argument), _keep)
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
-    """Return the option for a field or a parameter. It is required if there is no default."""
+    """Return the option for a field or a parameter, with ``text`` as its help. The option is
+    required if there is no default.
+    """
+    # the types of the union, without None and without bounds
     types = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins = {get_origin(each) for each in types}
-    is_open = default in (None, (), {})
+    is_none_if_absent = default in (None, (), {})
     names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
     kind: Any = types[0]
     parse: Callable[[Any], Any] = _keep
-    if kind is bool and is_open:
+    if kind is bool and is_none_if_absent:  # --NAME for True, --no-NAME for False
         names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
-    elif kind is bool and default:
+    elif kind is bool and default:  # on by default, so the option switches it off
         names = (f"--no-{name}",)
         parse = operator.not_
     elif dict in origins:
@@ -207,25 +211,27 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
         kind = Path
     elif Literal in origins:
         kind = str
-    has_minimum = is_bounded and not is_open and bounds_of(hint).keys() == {"at_least"}
+    has_minimum = is_bounded and not is_none_if_absent and bounds_of(hint).keys() == {"at_least"}
     info = typer.Option(
         *names,
         help=text,
         min=int(bounds_of(hint)["at_least"]) if has_minimum else None,
         metavar="MODEL" if name == "trained" else None,
     )
-    annotation: Any = Annotated[kind | None if is_open else kind, info]
-    absent = None if is_open else default
+    annotation: Any = Annotated[kind | None if is_none_if_absent else kind, info]
+    absent = None if is_none_if_absent else default
     if default is True:  # the option is --no-NAME: False for typer, and ``parse`` negates it
         absent = False
     return Option(inspect.Parameter(name, _KEYWORD, default=absent, annotation=annotation), parse)
 
 
 def _keep(value: Any) -> Any:
+    """Return a value that typer has already parsed."""
     return value
 
 
 def _or_default(default: Any, value: list[str] | None) -> Any:
+    """Return the values of a repeatable option; the default if it was not given."""
     return value or default
 
 
@@ -312,6 +318,7 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
 
 
 def _parse_any(text: str | None) -> Any:
+    """Return the source that an option names; None if the option was not given."""
     return None if text is None else parse_data(text)
 
 

@@ -33,6 +33,8 @@ from reviewgen.serving.options import (
 )
 
 _HOST = "127.0.0.1"  # the demo asks for no API key, so no other machine may reach it
+# A server that listens on all addresses is shown with the one of this machine.
+_SHOWN_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 _FIRST = "lstm-word"  # the preset that the page offers first
 _DEMO_SECONDS = 1.0  # after Ctrl-C, the demo waits this long for unfinished texts
 _SECONDS = ("request_seconds", "stall_seconds", "shutdown_seconds")
@@ -197,6 +199,7 @@ def pull(
 
 
 def _split(text: str) -> list[str]:
+    """Split a text at its commas; empty parts are left out."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -270,6 +273,7 @@ def serve(
     )
 
     def describe(url: str, names: list[str]) -> list[str]:
+        """Return the lines to print once the models are loaded, with a command to try."""
         body = shlex.quote(json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40}))
         key = "" if digests is None else '-H "Authorization: Bearer $KEY" '
         return [
@@ -307,6 +311,7 @@ def demo(
     _require_extra("demo")
 
     def describe(url: str, names: list[str]) -> list[str]:
+        """Open the page, and return the line to print."""
         # in a thread, since with some browsers the call returns only when the browser is closed
         if open_browser:
             threading.Thread(target=_open_page, args=[url], daemon=True).start()
@@ -330,14 +335,18 @@ def _run(
     allowed: Sequence[str] = (),
     workers: int = 1,
 ) -> None:
-    """Open the port, load the models, print where the server is, and serve until Ctrl-C."""
+    """Open the port, load the models, print where the server is, and serve until Ctrl-C.
+
+    ``describe`` returns the lines to print, from the address and the names of the models.
+    """
     from reviewgen.serving.server import load_engines, open_socket, run
 
     listening = open_socket(host, port, options.limits.stall_seconds, workers)
-    address, port = listening.getsockname()[:2]
+    address, port = listening.getsockname()[:2]  # if the port was 0, this is a free one
     options = replace(options, hosts=accepted_hosts(host, address, allowed))
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"http://{shown}:{port}{'/' if options.page else ''}"
+    url_host = f"[{host}]" if ":" in host else host  # an IPv6 address has brackets in a URL
+    path = "/" if options.page else ""
+    url = f"http://{_SHOWN_HOSTS.get(host, url_host)}:{port}{path}"
     failed: dict[str, str] = {}
 
     def leave_out(name: str, error: ReviewgenError) -> None:
@@ -353,8 +362,8 @@ def _run(
 
 
 def _installed() -> list[str]:
-    """Return the presets with installed weights, also those of other packages. The page shows the
-    first one at the start.
+    """Return the names of the presets with installed weights, of all packages. The page starts with
+    the first one.
 
     Raises:
         ConfigError: No weights are installed.
@@ -374,10 +383,10 @@ def _open_page(url: str) -> None:
 
 
 def _require_extra(command: str) -> None:
-    """Check that the packages are installed that only the server needs.
+    """Check that the packages that only the server needs are installed.
 
     Raises:
-        ConfigError: One is missing; the message says what to install.
+        ConfigError: A package is missing; the message says what to install.
     """
     for name in "prometheus_client", "starlette", "uvicorn":
         if importlib.util.find_spec(name) is None:

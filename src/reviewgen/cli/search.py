@@ -67,12 +67,12 @@ def sweep(
     """
     from reviewgen.runs.sweep import plot_sweep, sweep
 
-    swept, series, fixed = _split_settings(preset, settings)
-    values = series.pop(swept)
+    swept, varied, fixed = _split_settings(preset, settings)
+    values = varied.pop(swept)
     refuse_outputs(plot=chart, overwrite=overwrite)
     source = parse_data(data, options["weights"])
-    rows = sweep(preset, source, swept, values, fixed, series=series, **options)
-    total = len(values) * math.prod(map(len, series.values()))
+    rows = sweep(preset, source, swept, values, fixed, series=varied, **options)
+    total = len(values) * math.prod(map(len, varied.values()))
     with (
         keep_on_interrupt("the table has the finished values.") as finished,
         show_status(f"Training 1 of {total} ...") as say,
@@ -84,7 +84,7 @@ def sweep(
     if chart is not None and finished:
         plot_sweep(finished, swept, preset, chart, overwrite=overwrite)
         note(f"Plotted to {chart}")
-    names = [name.partition(".")[2] for name in (*series, swept)]
+    names = [name.partition(".")[2] for name in (*varied, swept)]  # without the group
     names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "copy rate"]
     has_ngrams = any(row.ngrams for row in finished)
     if has_ngrams:
@@ -101,10 +101,11 @@ def _sweep_cells(row: "SweepRow", has_ngrams: bool) -> list[str]:
     """Return the cells of a row of the sweep's table. The last one shows how many n-grams of the
     maximum length the model has, of V ** n possible ones; V is the number of its 1-grams.
     """
-    bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
+    # bits per character, and the share of tokens with probability zero
+    splits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
     scores = [
-        f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f")
-        for score, share in bits
+        f"{share:.1%} impossible" if bits == math.inf else _cell(bits, ".4f")
+        for bits, share in splits
     ]
     sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", describe_copies(row.novelty) or "-"]
     cells = [*map(str, row.series.values()), str(row.value), *scores, *sizes]
@@ -167,6 +168,7 @@ def ablate(
 
 
 def _ablation_cells(row: "AblationRow") -> list[str]:
+    """Return the cells of a row of the ablation's table."""
     return [
         # the first column says what the preset is trained without
         {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name),
@@ -211,6 +213,7 @@ def _split_settings(
 
 
 def _cell(value: Any, form: str) -> str:
+    """Return a number in a format; - if there is none."""
     return "-" if value is None else format(value, form)
 
 
@@ -266,9 +269,9 @@ def tune(
     best = best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
-    found = [f"{name}={value}" for name, value in best.settings.items()]
+    best_settings = [f"{name}={value}" for name, value in best.settings.items()]
     command = _train_command(
-        preset, {"--from": trained, "--data": data}, options, [*(settings or []), *found]
+        preset, {"--from": trained, "--data": data}, options, [*(settings or []), *best_settings]
     )
     line = (
         f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts."
@@ -279,6 +282,7 @@ def tune(
 
 
 def _trial_table(trials: Sequence["TuneTrial"]) -> "Table":
+    """Return a table with a row for each trial."""
     rows = [
         [
             trial.number,
@@ -296,6 +300,7 @@ def _trial_table(trials: Sequence["TuneTrial"]) -> "Table":
 
 
 def _describe_trial(trial: "TuneTrial") -> str:
+    """Return the line on a finished trial: its settings, its result, and how long it took."""
     settings = {name.partition(".")[2]: value for name, value in trial.settings.items()}
     outcome = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
     if trial.outcome != "done":
@@ -310,8 +315,8 @@ def _describe_trial(trial: "TuneTrial") -> str:
 def _train_command(
     preset: str | None, flags: dict[str, Any], options: Mapping[str, Any], settings: list[str]
 ) -> str:
-    """Return the command that trains a model with ``settings``, and with the same options as the
-    trials.
+    """Return the command that trains a model with ``settings``, with ``flags``, and with those
+    ``options`` of the trials that differ from the defaults.
     """
     defaults = vars(TrainingTextOptions()) | vars(TrialOptions())
     for name, value in options.items():
@@ -357,7 +362,6 @@ def tune_sampling(
             in a copy of it in a new folder.
         seed: The random seed of the texts.
     """
-
     from reviewgen.runs.tune_sampling import tune_sampling
 
     values = _parse_search(search or [])
@@ -365,8 +369,9 @@ def tune_sampling(
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
-    figure = "distance" if goal == "likeness" else "reading"
-    name = "distance" if goal == "likeness" else "bits per character"
+    # the attribute of a trial that the best trial has the lowest value of, and its name
+    criterion = "distance" if goal == "likeness" else "reading"
+    shown_name = "distance" if goal == "likeness" else "bits per character"
     with (
         keep_on_interrupt("nothing was saved.") as finished,
         show_status("Reading and generating ..."),
@@ -383,22 +388,22 @@ def tune_sampling(
         )
         for trial in trials:
             finished.append(trial)
-            note(f"{_describe(trial.settings)}: {name} {getattr(trial, figure):.2f}")
+            note(f"{_describe(trial.settings)}: {shown_name} {getattr(trial, criterion):.2f}")
     if not finished:
         sys.exit(finished.status or 1)
-    best = min(finished, key=attrgetter(figure))
+    best = min(finished, key=attrgetter(criterion))
     if goal == "reading" and math.isinf(best.reading):
         raise ConfigError(
             "With each setting, more than 2 % of the texts repeat a sentence, or are too similar:"
             " raise the temperatures of --search, or --texts. Nothing was saved."
         )
-    profile = f" --profile {goal}" if loaded.generation_config.likeness else ""
     if out is not None and not finished.status:
         _save_profile(loaded, goal, best.settings, out)
         then = f"Saved as the profile {goal} of {out}."
         command = f"reviewgen generate {out} --profile {goal}"
     else:
         then = "Generate with them:"
+        profile = f" --profile {goal}" if loaded.generation_config.likeness else ""
         flags = [f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items()]
         command = f"reviewgen generate {model}{profile} {' '.join(flags)}"
     line = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
@@ -414,12 +419,15 @@ def _save_profile(
     if goal == "likeness":
         model.save_generation_config(out, likeness={**saved.likeness, **settings})
         return
+    # Settings that the profile likeness does not have are those of reading. So it gets their old
+    # values.
     before = {name: getattr(saved, name) for name in settings} if saved.likeness else {}
     changes: Any = {**settings, "likeness": {**before, **saved.likeness}}
     model.save_generation_config(out, **changes)
 
 
 def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") -> "Table":
+    """Return a table with a row for the texts by people, and one for each trial."""
     columns = (
         "unknown",
         "distinct-1",
@@ -439,6 +447,7 @@ def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") 
 
 
 def _figures(figures: "TextStatistics") -> list[str]:
+    """Return the cells that texts by people and generated texts have in common."""
     distinct = [f"{share:.3f}" for share in figures.distinct]
     texts = [
         f"{figures.words_per_text:.0f}",
@@ -449,6 +458,7 @@ def _figures(figures: "TextStatistics") -> list[str]:
 
 
 def _describe(settings: Mapping[str, Any], sign: str = " ") -> str:
+    """Return settings as in "temperature 0.8, top_p 1", with ``sign`` between name and value."""
     return ", ".join(f"{name}{sign}{value}" for name, value in settings.items())
 
 
@@ -466,6 +476,7 @@ def _parse_search(search: list[str]) -> dict[str, list[Any]]:
                 f"{name} is given twice; give all of its values at once, as in {name}=0.8,0.9."
             )
         try:
+            # ``words`` is the only setting with values that are not numbers
             values[name] = [
                 value if name == "words" else _number(value) for value in listed.split(",")
             ]

@@ -67,7 +67,7 @@ def train(
         )
     if plain and preset is not None:
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
-    if not (options["overwrite"] or resumes_by_itself()):
+    if not options["overwrite"] and not resumes_by_itself():
         check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
     def create() -> "TrainingRun":
@@ -136,7 +136,7 @@ def _train(run: "TrainingRun") -> "ReviewModel":
     """
     from reviewgen.runs.display import training_bar
 
-    shown = 0
+    shown = 0  # number of the run's notes that were printed
     try:
         with training_bar(notes) as move:
             for report in run:
@@ -195,7 +195,9 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
         yield f"Copy rate: {describe_copies(novelty)}{_describe_measuring(novelty)}"
     gains = () if run.evaluation is None else run.evaluation.conditions
     advice = suggest_next(gains, run.model)
-    yield from advice or (gain.describe() for gain in gains if not gain.has_effect)
+    yield from advice
+    if not advice:
+        yield from (gain.describe() for gain in gains if not gain.has_effect)
     if run.is_interrupted and run.held_out is None:
         yield f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that."
     else:
@@ -203,6 +205,7 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
 
 
 def _describe_held_out(held_out: dict[str, Any], bits: float) -> str:
+    """Return the sentence on the bits per character of the held-out texts."""
     reviews = held_out["reviews"]
     total = held_out["reviews_in_split"]
     part = f"{reviews:,} of " if reviews < total else ""
@@ -287,10 +290,10 @@ def prepare(
         )
     if notes.quiet:
         return None
-    is_here = store.folder.exists()  # a store that was complete before may exist at its URL only
-    tokens = {split: tokens.count for split, tokens in store.splits().items()} if is_here else None
+    tokens: dict[str, int] | None = None
     lines = [f"Saved in {out}"]
-    if tokens is not None:
+    if store.folder.exists():  # a store that was complete before may exist at its URL only
+        tokens = {name: split.count for name, split in store.splits().items()}
         shards = counted(len(store.content["shards"]), "shard")
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {shards}.")
     if not as_json:

@@ -51,8 +51,9 @@ def pack_conditioning(
     """
     if "held" not in tensors:
         return None
-    fields = config.vocab_size - config.field_ids
-    ids = config.bos_id, fields - config.condition_ids, fields, config.vocab_size - 1
+    first_marker = config.vocab_size - config.field_ids
+    first_id = first_marker - config.condition_ids
+    ids = config.bos_id, first_id, first_marker, config.vocab_size - 1
     return Conditioning(*ids, tensors["embedding.weight"], *pack(tensors["held"], bits))
 
 
@@ -71,8 +72,7 @@ def multiply(held, sums, products):
         scale = ONE / np.sqrt(max(ONE, sums[row, width]))
         for j in range(width):
             vectors[row, j] = sums[row, j] * scale
-        for j in range(len(held.scales)):
-            products[row, j] = ZERO
+        products[row, : len(held.scales)] = ZERO
     add_product(held.panels, held.scales, vectors, products)
 
 
@@ -97,9 +97,9 @@ def hold(held, ids, floats):
     for row in range(len(ids)):
         token = ids[row]
         state = sums[row]
+        # bos clears the state; a token outside of conditions and fields changes nothing
         if token == held.bos_id:
-            for j in range(width + 2):
-                state[j] = ZERO
+            state[: width + 2] = ZERO
         elif token >= held.first_id:
             state[width + 1] = ONE if held.first_marker <= token < held.last_id else ZERO
         elif state[width + 1] == ZERO:

@@ -84,7 +84,7 @@ def sample(
         np.empty(vocab_size),
         np.empty(vocab_size),
     )
-    order = np.argsort(rows)
+    order = np.argsort(rows)  # undoes the swaps of the loop
     return whole[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])
 
 
@@ -101,8 +101,9 @@ def feed(
     floats, ints = stepper.state_arrays(state)
     logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
     step: CompiledStep = stepper.compiled_step
-    before = logits[:0] if isinstance(stepper, CompiledStepper) else logits
-    _feed(step.function, step.weights, np.ascontiguousarray(ids.T), floats, ints, before, logits)
+    early_logits = logits[:0] if isinstance(stepper, CompiledStepper) else logits
+    tokens = np.ascontiguousarray(ids.T)  # (T, B)
+    _feed(step.function, step.weights, tokens, floats, ints, early_logits, logits)
     return np.ascontiguousarray(logits[:, :vocab_size]), stepper.state_of(floats, ints)
 
 
@@ -141,19 +142,19 @@ class CompiledStepper:
 
 
 @compiled
-def _feed(function, weights, tokens, floats, ints, before, logits):
+def _feed(function, weights, tokens, floats, ints, early_logits, logits):
     """Feed tokens, int64 (T, B), to B texts. Write the logits after the last token.
 
     Args:
         function, weights: The addresses of a step.
         tokens: The tokens.
         floats, ints: The state; updated.
-        before: The array that the step gets as ``logits`` for all tokens but the last.
+        early_logits: The array that the step gets as ``logits`` for all tokens but the last.
         logits: float32 (B, V64); written.
     """
     last = len(tokens) - 1
     for t in range(last):
-        call_step(function, weights, tokens[t], floats, ints, before)
+        call_step(function, weights, tokens[t], floats, ints, early_logits)
     call_step(function, weights, tokens[last], floats, ints, logits)
 
 
@@ -207,20 +208,18 @@ def _generate(
     while live > 0:
         for slot in range(live):
             row = rows[slot]
-            number = used[row]
             size = start + sampled[row]
-            count = new_tokens[row] + sampled[row]
+            count = new_tokens[row] + sampled[row]  # of new tokens
             ids[slot] = NONE
-            if number >= uniform.shape[1] or count >= params.max_new_tokens:
+            if used[row] >= uniform.shape[1] or count >= params.max_new_tokens:
                 continue
-            random = uniform[row, number]
             token = choose(
                 logits[slot],
                 params,
                 texts[row],
                 size,
                 count,
-                random,
+                uniform[row, used[row]],
                 windows,
                 run,
                 spelling,
@@ -256,9 +255,7 @@ def _retire(rows, ids, live, floats, ints):
                 floats[part, live, j] = floats[part, slot, j]
                 floats[part, slot, j] = value
         for part in range(len(ints)):
-            number = ints[part, live]
-            ints[part, live] = ints[part, slot]
-            ints[part, slot] = number
+            ints[part, slot], ints[part, live] = ints[part, live], ints[part, slot]
         rows[slot], rows[live] = rows[live], rows[slot]
         ids[slot], ids[live] = ids[live], ids[slot]
     return live

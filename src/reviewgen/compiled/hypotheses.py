@@ -64,19 +64,19 @@ def _keep(scores, ages, count, is_kept):
                 youngest < 0 or ages[slot] < ages[youngest] or scores[slot] > scores[youngest]
             ):
                 youngest = slot
-    best = youngest  # kept in any case
+    next_kept = youngest
     for _ in range(count):
-        if best < 0:
+        if next_kept < 0:
             break
-        is_kept[best] = True
-        best = -1
+        is_kept[next_kept] = True
+        next_kept = -1
         for slot in range(len(scores)):
             if (
                 not is_kept[slot]
                 and scores[slot] > NEGLIGIBLE * total
-                and (best < 0 or scores[slot] > scores[best])
+                and (next_kept < 0 or scores[slot] > scores[next_kept])
             ):
-                best = slot
+                next_kept = slot
 
 
 @inner
@@ -99,12 +99,14 @@ def _narrow(characters, starts, probs, span, written, weight, slot, scores, ages
         completes none.
     """
     depth = span[2]
+    # the range of the tokens whose next id is the one that was written
     low = _find(characters, starts, span[0], span[1], depth, written)
     high = _find(characters, starts, low, span[1], depth, written + 1)
-    ended = 0.0
-    mass = 0.0
+    ended = 0.0  # probability of the tokens that the id completes
+    mass = 0.0  # probability of the tokens that it does not complete
     best = low
     ages[slot] = depth + 1
+    # completed tokens are the shortest, so they come first
     while low < high and starts[low + 1] - starts[low] == depth + 1:
         best = low if probs[low] > probs[best] else best
         ended += probs[low]
@@ -119,10 +121,10 @@ def _narrow(characters, starts, probs, span, written, weight, slot, scores, ages
 
 
 @inner
-def _begin(span, tokens):
-    """Set a range to that of a new token, which may be any of the ``tokens`` tokens."""
+def _begin(span, token_count):
+    """Set a range to that of a new token, which may be any of ``token_count`` tokens."""
     span[0] = 0
-    span[1] = tokens
+    span[1] = token_count
     span[2] = 0
 
 
@@ -177,21 +179,20 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
             _begin(spans[text, best], len(order))
             continue
         _keep(scores, ages, count, is_kept)
-        place = 0
         for slot in range(count):
             if is_kept[slot]:
-                spans[text, slot, 0] = ranges[slot, 0]
-                spans[text, slot, 1] = ranges[slot, 1]
+                spans[text, slot, :2] = ranges[slot]
                 spans[text, slot, 2] = ages[slot]
             else:
                 weights[text, slot] = 0
+        free = 0  # new hypotheses are put into free slots
         for slot in range(count):
             if is_kept[count + slot]:
-                while weights[text, place] > 0:
-                    place += 1
-                weights[text, place] = scores[count + slot]
-                _begin(spans[text, place], len(order))
-                steps[stepped, 0] = text * count + place
+                while weights[text, free] > 0:
+                    free += 1
+                weights[text, free] = scores[count + slot]
+                _begin(spans[text, free], len(order))
+                steps[stepped, 0] = text * count + free
                 steps[stepped, 1] = text * count + slot
                 steps[stepped, 2] = order[completed[slot]]
                 stepped += 1
@@ -223,6 +224,6 @@ def read_distributions(characters, starts, probs, weights, spans, table):
                     mass = weight * probs[text, slot, rank]
                     row[characters[starts[rank] + depth]] += mass
                     total += mass
-        for number in range(len(row)):
-            row[number] = np.log(row[number] / total)
+        for next_id in range(len(row)):
+            row[next_id] = np.log(row[next_id] / total)
         weights[text, :] /= total

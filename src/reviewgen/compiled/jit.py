@@ -52,6 +52,7 @@ def by_address(function: FunctionT) -> FunctionT:
 
 
 def _compile(function: FunctionT, **options: bool) -> FunctionT:
+    """Return numba's dispatcher of a function, with further options of ``numba.njit``."""
     plain: FunctionT = inspect.unwrap(function)
     jit_options = _OPTIONS | options
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT=1 runs the loops as Python, to step into
@@ -89,6 +90,7 @@ def reordered(function: FunctionT) -> FunctionT:
 
 
 def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:
+    """Tell numba how to compile calls of a function, with further options; return the function."""
     plain: FunctionT = inspect.unwrap(function)
     jit_options: Any = _OPTIONS | options
     overload(plain, jit_options=jit_options, strict=False)(lambda *_: plain)
@@ -105,7 +107,7 @@ def _drop_stale_files(folder: str, source: str) -> None:
     functions that are compiled into it. So all cached files are removed that are older than a
     source file of this package, or of ``source``, the package that the function belongs to.
     """
-    newest = max(map(_newest_source, {source, str(Path(__file__).parent)}))
+    newest = max(_newest_source(source), _newest_source(str(Path(__file__).parent)))
     with contextlib.suppress(OSError):
         for file in Path(folder).glob("*.nb[ic]"):
             status = file.stat()
@@ -163,12 +165,10 @@ class CompilingNotice(event.Listener):
         """Show or update the line, unless the outermost function is not one of the watched ones."""
         if not self.is_compiling:
             self._started = time.monotonic()
-            can_erase = (
-                sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-            )
-            is_shown = (
-                can_erase and not self.is_quiet and event.data["dispatcher"] in self.functions
-            )
+            is_terminal = sys.stderr is not None and sys.stderr.isatty()
+            can_erase = is_terminal and os.environ.get("TERM") != "dumb"
+            is_watched = event.data["dispatcher"] in self.functions
+            is_shown = can_erase and is_watched and not self.is_quiet
             self._terminal = sys.stderr if is_shown else None
             self._write(_SAVE)
         self._depth += 1
@@ -184,6 +184,7 @@ class CompilingNotice(event.Listener):
             self._write(_ERASE)
 
     def _write(self, text: str) -> None:
+        """Write to the terminal, if the line is shown."""
         if self._terminal is not None:
             self._terminal.write(text)
             self._terminal.flush()

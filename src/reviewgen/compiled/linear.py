@@ -99,7 +99,7 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
     [21.0, 43.0, 0.0]
     """
     *stack, outputs, inputs = weights.shape
-    panels = -(-outputs // PANEL)
+    panels = -(-outputs // PANEL)  # rounded up
     scales = np.ones((*stack, panels * PANEL), np.float32)
     dtype = np.dtype({32: "float32", 16: "int16", 8: "int8"}[bits])
     if bits < 32:
@@ -182,10 +182,12 @@ def _build_tile(context, builder, signature, arguments, rows):
     # computes a * b + c
     fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")
     length = builder.extract_value(panel.shape, 0)
-    width, stride = (builder.extract_value(array.shape, 1) for array in (inputs, outputs))
+    width = builder.extract_value(inputs.shape, 1)
+    stride = builder.extract_value(outputs.shape, 1)
     # LLVM keeps these sums in registers
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     starts = [builder.mul(builder.add(row, ir.Constant(row.type, r)), width) for r in range(rows)]
+    # for each input k: sums[r] += weights[k] * inputs[row + r, k]
     with cgutils.for_range(builder, length) as loop:
         weights = _load(
             builder, panel.data, builder.mul(loop.index, ir.Constant(row.type, PANEL)), stored
@@ -203,6 +205,7 @@ def _build_tile(context, builder, signature, arguments, rows):
                 first, first, ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
             )
             builder.store(builder.call(fused, [weights, spread, builder.load(sums[r])]), sums[r])
+    # outputs[row + r] += sums[r] * scales
     scale = _load(builder, scales.data, column, vector)
     for r in range(rows):
         offset = builder.add(
@@ -216,16 +219,21 @@ def _build_tile(context, builder, signature, arguments, rows):
 
 
 def _pointer(builder, data, offset, vector):
+    """Return the address of the vector that begins at an element of an array."""
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
 def _load(builder, data, offset, vector):
+    """Load the vector that begins at an element of an array."""
     return builder.load(
         _pointer(builder, data, offset, vector), align=1 if vector.element == ir.IntType(8) else 2
     )
 
 
-_one_row, _two_rows, _three_rows, _row_group = (_make_tile(rows) for rows in (1, 2, 3, GROUP))
+_one_row = _make_tile(1)
+_two_rows = _make_tile(2)
+_three_rows = _make_tile(3)
+_row_group = _make_tile(GROUP)
 
 
 @compiled
@@ -320,6 +328,7 @@ def tanh32(number):
     rounded numbers.
     """
     double = number + number
+    # tanh x = (e ** 2x - 1) / (e ** 2x + 1); ``grown`` is e ** 2x - 1
     # beyond 18, tanh rounds to one
     not_low = -EIGHTEEN if double < -EIGHTEEN else double
     inside = EIGHTEEN if double > EIGHTEEN else not_low

@@ -86,6 +86,7 @@ def mix(parts, prior, gate, vocab_size, logits):
             totals[part], logs[part], entropies[part] = _softmax(parts[part, row], probs[part])
         _weigh(prior, gate, entropies, weights)
         mixed = logits[row, :vocab_size]
+        # log probabilities that are too low for float32, or NaN, are computed in double precision
         if _average(probs, weights, totals, mixed) > 0:
             for token in range(vocab_size):
                 if not mixed[token] >= LOW:
@@ -94,7 +95,9 @@ def mix(parts, prior, gate, vocab_size, logits):
 
 @inner
 def _weigh(prior, gate, entropies, weights):
-    """Write the mixture weights, (M,), for distributions with these entropies."""
+    """Write the mixture weights, (M,), for distributions with these entropies. ``weights`` holds
+    the values of the gate first.
+    """
     count = len(prior)
     largest = -np.inf
     for part in range(count):
@@ -112,14 +115,14 @@ def _weigh(prior, gate, entropies, weights):
 def _score(coefficients, entropies):
     """Return the value of the gate's quadratic function for one part."""
     score = coefficients[0]
-    place = 1
-    for one in entropies:
-        score += coefficients[place] * one
-        place += 1
+    index = 1
+    for entropy in entropies:
+        score += coefficients[index] * entropy
+        index += 1
     for first in range(len(entropies)):
         for second in range(first, len(entropies)):
-            score += coefficients[place] * entropies[first] * entropies[second]
-            place += 1
+            score += coefficients[index] * entropies[first] * entropies[second]
+            index += 1
     return score
 
 
@@ -133,9 +136,9 @@ def _softmax(logits, probs):
     largest = _largest(logits, len(probs))
     for token in range(len(probs)):
         probs[token] = exp32(logits[token] - largest)
-    total, mean = _sums(logits, largest, probs)
+    total, weighted = _sums(logits, largest, probs)
     log_total = math.log(total)
-    return total, largest + log_total, log_total - mean / total
+    return total, largest + log_total, log_total - weighted / total
 
 
 @inner
@@ -162,11 +165,11 @@ def _sums(logits, largest, probs):
     logarithm.
     """
     total = ZERO
-    mean = ZERO
+    weighted = ZERO
     for token in range(len(probs)):
         total += probs[token]
-        mean += probs[token] * (logits[token] - largest if probs[token] > ZERO else ZERO)
-    return np.float64(total), np.float64(mean)
+        weighted += probs[token] * (logits[token] - largest if probs[token] > ZERO else ZERO)
+    return np.float64(total), np.float64(weighted)
 
 
 @inner

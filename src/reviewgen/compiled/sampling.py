@@ -115,12 +115,9 @@ def compiled_constraints(
     a call first uses one of them. The same holds for the spelling.
     """
     windows, run, spelling, places = constraints or (None, 0, None, no_places(count))
-    return (
-        (NO_WINDOWS if windows is None and not params.is_plain else windows),
-        run,
-        spelling,
-        places,
-    )
+    if windows is None and not params.is_plain:
+        windows = NO_WINDOWS
+    return windows, run, spelling, places
 
 
 @inner
@@ -137,7 +134,7 @@ def choose(
     place,
     scores,
     probs,
-    is_copy,
+    drew_copy,
 ):
     """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER.
 
@@ -149,28 +146,32 @@ def choose(
         new_tokens: How many of these tokens are new.
         uniform: A random number in [0, 1).
         windows, run: The copy limit, as in ``Constraints``. If run is 0, there is no limit. If
-            windows is None, no setting but the temperature is used; see ``compiled_constraints``.
+            windows is None, the temperature is the only setting in use, and no code for the others
+            is compiled; see ``compiled_constraints``.
         spelling, place: The words that the text may contain, and the place of the text in this
             automaton, int64 (3,); the place is updated. A spelling of None allows any text.
         scores, probs: float64 (V,), scratch memory.
-        is_copy: Whether the caller has already drawn a token that would complete a copied span. A
+        drew_copy: Whether the caller has already drawn a token that would complete a copied span. A
             token is then chosen in its place.
     """
     eos = params.eos_id
     temperature = params.temperatures[new_tokens % len(params.temperatures)]
-    if windows is None:  # the rest is not compiled
+    if windows is None:
         largest = _write_scores(logits, params.bos_id, params.vocab_size, scores)
     else:
         largest = apply_penalties(logits, text, size, new_tokens, params, scores)
     if not -np.inf < largest < np.inf:
         return np.int64(NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER)
+    # the first draw, unless the caller has made it
     token = np.int64(NONE)
-    if not is_copy:
+    is_copy = drew_copy
+    if not drew_copy:
         _weigh(windows, scores, largest, temperature, params, probs)
         token = draw_allowed(probs, spelling, place, eos, uniform)
     if windows is not None and run > 0 and token >= 0 and token != eos:
         text[size] = token
         is_copy = copies(windows, text, size, run)
+    # it gave no token, or a copy: rule out all tokens that are not allowed, and draw again
     if token == NONE or is_copy:
         if windows is not None and run > 0:
             _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs)
@@ -219,18 +220,15 @@ def sample_rows(
     scores = np.empty(logits.shape[1])
     probs = np.empty(logits.shape[1])
     for row in range(len(logits)):
-        text = texts[row]
-        size = sizes[row]
-        run = runs[row]
         tokens[row] = choose(
             logits[row],
             params,
-            text,
-            size,
+            texts[row],
+            sizes[row],
             new_tokens[row],
             uniform[row],
             windows,
-            run,
+            runs[row],
             spelling,
             places[row],
             scores,
@@ -385,28 +383,27 @@ def filter_top_k_top_p(probs, top_k, top_p):
     Holtzman et al. 2020; of equally probable tokens, those with smaller ids are kept first.
     """
     size = len(probs)
-    heap = np.empty(size, np.int64)
-    for position in range(size):
-        heap[position] = position
+    heap = np.arange(size)
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
     # the sum of what top-k keeps; not known yet if top-k drops some tokens
     total = probs.sum() if top_k >= size else np.inf
-    count = 0
-    before = 0.0
+    count = 0  # of the tokens that were kept
+    kept_sum = 0.0
     while (
         size > 0
-        and before < top_p * total
+        and kept_sum < top_p * total
         and (count < top_k or probs[heap[0]] == probs[heap[size]])
     ):
         size -= 1
         # kept tokens are stored behind the heap, the least probable first
         heap[0], heap[size] = heap[size], heap[0]
-        before += probs[heap[size]]
+        kept_sum += probs[heap[size]]
         count += 1
         _sift_down(heap, size, 0, probs)
-    total = before if total == np.inf else total
-    before = 0.0
+    total = kept_sum if total == np.inf else total
+    # drop the tokens that are not behind the heap, and those that top-p does not need
+    before = 0.0  # sum of the more probable tokens
     for position in range(len(heap) - 1, -1, -1):
         prob = probs[heap[position]]
         if position < size or before >= top_p * total:
@@ -423,9 +420,9 @@ def _sift_down(heap, size, position, probs):
         best = position
         first = 2 * position + 1
         for child in range(first, min(first + 2, size)):
-            a = heap[child]
-            b = heap[best]
-            if probs[a] > probs[b] or (probs[a] == probs[b] and a < b):
+            token = heap[child]
+            top = heap[best]
+            if probs[token] > probs[top] or (probs[token] == probs[top] and token < top):
                 best = child
         if best == position:
             return
@@ -443,7 +440,8 @@ def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, pr
     forbid(windows, text, size, run, probs)
     for token in range(len(probs)):
         if token == eos:
-            scores[token] = -np.inf if is_copy else scores[token]
+            if is_copy:
+                scores[token] = -np.inf
         elif probs[token] == 0:
             scores[token] = -np.inf
 
@@ -461,6 +459,7 @@ def draw_token(probs, uniform):
         uniform: A random number in [0, 1).
     """
     scaled = uniform * 4294967296.0
+    # two keys from the 64 bits of the random number, for the hashes of the tokens
     high = int(scaled)
     low = int((scaled - high) * 4294967296.0)
     first = _mix((high + low) & MASK, low)
@@ -477,6 +476,7 @@ def draw_token(probs, uniform):
             continue
         share = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # 53 bits, in [0, 1)
         own_time = -math.log1p(-share)
+        # own_time / probs[token] < time / prob, without a division
         if probs[token] * time > prob * own_time:
             winner = token
             prob = probs[token]

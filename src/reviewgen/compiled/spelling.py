@@ -111,16 +111,15 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
     if place[0] == ANY_WORD:
         return
     stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
-    stack[0, 0] = place[0]
-    stack[0, 1] = place[1]
-    stack[0, 2] = place[2]
+    stack[0, :] = place
     depth = np.int64(0)  # number of symbols of the last token that are allowed
-    for number in range(len(spelling.order)):
-        token = np.int64(spelling.order[number])
+    for rank in range(len(spelling.order)):
+        token = np.int64(spelling.order[rank])
         start = spelling.offsets[token]
-        length = spelling.offsets[token + 1] - spelling.offsets[token]
-        if spelling.common[number] <= depth:
-            depth = np.int64(spelling.common[number])
+        length = spelling.offsets[token + 1] - start
+        # else the token begins with the symbols at which the last token failed
+        if spelling.common[rank] <= depth:
+            depth = np.int64(spelling.common[rank])
             while depth < length:
                 word = stack[depth, 0]
                 separator = stack[depth, 1]
@@ -188,11 +187,12 @@ def _follow_unknown(spelling, place, token):
         half = np.int64(-1)
         before = word
         word, separator = _follow_byte(spelling, word, separator, symbol)
-        if word == 0 and separator == 0:
-            word = _child(
-                spelling, before if before < spelling.known else np.int64(spelling.anything), symbol
-            )
-            word = word if word != 0 else np.int64(spelling.anything)
+        if word == 0 and separator == 0:  # the word is unknown from here on
+            # follow any valid UTF-8, from the middle of a character if the word is there already
+            start = before if before < spelling.known else np.int64(spelling.anything)
+            word = _child(spelling, start, symbol)
+            if word == 0:
+                word = np.int64(spelling.anything)
     return word, separator, half
 
 
@@ -223,9 +223,9 @@ def _child(spelling, node, byte):
     if node == spelling.anything:
         return np.int64(spelling.first[0, byte])
     for edge in range(node + 1, node + 1 + (np.int64(spelling.nodes[node]) >> 1)):
-        word = np.int64(spelling.nodes[edge])
-        if word & 255 == byte:
-            return word >> 8
+        packed = np.int64(spelling.nodes[edge])  # 256 * node + byte
+        if packed & 255 == byte:
+            return packed >> 8
     return np.int64(0)
 
 
@@ -237,7 +237,7 @@ def _is_end(spelling, node):
 
 @inner
 def _has_byte(spelling, word, separator, half):
-    """Return whether any byte with this higher half may follow."""
+    """Return whether any byte may follow whose higher four bits are ``half``."""
     for byte in range(16 * half, 16 * half + 16):
         next_word, next_separator = _follow_byte(spelling, word, separator, np.int64(byte))
         if next_word != 0 or next_separator != 0:

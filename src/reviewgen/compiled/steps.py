@@ -59,7 +59,7 @@ class CompiledStep:
         weights: tuple[Any, ...],
         parts: Sequence["CompiledStep"] = (),
     ) -> None:
-        self._kept = step, weights, tuple(parts)
+        self._kept = step, weights, tuple(parts)  # their memory must not be freed
         if not _IS_COMPILED:
             self.function = step
             self.weights = (weights,)
@@ -84,7 +84,9 @@ def addresses(steps: Sequence[CompiledStep]) -> tuple[Any, Any]:
     """
     functions = tuple(step.function for step in steps)
     weights = tuple(step.weights for step in steps)
-    return (np.array(functions), np.array(weights)) if _IS_COMPILED else (functions, weights)
+    if not _IS_COMPILED:
+        return functions, weights
+    return np.array(functions), np.array(weights)
 
 
 def _words(value: Any) -> list[int]:
@@ -102,10 +104,9 @@ def _words(value: Any) -> list[int]:
     return [0 if value is None else int(value)]
 
 
-def _call_in_python(
-    function: Any, weights: Any, ids: Any, floats: Any, ints: Any, logits: Any
-) -> None:
-    function(weights, ids, floats, ints, logits)
+def _call_in_python(function: Any, *arguments: Any) -> None:
+    """Call a step that is not compiled."""
+    function(*arguments)
 
 
 @intrinsic
@@ -114,9 +115,10 @@ def _call_compiled(typing, function, weights, ids, floats, ints, logits):
 
     def generate(context, builder, signature, arguments):
         """Emit the call of the function at an address."""
-        kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
-        kind = ir.FunctionType(context.get_value_type(types.none), kinds)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        argument_types = [context.get_value_type(kind) for kind in signature.args[1:]]
+        step_type = ir.FunctionType(context.get_value_type(types.none), argument_types)
+        step = builder.inttoptr(arguments[0], step_type.as_pointer())
+        builder.call(step, arguments[1:])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, *_ARRAYS), generate

@@ -33,13 +33,14 @@ def as_array(tensor: Tensor) -> np.ndarray:
     """Return an array that shares the memory of a CPU tensor; a bfloat16 tensor becomes a uint16
     array.
     """
-    return (
-        (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
-    )
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    return tensor.detach().numpy()
 
 
 @inlined
 def _rounded(number):
+    """Return the bits of a number as bfloat16."""
     bits = np.float32(number).view(np.uint32)
     # round to nearest, ties to even
     return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)
@@ -77,6 +78,7 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
         scale: float32, a factor by which the gradient is multiplied.
         gradient: (N, V), of the same type as the logits; written.
     """
+    # V rounded up to whole blocks
     powers = np.empty((logits.shape[1] + BLOCK - 1) // BLOCK * BLOCK, np.float32)
     total = 0.0
     for row in range(len(logits)):
@@ -125,6 +127,7 @@ def _exp_all(logits, powers):
 
 @inner
 def _exp_shifted(logits, shift, powers):
+    """Write exp(logit - shift) of each logit, then zeros up to a whole block; return the sum."""
     for j in range(len(logits)):
         powers[j] = exp32(np.float32(wide(logits[j]) - shift))
     powers[len(logits) :] = 0
@@ -140,5 +143,6 @@ def _exp_shifted(logits, shift, powers):
 
 @inner
 def _scale_all(powers, scale, row):
+    """Write scaled numbers to ``row`` in its precision."""
     for j in range(len(row)):
         row[j] = narrow(powers[j] * scale, row[j])

@@ -66,8 +66,9 @@ def build_windows(
     >>> copies(windows, np.array([9, 6, 7]), 2, 1), copies(windows, np.array([9, 6, 8]), 2, 1)
     (True, False)
     """
-    windows = count_windows(ids, separators, length, stride) if expected is None else expected
-    window_set = empty_set(windows, length, bits_per_window, stride)
+    if expected is None:
+        expected = count_windows(ids, separators, length, stride)
+    window_set = empty_set(expected, length, bits_per_window, stride)
     for block in cut(ids):
         _insert_all(window_set, block, *separators)
     return window_set
@@ -90,8 +91,10 @@ def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride:
 
     For a stream of 65,536 or more tokens it is an estimate from a sample.
     """
-    thinner = max(stride, thin_for_counting(sum(len(block) for block in cut(ids))))
-    return len(np.unique(sample_windows(ids, separators, length, thinner))) * (thinner // stride)
+    tokens = sum(map(len, cut(ids)))
+    sample_stride = max(stride, thin_for_counting(tokens))
+    sampled = sample_windows(ids, separators, length, sample_stride)
+    return len(np.unique(sampled)) * (sample_stride // stride)
 
 
 def thin_for_counting(tokens: int) -> int:
@@ -149,6 +152,7 @@ def holds(windows, value):
     if value & np.uint64(windows.stride - 1):
         return True
     blocks = np.uint64(len(windows.bits) // BLOCK)
+    # the higher half of the hash selects the block; each nine bits of a second hash select a bit
     start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK
     fields = _mix(value ^ MULTIPLIER)
     for _ in range(windows.probes):
@@ -169,7 +173,7 @@ def copies(windows, tokens, end, run):
     """
     if end + 2 < windows.length + run:
         return False
-    back = 0
+    back = 0  # number of last windows that may be in the corpus
     while back < run and holds(windows, hash_window(tokens, end - back, windows.length)):
         back += 1
     return back == run
@@ -212,8 +216,9 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
     ``stride``.
     """
     count = 0
-    inside = 0
-    value = np.uint64(0)
+    inside = 0  # number of tokens since the last separator
+    value = np.uint64(0)  # hash of these tokens, at most the last ``length``
+    # the factor of the token that leaves the window
     oldest = np.uint64(1)
     for _ in range(length):
         oldest *= MULTIPLIER
@@ -261,7 +266,7 @@ def _insert_all(windows, ids, bos, eos):
 
 @compiled
 def insert(windows, hashes):
-    """Insert the windows with these hashes."""
+    """Insert the windows with these hashes; ``holds`` finds the same bits."""
     blocks = np.uint64(len(windows.bits) // BLOCK)
     for value in hashes:
         start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK
@@ -274,6 +279,7 @@ def insert(windows, hashes):
 
 @compiled
 def _share_contained(windows, hashes):
+    """Return the share of these hashes that a set reports as present."""
     count = 0
     for value in hashes:
         count += holds(windows, value)

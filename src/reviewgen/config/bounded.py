@@ -133,17 +133,22 @@ def to_json(value: Any) -> Any:
 
 
 def _refuse_many(text: str) -> None:
+    """Raise ValueError if a JSON text has too many values. A comma or an opening bracket comes
+    before each of them.
+    """
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES:,} values")
 
 
 def _parse_int(digits: str) -> int:
+    """Return an int, or raise ValueError if it has too many digits."""
     if len(digits) > _MAX_DIGITS:
         raise ValueError(f"it has a number of {len(digits):,} digits")
     return int(digits)
 
 
 def _parse_float(number: str) -> float:
+    """Return a float, or raise ValueError if it is NaN or infinite."""
     value = float(number)
     if not math.isfinite(value):
         raise ValueError(f"the number {number[:20]} is not finite")

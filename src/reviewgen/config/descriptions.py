@@ -74,6 +74,7 @@ def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
     """
 
     def describe(function: FunctionT) -> FunctionT:
+        """Complete the docstring of a function, and return the function."""
         docstring = function.__doc__ or ""  # python -OO has none
         if line := re.search(r"^( +)See ``\w+Options``.*\n", docstring, re.MULTILINE):
             entries = chain.from_iterable(_docstring_entries(cls, line[1]) for cls in classes)
@@ -103,7 +104,7 @@ def _docstring_entries(cls: type, indent: str) -> Iterator[str]:
 
 
 def describe_settings(
-    cls: type, given: Mapping[str, Any] | None = None, hidden: Collection[str] = ()
+    cls: type, given: Mapping[str, Any], hidden: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """Return name, value, default, accepted values and description of each setting.
 
@@ -125,7 +126,7 @@ def describe_settings(
         if default is dataclasses.MISSING or field.name in hidden:
             continue
         hint = hints[field.name]
-        value = (given or {}).get(field.name, default)
+        value = given.get(field.name, default)
         rows.append(
             {
                 "name": field.name,
@@ -199,6 +200,7 @@ def json_schema(hint: Any) -> dict[str, Any]:
 
 
 def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
+    """Return the JSON schema of one member of a union."""
     if get_origin(option) is tuple:
         return {"type": "array", "items": _option_schema(bare(get_args(option)[0]), bounds)}
     keywords = _KEYWORDS.get(option, {})
@@ -216,10 +218,12 @@ def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str
 
 
 def _describe_type(option: Any) -> str:
+    """Return the accepted values of one member of a union, without its bounds."""
     if get_origin(option) is Literal:
         return " | ".join(str(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
         return f"list of {_describe_type(bare(get_args(option)[0]))}"
     if option is bool:
         return "true | false"
-    return _TYPE_NAMES.get(get_origin(option) or option, getattr(option, "__name__", str(option)))
+    kind = get_origin(option) or option
+    return _TYPE_NAMES.get(kind, getattr(option, "__name__", str(option)))

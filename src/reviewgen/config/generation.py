@@ -221,8 +221,6 @@ def generation_config(
         ConfigError: A setting is unknown or out of range. For a name of another library, the
             message gives the name to use.
     """
-    known = fields_of(GenerationConfig)
-    own_arguments = {*others, "prompt"}
     if isinstance(own, GenerationConfig):
         base = own
         own = {}
@@ -234,19 +232,7 @@ def generation_config(
     own = own or {}
     settings = settings or {}
     requested = {**own, **settings}
-    for name in requested:
-        if name in FOREIGN:
-            raise ConfigError(f"{quoted(name)} is called {FOREIGN[name]} here.")
-        if name not in known:
-            if name in own_arguments and name not in settings:
-                raise ConfigError(
-                    f"{quoted(name)} is an argument of generate, not a setting of"
-                    " generation_config."
-                )
-            raise ConfigError(
-                f"{quoted(name)} is not a setting of generate."
-                f" {did_you_mean(name, {*known, *own_arguments})}"
-            )
+    _refuse_unknown(requested, settings, {*others, "prompt"})
     changes = {name: value for name, value in requested.items() if value is not None}
     for name in ("stop_strings", "logits_processors", "temperature"):
         value = changes.get(name)
@@ -255,10 +241,37 @@ def generation_config(
         elif isinstance(value, Iterable):
             with suppress(TypeError):  # an array without dimensions raises it; it is refused below
                 changes[name] = tuple(value)
+    # the conditions of the saved defaults, of ``own`` and of ``settings`` are combined
     if isinstance(changes.get("conditions"), Mapping):
         added = own["conditions"] if isinstance(own.get("conditions"), Mapping) else {}
         changes["conditions"] = {**base.conditions, **added, **changes["conditions"]}
     return replace(base, **changes)
+
+
+def _refuse_unknown(
+    requested: Iterable[str], keywords: Collection[str], arguments: Collection[str]
+) -> None:
+    """Raise ConfigError if one of the requested settings is unknown.
+
+    Args:
+        requested: The names of the settings.
+        keywords: Those of them that are keyword arguments of the call.
+        arguments: The names of the arguments of ``generate`` that are not settings.
+    """
+    known = fields_of(GenerationConfig)
+    for name in requested:
+        if name in FOREIGN:
+            raise ConfigError(f"{quoted(name)} is called {FOREIGN[name]} here.")
+        if name in known:
+            continue
+        if name in arguments and name not in keywords:
+            raise ConfigError(
+                f"{quoted(name)} is an argument of generate, not a setting of generation_config."
+            )
+        raise ConfigError(
+            f"{quoted(name)} is not a setting of generate."
+            f" {did_you_mean(name, {*known, *arguments})}"
+        )
 
 
 def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
@@ -381,6 +394,9 @@ class Preset:
 def _without(
     by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]
 ) -> Sequence[tuple[float, Any]]:
+    """Return pairs of epochs and settings without the settings that ``names`` lists; no pairs if no
+    settings remain.
+    """
     remaining = [
         (epochs, {name: values[name] for name in values if name not in names})
         for epochs, values in by_epochs

@@ -75,10 +75,10 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
     """
     match = PRESET.fullmatch(name)
     if match is None:
-        form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (
-            f" {_suggest(name, presets)}" if presets else ""
-        )
-        raise SourceError(f"{quoted(name, 60)} is not a preset name. {form}")
+        advice = "Write <model>-<tokenizer> in lower case, as in lstm-word."
+        if presets:
+            advice += f" {_suggest(name, presets)}"
+        raise SourceError(f"{quoted(name, 60)} is not a preset name. {advice}")
     return match["model"], match["tokenizer"]
 
 
@@ -98,13 +98,13 @@ def check_plugin_names(setting: str, names: Sequence[str]) -> None:
     Raises:
         ConfigError: A name does not have the form of a plugin's name, or is given twice.
     """
-    for number, name in enumerate(names):
+    for index, name in enumerate(names):
         if not is_plugin_name(name):
             raise ConfigError(
                 f"{setting} must list names of installed plugins, in lower-case letters, digits and"
                 f" hyphens; got {name!r:.60}."
             )
-        if name in names[:number]:
+        if name in names[:index]:
             raise ConfigError(f"{setting} has {quoted(name)} twice: name it once.")
 
 
@@ -173,6 +173,7 @@ def find_revision(source: Source, revision: str) -> HubSource:
 
 
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
+    """Parse a source; a revision is part of it."""
     if not isinstance(source, str | Path):
         raise SourceError(
             f"The source of a model must be a string or a Path; got {type(source).__name__}."
@@ -196,18 +197,23 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     """
     name, at, revision = source.partition("@")
     parsed: Source | None = parse_hub_id(source)
-    if PRESET.fullmatch(name) and (revision or not at):
-        parsed = find_revision(name, revision) if at else name
+    if PRESET.fullmatch(name):
+        if revision:
+            parsed = find_revision(name, revision)
+        elif not at:
+            parsed = name
     if not os.path.exists(source):  # noqa: PTH110 (which raises for no string)
         if parsed is None:
             hint = "" if presets is None else f" {_suggest(source, presets)}"
             kinds = "a preset (lstm-word), a repository (owner/name) or an existing folder"
             raise SourceError(f"{quoted(source, 60)} is not {kinds}.{hint}")
         return parsed
+    folder = Path(source)
     if isinstance(parsed, HubSource):
-        return Path(source) if (Path(source) / "config.json").is_file() else parsed
+        return folder if (folder / "config.json").is_file() else parsed
+    # the folder's name may have the form of a preset's without being a known one
     if parsed is None or (presets is not None and source not in presets):
-        return Path(source)
+        return folder
     raise SourceError(
         f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for"
         " the preset."
@@ -215,6 +221,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
 
 
 def _expand(path: Path) -> Path:
+    """Expand ``~`` at the beginning of a path."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -225,4 +232,5 @@ def _expand(path: Path) -> Path:
 
 
 def _suggest(name: str, presets: Collection[str]) -> str:
+    """Return advice with the preset that a wrong name is closest to."""
     return did_you_mean(name.lower().replace("_", "-"), presets)

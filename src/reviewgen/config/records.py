@@ -70,14 +70,17 @@ def check_record(value: Any, name: str = "training.json", expected: Any = _RECOR
     """
     if isinstance(expected, dict):
         check_value(name, value, dict[str, Any])
-        if expected is _METRIC and (missing := _MEASURED.keys() - value.keys()):
+        missing = _MEASURED.keys() - value.keys()
+        if expected is _METRIC and missing:
             raise ConfigError(f"{min(missing)} in {name} is missing.")
         for key, fact in value.items():
-            if _EACH in expected or (fact is not None and key in expected):
-                check_record(fact, f"{key} in {name}", expected.get(_EACH) or expected[key])
+            if _EACH in expected:
+                check_record(fact, f"{key} in {name}", expected[_EACH])
+            elif fact is not None and key in expected:
+                check_record(fact, f"{key} in {name}", expected[key])
     elif isinstance(expected, list):
         check_value(name, value, list)
-        if len(expected) == 2 != len(value):
+        if len(expected) == 2 and len(value) != 2:
             raise ConfigError(f"{name} must be a list of two numbers; got {quoted(value)}.")
         for fact in value:
             check_record(fact, f"a value in {name}", expected[0])

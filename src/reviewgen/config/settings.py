@@ -168,7 +168,7 @@ def seed_or_random(seed: int | None) -> int:
 def fields_of(cls: type) -> dict[str, Any]:
     """Return the type hint of each field of a config dataclass, with its bounds."""
     hints = get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +192,8 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """
     known = _fields_of_known(cls, values)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # the classes are dataclasses, which ConfigT does not say
-        is_required = field.default is field.default_factory is dataclasses.MISSING
+        missing = dataclasses.MISSING
+        is_required = field.default is missing and field.default_factory is missing
         if is_required and field.name not in values:
             raise ConfigError(f"The setting {quoted(field.name)} is missing.")
     renamed = rename_values(cls, values)
@@ -242,8 +243,8 @@ def parse_settings(
     split: dict[str, dict[str, str]] = {group: {} for group in groups}
     for setting in settings:
         path, equals, value = setting.partition("=")
-        group, dot, name = path.strip().partition(".")
-        if not (equals and dot and name):
+        group, _, name = path.strip().partition(".")
+        if not equals or not name:
             raise ConfigError(
                 "A setting must have the form group.name=value, as in model.hidden_size=256; got"
                 f" {quoted(setting)}."
@@ -269,7 +270,7 @@ def parse_duration(text: str | float) -> float:
     units = {"s": 1, "m": 60, "h": 3600, "": 1}
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", str(text).strip().lower())
     seconds = float(match[1]) * units[match[2]] if match else 0.0
-    if not 0 < seconds < math.inf or isinstance(text, bool):
+    if not 0 < seconds < math.inf:
         raise ConfigError(
             "A duration must be a number above 0 with an optional unit s, m or h, as in 90s or 2m;"
             f" got {quoted(text)}."
@@ -318,12 +319,14 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, float) and not _is_finite(part):
             raise ConfigError(f"{name} must be a finite number; got {quoted(part)}.")
-        if (
-            bound is not None
-            and part is not None
-            and not bound.holds(len(part) if isinstance(part, str) else part)
-        ):
-            unit = " characters long" if isinstance(part, str) else ""
+        if bound is None or part is None:
+            continue
+        number = part
+        unit = ""
+        if isinstance(part, str):
+            number = len(part)
+            unit = " characters long"
+        if not bound.holds(number):
             raise ConfigError(f"{name} must be {bound}{unit}; got {quoted(part)}.")
 
 
@@ -340,6 +343,7 @@ def _from_json(value: Any, hint: Any) -> Any:
 
 
 def _is_finite(value: float) -> bool:
+    """Return whether a number is finite, also as a float."""
     try:
         return math.isfinite(value)
     except OverflowError:  # an int too large for a float
@@ -365,10 +369,12 @@ def _has_type(value: Any, option: Any) -> bool:
 
 
 def _describe_type(hint: Any) -> str:
+    """Return what values a type hint accepts, for a message."""
     return " or ".join(_describe_option(option) for option in options_of(hint))
 
 
 def _describe_option(option: Any) -> str:
+    """Return what values one member of a union accepts, for a message."""
     if get_origin(option) is Literal:
         return " or ".join(json.dumps(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
@@ -422,10 +428,8 @@ def _convert_to(text: str, option: Any) -> Any:
         parts = text.split(",") if text else ()
         return tuple(_convert_to(part.strip(), get_args(option)[0]) for part in parts)
     if option in (int, float):
-        try:
+        with suppress(ValueError):
             return option(text)
-        except ValueError:
-            return text
     return text
 
 
@@ -486,10 +490,11 @@ def check_text(name: str, value: Any, *, optional: bool = False) -> None:
     Raises:
         ConfigError: It is not.
     """
-    if not (isinstance(value, str) or (optional and value is None)):
-        raise ConfigError(
-            f"{name} must be a string{' or None' if optional else ''}; got {quoted(value)}."
-        )
+    if isinstance(value, str) or (optional and value is None):
+        return
+    raise ConfigError(
+        f"{name} must be a string{' or None' if optional else ''}; got {quoted(value)}."
+    )
 
 
 def check_list(name: str, value: Any, example: str) -> list[Any]:

@@ -108,11 +108,11 @@ class Score:
 
         end = len(self.tokens) - 1
         shown = []
-        for place, token in enumerate(self.tokens[:_MAX_SHOWN]):
-            nothing = "(end)" if place == end else "(part of a character)"
+        for index, token in enumerate(self.tokens[:_MAX_SHOWN]):
+            if_empty = "(end)" if index == end else "(part of a character)"
+            text = token.text.replace("\n", "⏎\n") or if_empty
             share = min(1.0, token.bits / _DARKEST_BITS)
             shade = round(10 * share) if math.isfinite(token.bits) else None
-            text = token.text.replace("\n", "⏎\n") or nothing
             shown.append({"text": text, "bits": token.bits, "shade": shade})
         return render(
             "evaluation/score.html",
@@ -147,17 +147,16 @@ class Totals(NamedTuple):
         Raises:
             DataError: There are no texts, or none of them has a character.
         """
+        if not self.reviews:
+            raise DataError("There is no text to evaluate.")
         if not self.characters:
-            raise DataError(
-                "There is no text to evaluate."
-                if not self.reviews
-                else "The texts to evaluate have no characters."
-            )
-        rate = self.nats / self.characters
-        per_token = self.nats / self.tokens
-        perplexity = math.exp(per_token) if per_token <= _MAX_EXPONENT else math.inf
+            raise DataError("The texts to evaluate have no characters.")
+        nats_per_character = self.nats / self.characters
+        nats_per_token = self.nats / self.tokens
+        perplexity = math.exp(nats_per_token) if nats_per_token <= _MAX_EXPONENT else math.inf
+        bits_per_character = nats_per_character / math.log(2)
         sizes = (self.characters, self.tokens, self.reviews, self.zero_probability_tokens)
-        return Evaluation(rate / math.log(2), rate, perplexity, *sizes)
+        return Evaluation(bits_per_character, nats_per_character, perplexity, *sizes)
 
 
 def evaluate_documents(
@@ -186,9 +185,9 @@ def evaluate_documents(
     first = list[Document]()
     nats = list[float]()
     totals = evaluate_totals(model, keep_first(documents, first), vocab_size, device, nats)
-    return replace(
-        totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats)
-    )
+    evaluation = totals.evaluation()
+    gains = measure_gains(model, first, conditions, device, nats)
+    return replace(evaluation, conditions=gains)
 
 
 def evaluate_totals(
@@ -210,11 +209,10 @@ def evaluate_totals(
         if nats is not None:
             nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
         losses = np.concatenate(by_text)
+        total = float(losses.sum(dtype=np.float64))
         characters = sum(length for _, length in batch)
         zeros = int(np.isinf(losses).sum())
-        totals.append(
-            Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), zeros)
-        )
+        totals.append(Totals(total, losses.size, characters, len(batch), zeros))
     return sum_totals(totals)
 
 
@@ -244,19 +242,18 @@ def score_text(
     Raises:
         DataError: The text is empty, or not a string.
     """
-    if not isinstance(text, str) or not isinstance(given, str):
-        raise DataError(
-            "A text to score must be a string; got"
-            f" {quoted(given if isinstance(text, str) else text)}."
-        )
+    for argument in (text, given):
+        if not isinstance(argument, str):
+            raise DataError(f"A text to score must be a string; got {quoted(argument)}.")
     if not text:
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)
     before = [*prefix, *tokenizer.encode(given)]
     framed = np.array([tokenizer.bos_id, *before, *ids, tokenizer.eos_id])
-    bits = token_losses(model, [framed], tokenizer.vocab_size, device, len(before))[0] / math.log(2)
-    texts = [tokenizer.decode([token]) for token in ids] + [""]
-    scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
+    (nats,) = token_losses(model, [framed], tokenizer.vocab_size, device, len(before))
+    bits = nats / math.log(2)
+    pieces = [tokenizer.decode([token]) for token in ids] + [""]
+    scores = [TokenScore(piece, float(value)) for piece, value in zip(pieces, bits, strict=True)]
     total = float(bits.sum(dtype=np.float64))
     return Score(total, total / len(text), scores)
 
@@ -275,9 +272,8 @@ def log_probabilities(
     if len(ids) == context:
         return []
     text = np.array(ids, np.int64)
-    losses = token_losses(model, [text], model.config.vocab_size, device, context - 1)[0]
-    scores: list[float] = (-losses).tolist()
-    return scores
+    (losses,) = token_losses(model, [text], model.config.vocab_size, device, context - 1)
+    return [-float(loss) for loss in losses]
 
 
 def score_tokens(
@@ -306,19 +302,17 @@ def score_tokens(
         losses = [np.concatenate(token_losses(model, texts, vocab_size)) for model in models]
         tables.append(-np.stack(losses, axis=1).astype(np.float64))
         characters += sum(length for _, length in batch)
+    if len(tables) == 1:
+        raise DataError("There is no text to score.")
     if not characters:
-        raise DataError(
-            "There is no text to score."
-            if len(tables) == 1
-            else "The texts to score have no characters."
-        )
+        raise DataError("The texts to score have no characters.")
     return np.concatenate(tables), characters
 
 
 def sample_documents(store: Tokens, tokens: int) -> list[Document]:
     """Return evenly spaced texts of a store that have about ``tokens`` tokens together."""
     share = min(1.0, tokens / max(1, store.count))
-    count = max(1, round(share * len(store))) if len(store) else 0
+    count = min(len(store), max(1, round(share * len(store))))
     return [
         (store.document(index), int(store.characters[index]))
         for index in spread_indices(len(store), count)
@@ -357,4 +351,4 @@ def measure_rate(
 
 def spread_indices(size: int, count: int) -> list[int]:
     """Return ``count`` evenly spaced indices below ``size``. A single index is in the middle."""
-    return [int((2 * number + 1) * size // (2 * count)) for number in range(count)]
+    return [(2 * number + 1) * size // (2 * count) for number in range(count)]

@@ -19,7 +19,7 @@ from reviewgen.registry.metadata import Plugin, title_of
 from reviewgen.registry.plugins import find_metric
 
 _MAX_UNIT = 40  # the name of a unit has at most this many characters
-_REPEATED = 4  # repetition is measured on n-grams of this many words
+_REPETITION_WORDS = 4  # repetition is measured on n-grams of this many words
 
 
 def make_sample(texts: Sequence[str], training_words: Set[str] = frozenset()) -> TextSample:
@@ -42,7 +42,8 @@ def find_metrics(names: Sequence[str]) -> dict[str, tuple[Metric, Plugin]]:
     """
     metrics = {name: find_metric(name) for name in names}
     for metric, plugin in metrics.values():
-        if problem := find_problem(metric):
+        problem = find_problem(metric)
+        if problem:
             raise BrokenPlugin(
                 f"{title_of(plugin)} is broken: its entry point should be an object that is called"
                 f" with a TextSample and has unit and lower_is_better; {problem}."
@@ -89,7 +90,9 @@ def judge_by_metric(name: str, training_words: Set[str]) -> Callable[[str, str],
     sign = -1.0 if metric.lower_is_better else 1.0
 
     def rate(text: str, prompt: str) -> float:
-        value = sign * _number(metric, make_sample([text], training_words)) if text else -math.inf
+        value = math.nan
+        if text:
+            value = sign * _value(metric, make_sample([text], training_words))
         return -math.inf if math.isnan(value) else value
 
     return rate
@@ -138,27 +141,29 @@ class TextMetrics:
         """
         if not self._metrics:
             return {}
-        values = {
-            key: self.measure(texts) if texts else {}
-            for key, texts in (("generated", generated), ("held_out", held_out))
-        }
+        of_generated = self.measure(generated) if generated else {}
+        of_held_out = self.measure(held_out) if held_out else {}
 
         def measure(some: Sequence[str]) -> list[float]:
+            """Return the value of each metric on some of the texts; NaN if it fails."""
             sample = make_sample(some, self._training_words)
-            return [_number(metric, sample) for metric, _ in self._metrics.values()]
+            return [_value(metric, sample) for metric, _ in self._metrics.values()]
 
-        shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
-        intervals = (
-            find_intervals(measure, generated, shares) if generated else [None] * len(self._metrics)
-        )
-        return {
-            name: (
-                {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
-                | {key: measured.get(name) for key, measured in values.items()}
-                | {"interval": interval, "characters": sum(map(len, generated))}
-            )
-            for (name, (metric, _)), interval in zip(self._metrics.items(), intervals, strict=True)
-        }
+        intervals: Sequence[object] = [None] * len(self._metrics)
+        if generated:
+            are_shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
+            intervals = find_intervals(measure, generated, are_shares)
+        facts: dict[str, dict[str, object]] = {}
+        for (name, (metric, _)), interval in zip(self._metrics.items(), intervals, strict=True):
+            facts[name] = {
+                "unit": metric.unit,
+                "lower_is_better": metric.lower_is_better,
+                "generated": of_generated.get(name),
+                "held_out": of_held_out.get(name),
+                "interval": interval,
+                "characters": sum(map(len, generated)),
+            }
+        return facts
 
     def pop_notes(self) -> tuple[str, ...]:
         """Return the notes that were added since the last call, and remove them.
@@ -170,6 +175,7 @@ class TextMetrics:
         return notes
 
     def _measure(self, name: str, sample: TextSample) -> float | None:
+        """Return the value of a metric; None if it fails. The first failure is noted."""
         metric, plugin = self._metrics[name]
         try:
             value = metric(sample)
@@ -182,12 +188,12 @@ class TextMetrics:
             problem = f"it returned {value!r:.60}, not a finite number"
         if name not in self._has_failed:
             self._has_failed.add(name)
-            problem = " ".join(problem.split()).rstrip(".")
+            problem = " ".join(problem.split()).rstrip(".")  # one line
             self._notes.append(f"{title_of(plugin)} failed and is shown as missing: {problem}.")
         return None
 
 
-def _number(metric: Metric, sample: TextSample) -> float:
+def _value(metric: Metric, sample: TextSample) -> float:
     """Return the value of a metric; NaN if it fails.
 
     The failure is not reported here: ``TextMetrics.measure`` reports it.
@@ -239,17 +245,16 @@ def measure_texts(
             judge.
     """
     sample = make_sample(texts)
-    written = list(chain.from_iterable(sample.words))
-    one, two, three, four = map(sample.distinct, (1, 2, 3, 4))
+    words = list(chain.from_iterable(sample.words))
     unknown = None
     if is_known is not None:
-        unknown = sum(not is_known(word) for word in written) / max(1, len(written))
+        unknown = sum(not is_known(word) for word in words) / max(1, len(words))
     return TextStatistics(
-        words=len(written),
-        words_per_text=len(written) / max(1, len(texts)),
+        words=len(words),
+        words_per_text=len(words) / max(1, len(texts)),
         unknown_words=unknown,
-        distinct=(one, two, three, four),
-        repetition=sample.repetition(_REPEATED),
+        distinct=(sample.distinct(1), sample.distinct(2), sample.distinct(3), sample.distinct(4)),
+        repetition=sample.repetition(_REPETITION_WORDS),
         bits_per_character=None if score is None or not any(texts) else score(texts),
         repeated_sentences=sample.repeated_sentences(),
     )

@@ -79,35 +79,37 @@ def token_losses(
     waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     lengths = np.array([len(nats) for nats in losses])
     # fewer rows if one text is very long: with 64, it would end long after all others
-    size = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))
-    rows = list[int]()
-    starts = np.zeros(0, np.int64)
+    max_rows = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))
+    numbers = list[int]()  # the number of the text in each row
+    starts = np.zeros(0, np.int64)  # how many of its tokens have been read
     state = None
     with device_errors(device):
-        while rows or waiting:
-            added = [waiting.pop() for _ in range(min(size - len(rows), len(waiting)))]
+        while numbers or waiting:
+            # fill the free rows with new texts
+            added = [waiting.pop() for _ in range(min(max_rows - len(numbers), len(waiting)))]
             if added:
                 fresh = model.initial_state(len(added))
-                state = map_state(_join, state, fresh) if rows else fresh
-            rows = rows + added
+                state = map_state(_join, state, fresh) if numbers else fresh
+            numbers = numbers + added
             starts = np.append(starts, np.zeros(len(added), np.int64))
-            remaining = lengths[rows] - starts
-            length = _choose_length(
-                remaining, max(1, min(_MAX_TOKENS, _MAX_LOGITS // (len(rows) * vocab_size)))
-            )
-            ids = np.zeros((len(rows), length + 1), np.int64)  # zeros after the end of a text
-            for row, number, start in zip(ids, rows, starts, strict=True):
+            remaining = lengths[numbers] - starts
+            max_tokens = min(_MAX_TOKENS, _MAX_LOGITS // (len(numbers) * vocab_size))
+            length = _choose_length(remaining, max(1, max_tokens))
+            # score the next tokens of each row
+            ids = np.zeros((len(numbers), length + 1), np.int64)  # zeros after the end of a text
+            for row, number, start in zip(ids, numbers, starts, strict=True):
                 text = texts[number][start : start + length + 1]
                 row[: len(text)] = text
             table, state = _score_rows(model, torch.from_numpy(ids).to(device), state)
-            for row, number, start in zip(table, rows, starts, strict=True):
+            for row, number, start in zip(table, numbers, starts, strict=True):
                 part = losses[number][start : start + length]
                 part[:] = row[: len(part)]
+            # remove the rows whose text has ended
             continuing = np.flatnonzero(remaining > length)
-            if len(continuing) < len(rows):
+            if len(continuing) < len(numbers):
                 index = torch.from_numpy(continuing).to(device)
                 state = map_state(lambda part, index=index: part[index], state)
-            rows = [rows[row] for row in continuing]
+            numbers = [numbers[row] for row in continuing]
             starts = starts[continuing] + length
     return [
         nats[count_given(text, vocab_size) if given is None else given :]
@@ -125,9 +127,10 @@ def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
         longest: The maximum to return.
     """
     lengths = np.unique(np.minimum(remaining, longest))
-    # the share of padding for each length; it rises with the length
+    # the share of padding for each length; it rises with the length, from zero for the first one
     padding = [1 - np.minimum(remaining, length).mean() / length for length in lengths]
-    return int(lengths[max(0, int(np.searchsorted(padding, _MAX_PADDING, side="right")) - 1)])
+    allowed = int(np.searchsorted(padding, _MAX_PADDING, side="right"))  # number of lengths
+    return int(lengths[max(0, allowed - 1)])
 
 
 def _score_rows(
@@ -158,7 +161,8 @@ def _cross_entropies(
         logits = logits.transpose(0, 1)
         targets = targets.transpose(0, 1)
     if logits.device.type == "cpu" and logits.dtype in PRECISIONS:
-        if (largest := int(targets.max())) >= logits.shape[-1]:
+        largest = int(targets.max())
+        if largest >= logits.shape[-1]:  # the compiled loop does not check bounds
             raise IndexError(
                 f"Target {largest} is out of range: the model has logits for ids 0 to"
                 f" {logits.shape[-1] - 1}."
@@ -166,16 +170,14 @@ def _cross_entropies(
         losses = np.empty(targets.numel(), np.float32)
         target_losses(as_array(logits.flatten(0, 1)), targets.flatten().numpy(), losses)
     else:
-        losses = (
-            F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-            .cpu()
-            .numpy()
-        )
+        flat = logits.float().flatten(0, 1)
+        losses = F.cross_entropy(flat, targets.flatten(), reduction="none").cpu().numpy()
     table: np.ndarray = losses.reshape(targets.shape)
     return table.T if is_time_first else table
 
 
 def _join(first: Tensor, second: Tensor) -> Tensor:
+    """Append the rows of a state to those of another one."""
     if first.shape[1:] != second.shape[1:]:
         raise growing_state(first.shape, second.shape)
     return torch.cat([first, second])
@@ -209,23 +211,25 @@ class ConditionGain:
         'a saves 0.041 bits per character (95 %: 0.035 to 0.047); the value of another text -0.010'
         """
         digits = 3 if abs(self.bits_per_character) >= 0.005 else 4
-        among = (
-            ""
-            if self.interval is None
-            else f" (95 %: {self.interval[0]:.{digits}f} to {self.interval[1]:.{digits}f})"
-        )
+        interval = ""
+        if self.interval is not None:
+            low, high = self.interval
+            interval = f" (95 %: {low:.{digits}f} to {high:.{digits}f})"
         what = f"{self.name} saves" if self.has_effect else f"{self.name} has no effect: it saves"
         saved = f"{self.bits_per_character:.{digits}f}"
         other = f"{self.shuffled:.{digits}f}"
-        return f"{what} {saved} bits per character{among}; the value of another text {other}"
+        return f"{what} {saved} bits per character{interval}; the value of another text {other}"
 
     @property
     def has_effect(self) -> bool:
         """Whether the condition saves or costs bits: the interval does not contain zero."""
-        low, high = self.interval or (self.bits_per_character, self.bits_per_character)
         # a useful condition with two labels saves about 0.001 in a long review, far more than this
-        is_zero = abs(self.bits_per_character) < 0.00005
-        return not is_zero and not low <= 0 <= high
+        if abs(self.bits_per_character) < 0.00005:
+            return False
+        if self.interval is None:
+            return True
+        low, high = self.interval
+        return not low <= 0 <= high
 
 
 def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[str]:
@@ -285,22 +289,23 @@ def measure_gains(
         return ()
 
     def measure_bits(framed: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the bits of each of some texts."""
         losses = token_losses(model, framed, conditions.first_id, device)
         return np.array([text_losses.sum(dtype=np.float64) / math.log(2) for text_losses in losses])
 
-    def replace_values(place: int, values: Mapping[int, list[int]]) -> list[np.ndarray]:
+    def replace_values(condition: int, values: Mapping[int, list[int]]) -> list[np.ndarray]:
         """Return texts with another value of a condition.
 
         Args:
-            place: The index of the condition.
+            condition: The index of the condition.
             values: For the number of each text, the ids of the new value.
         """
         framed = []
         for number, value in values.items():
-            first, rest = texts[number]
+            bos, rest = texts[number]
             prefix = [*prefixes[number]]
-            prefix[place] = value
-            framed.append(np.concatenate((first, *prefix, rest)).astype(np.int64))
+            prefix[condition] = value
+            framed.append(np.concatenate((bos, *prefix, rest)).astype(np.int64))
         return framed
 
     if nats:
@@ -309,19 +314,20 @@ def measure_gains(
         bits = measure_bits([ids for ids, _ in documents])
     characters = np.array([length for _, length in documents])
     gains = list[ConditionGain]()
-    for place, name in enumerate(conditions.names):
+    for condition, name in enumerate(conditions.names):
+        unspecified = absent[condition]
         numbers = [
-            number for number, prefix in enumerate(prefixes) if prefix[place] != absent[place]
+            number for number, prefix in enumerate(prefixes) if prefix[condition] != unspecified
         ]
         if len(numbers) < 2 or not characters[numbers].sum():
             continue
         # In a random order of the texts, each gets the value of the previous one (the first that of
         # the last), so no text keeps its own.
         order = np.random.default_rng(0).permutation(numbers)
-        before = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
-        cycled = {number: prefixes[before[number]][place] for number in numbers}
-        without = measure_bits(replace_values(place, dict.fromkeys(numbers, absent[place])))
-        shuffled = measure_bits(replace_values(place, cycled))
+        previous = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        cycled = {number: prefixes[previous[number]][condition] for number in numbers}
+        without = measure_bits(replace_values(condition, dict.fromkeys(numbers, unspecified)))
+        shuffled = measure_bits(replace_values(condition, cycled))
         if np.isfinite([bits[numbers], without, shuffled]).all():
             saved = without - bits[numbers]
             gains.append(_gain(name, saved, without - shuffled, characters[numbers]))
@@ -342,6 +348,7 @@ def _gain(
     items: list[tuple[float, int]] = list(zip(saved.tolist(), characters.tolist(), strict=True))
 
     def measure(some: Sequence[tuple[float, int]]) -> list[float]:
+        """Return the bits that some texts save per character."""
         return [sum(bits for bits, _ in some) / max(1, sum(length for _, length in some))]
 
     total = int(characters.sum())

@@ -55,8 +55,8 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
     check_flags(overwrite=overwrite)
     folder = to_path("folder", folder)
     with storage_errors(folder):
-        if not (overwrite and folder.is_dir() and not folder.is_symlink()):
-            check_output(folder)
+        if not overwrite or not folder.is_dir() or folder.is_symlink():
+            check_output(folder)  # refuses a target that exists
         elif others := {path.name for path in folder.iterdir()} - _own_files(folder, kind):
             raise OutputExists(
                 f"{folder} has files that reviewgen --{kind} did not write, such as"
@@ -79,8 +79,8 @@ def _own_files(folder: Path, kind: str) -> set[str]:
 
 @contextlib.contextmanager
 def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
-    """Yield a scratch folder. When the block ends, the scratch folder becomes ``folder``. If the
-    block raises, it is removed.
+    """Yield a scratch folder. When the block ends, the scratch folder gets the list of its files,
+    and becomes ``folder``. If the block raises, the scratch folder is removed.
 
     Raises:
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
@@ -148,8 +148,8 @@ def _write_pretrained(bundle: Bundle, folder: Path) -> None:
 
     tokenizer: Any = bundle.tokenizer
     content = tokenizer.tokenizer_json()
-    names = Tokenizer.from_str(content).id_to_token
-    special = {"bos_token": names(tokenizer.bos_id), "eos_token": names(tokenizer.eos_id)}
+    name_of = Tokenizer.from_str(content).id_to_token
+    special = {"bos_token": name_of(tokenizer.bos_id), "eos_token": name_of(tokenizer.eos_id)}
     (folder / "tokenizer.json").write_text(content, encoding="utf-8", newline="")
     (folder / "special_tokens_map.json").write_bytes(dump_json(special))
     settings = {

@@ -133,7 +133,7 @@ def push_with_space(
         )
     named = replace(model.bundle, origin=target.repo_id)
     token = options.get("token")
-    _compose(named, bits)
+    _compose(named, bits)  # raises if the page cannot be made
     is_private = options.get("private") or inspect_repository(target, token).is_private
     inspect_space(target, is_private, token)
     card = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
@@ -165,7 +165,9 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     or preset, with a number if an earlier model has the same name.
     """
     names: list[str] = []
-    for origin in (bundle.origin or bundle.preset for bundle in bundles):
+    for bundle in bundles:
+        origin = bundle.origin or bundle.preset
+        # without the revision
         path = origin.partition("@")[0] if origin.startswith("hf://") else origin
         plain = Path(path).resolve().name
         numbered = (f"{plain}-{number}" for number in count(2))
@@ -199,8 +201,9 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
         ConfigError: The model is a blend of models with different tokenizers.
     """
     plugins = [model]
-    for entry in config["models"] if model.name == "blend" else ():
-        if "characters" in entry:
+    components = config["models"] if model.name == "blend" else ()
+    for entry in components:
+        if "characters" in entry:  # its tokenizer differs
             raise ConfigError(
                 "A page cannot run a blend of models with different tokenizers: use `reviewgen"
                 " serve`."
@@ -210,6 +213,7 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
 
 
 def _script(kind: str, name: str, script: Path | None) -> str:
+    """Return the JavaScript in a file. ``kind`` and ``name`` are those of its plugin."""
     if script is None:
         raise UnknownPlugin(
             f"The {kind} {name!r} has no JavaScript (entry points reviewgen.web_steppers,"
@@ -233,8 +237,9 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     """
     if bits is None:
         # only matrices count: the arrays of an n-gram have one axis
-        weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)
-        bits = next((bits for bits, most in _DEFAULT_BITS if weights <= most), 5)
+        tensors = bundle.model.state_dict().values()
+        weights = sum(tensor.numel() for tensor in tensors if tensor.ndim == 2)
+        bits = next((bits for bits, max_weights in _DEFAULT_BITS if weights <= max_weights), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
@@ -260,7 +265,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "card": bundle.card,
         "spelling": blob.add(nodes) | {"roots": roots, "known": known},
     }
-    return PackedModel(manifest, blob.deflated + b"\x03\x00")  # plus an empty last block
+    return PackedModel(manifest, blob.deflated + b"\x03\x00")  # an empty last block ends the stream
 
 
 class _Blob:
@@ -269,23 +274,22 @@ class _Blob:
     """
 
     def __init__(self) -> None:
-        self.size = 0
+        self.size = 0  # bytes before the compression
         self.deflated = b""
 
     def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
         """Append an array. Return its dtype, its shape, its offset in bytes and its number of
         elements.
         """
-        padding = -self.size % _ALIGNMENT
+        padding = -self.size % _ALIGNMENT  # up to the next multiple
         entry = {
             "dtype": array.dtype.name,
             "shape": list(array.shape),
             "offset": self.size + padding,
             "length": array.size,
         }
-        content = (
-            bytes(padding) + np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-        )
+        little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        content = bytes(padding) + little_endian.tobytes()
         deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
         self.deflated += deflate.compress(content) + deflate.flush(zlib.Z_FULL_FLUSH)
         self.size += len(content)
@@ -296,21 +300,22 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
     """Append the tensors of a model to the blob, tied tensors only once. Return the entry of each
     tensor by name.
     """
-    models = {"": model}
+    models = {"": model}  # by the prefix of the names of their tensors
     if isinstance(model, Blend):
         models = {f"{number}.": component for number, component in enumerate(model.components)}
     counted = tuple(prefix for prefix, each in models.items() if isinstance(each, CountTrained))
     entries: dict[str, Any] = {}
     stored: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, tensor in model.state_dict().items():
-        key = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-        if key not in stored or not tensor.numel():
+        # tied tensors have the same memory; empty tensors may have the same without being tied
+        memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if memory not in stored or not tensor.numel():
             plain = tensor.detach().cpu()
             if plain.is_floating_point() and plain.dtype.itemsize == 2:
                 plain = plain.float()  # ``bits`` decides how the tensor is stored
             own_bits = 32 if name.startswith(counted) else bits
-            stored[key] = _add_tensor(name, plain.numpy(), own_bits, blob)
-        entries[name] = stored[key]
+            stored[memory] = _add_tensor(name, plain.numpy(), own_bits, blob)
+        entries[name] = stored[memory]
     return entries
 
 
@@ -327,16 +332,17 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
         raise BundleError(
             f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read."
         )
-    if array.dtype != np.float32 or array.ndim != 2 or bits == 32 or not np.isfinite(array).all():
+    is_finite_matrix = array.dtype == np.float32 and array.ndim == 2 and np.isfinite(array).all()
+    if bits == 32 or not is_finite_matrix:
         return blob.add(array)
-    if bits <= 8:
-        numbers, scales = quantize(array, bits)
-        # Huffman coding only: a search for repeated strings gains nothing, since they occur only by
-        # chance in weights
-        entry = blob.add(numbers.astype(np.int8), zlib.Z_HUFFMAN_ONLY)
-        scale = blob.add(scales)
-        return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
-    return blob.add(array.astype(np.float16))
+    if bits == 16:
+        return blob.add(array.astype(np.float16))
+    numbers, scales = quantize(array, bits)
+    # Huffman coding only: a search for repeated strings gains nothing, since they occur only by
+    # chance in weights
+    entry = blob.add(numbers.astype(np.int8), zlib.Z_HUFFMAN_ONLY)
+    scale = blob.add(scales)
+    return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
 
 
 def _shorten(text: str) -> str:

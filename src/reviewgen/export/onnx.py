@@ -122,6 +122,9 @@ def _require_packages() -> None:
 
 
 def _refuse_counts(model: LanguageModel, name: str) -> None:
+    """Refuse a model that was trained by counting, and a blend that contains one or mixes
+    characters.
+    """
     components = model.components if isinstance(model, Blend) else (model,)
     if any(isinstance(component, CharacterModel) for component in components):
         raise ConfigError(
@@ -168,7 +171,7 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     import onnx
 
     together = torch.tensor([list(text) for text in texts])
-    batches = [*together[:, None], together]
+    batches = [*together[:, None], together]  # each text alone, then all in one batch
     problem = ""
     for export in (export_whole, export_step):  # try the faster graph first
         try:
@@ -210,17 +213,19 @@ def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
     with torch.no_grad():
         expected = model(ids, first)[0].float().numpy()
     differences = []
-    for pieces in ([ids.numpy()], np.split(ids.numpy(), CHUNK_ENDS, axis=1)):
+    for chunks in ([ids.numpy()], np.split(ids.numpy(), CHUNK_ENDS, axis=1)):
         state = [np.zeros(part.shape, part.numpy().dtype) for part in flatten_state(first)]
         logits = []
-        for piece in pieces:
-            scores, *state = session.run(None, dict(zip(names, (piece, *state), strict=True)))
-            logits.append(scores)
+        for chunk in chunks:
+            inputs = dict(zip(names, (chunk, *state), strict=True))
+            chunk_logits, *state = session.run(None, inputs)
+            logits.append(chunk_logits)
         differences.append(float(np.abs(np.concatenate(logits, axis=1) - expected).max()))
-    return float(np.max(differences))
+    return float(np.max(differences))  # unlike Python's, numpy's max of NaN is NaN
 
 
 def _start_ids(model: ReviewModel) -> list[int]:
+    """Return the ids before each generated text: bos and the conditions."""
     return [model.tokenizer.bos_id, *model.conditions.encode(model.generation_config.conditions)]
 
 
@@ -264,15 +269,15 @@ def names_of(count: int) -> tuple[list[str], list[str]]:
 
 class _Flat(nn.Module):
     """A model whose state is passed as separate tensors. The state before the first token is
-    subtracted from each of them.
+    subtracted from each of them, so that they start as zeros.
     """
 
     def __init__(self, model: LanguageModel, is_step: bool = False) -> None:
         super().__init__()
         self.model = model
         self.is_step = is_step
-        self.like = model.initial_state(1)
-        self.first = flatten_state(self.like)
+        self.initial_state = model.initial_state(1)
+        self.first = flatten_state(self.initial_state)
         # None for tensors whose first state is zero, so that the graph does not add zeros
         self.shifts = [first if first.any() else None for first in self.first]
 
@@ -283,7 +288,8 @@ class _Flat(nn.Module):
         shifted = (
             _shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True)
         )
-        before = map_state(lambda _: next(shifted), self.like)
+        # the nested tuple of the model, with the tensors in order
+        before = map_state(lambda _: next(shifted), self.initial_state)
         logits, after = self.model(ids[:, None] if self.is_step else ids, before)
         changed = (
             _shift(tensor, shift, -1)
@@ -299,7 +305,7 @@ def _shift(tensor: Tensor, shift: Tensor | None, sign: int) -> Tensor:
     if shift is None:
         return tensor
     if tensor.dtype == torch.bool:
-        return tensor ^ shift
+        return tensor ^ shift  # its own inverse
     return tensor + shift if sign > 0 else tensor - shift
 
 
@@ -308,10 +314,8 @@ def export_whole(model: LanguageModel) -> "ModelProto":
     """Return the graph of one call of the model over T tokens."""
     flat = _Flat(model)
     ids = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.long)
-    batch = torch.export.Dim("batch")
-    time = torch.export.Dim("time")
-    inputs, outputs = names_of(len(flat.first))
-    exported = _trace(flat, ids, {0: batch, 1: time}, flat.first, (inputs, outputs))
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
+    exported = _trace(flat, ids, axes, flat.first, names_of(len(flat.first)))
     _set_shapes(exported.graph, flat)
     return exported
 
@@ -323,13 +327,13 @@ def export_step(model: LanguageModel) -> "ModelProto":
 
     flat = _Flat(model)
     inputs, outputs = names_of(len(flat.first))
-    inner = (
+    step_names = (
         ["id", *(f"{name}_before" for name in inputs[1:])],
         ["scores", *(f"{name}_after" for name in inputs[1:])],
     )
     ids = torch.zeros(TRACED_BATCH, dtype=torch.long)
     axes = {0: torch.export.Dim("batch")}
-    exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first, inner)
+    exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first, step_names)
     step = exported.graph
     body = helper.make_graph(
         step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info
@@ -390,19 +394,23 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
     """Replace the inputs and outputs of a graph by descriptions whose dynamic axes have names."""
     from onnx import TensorProto, helper
 
-    vocab_size = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.like)[0].shape[-1]
-    states = [
-        (helper.np_dtype_to_tensor_dtype(first.numpy().dtype), ["batch", *first.shape[1:]])
-        for first in flat.first
+    logits, _ = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.initial_state)
+    # the type and shape of each value
+    state_specs = [
+        (helper.np_dtype_to_tensor_dtype(part.numpy().dtype), ["batch", *part.shape[1:]])
+        for part in flat.first
     ]
-    inputs, outputs = names_of(len(states))
-    ids = (TensorProto.INT64, ["batch", "time"])
-    logits = (TensorProto.FLOAT, ["batch", "time", vocab_size])
-    for values, names, first in ((graph.input, inputs, ids), (graph.output, outputs, logits)):
+    inputs, outputs = names_of(len(state_specs))
+    ids_spec = (TensorProto.INT64, ["batch", "time"])
+    logits_spec = (TensorProto.FLOAT, ["batch", "time", logits.shape[-1]])
+    for values, names, spec in (
+        (graph.input, inputs, ids_spec),
+        (graph.output, outputs, logits_spec),
+    ):
         del values[:]
         values.extend(
-            helper.make_tensor_value_info(name, *kind)
-            for name, kind in zip(names, [first, *states], strict=True)
+            helper.make_tensor_value_info(name, *name_spec)
+            for name, name_spec in zip(names, [spec, *state_specs], strict=True)
         )
 
 

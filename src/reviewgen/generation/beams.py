@@ -90,13 +90,13 @@ class _Search:
         live = [_Beam(start, 0.0)]
         decoder.prefill([start])
         while True:
-            before = live
+            previous = live
             live = self.extend(live)
             if decoder.deadline is not None and time.monotonic() > decoder.deadline:
                 self.finish(live, "time")
                 return
             if not live and not self.finished:
-                self.finish([beam for beam in before if not beam.text.rest], "stuck")
+                self.finish([beam for beam in previous if not beam.text.rest], "stuck")
             if not live or self.is_over(live):
                 return
             decoder.forward([beam.text for beam in live])
@@ -108,17 +108,19 @@ class _Search:
         decoder = self.decoder
         params = decoder.params
         assert text.logits is not None  # the model was fed the last token of the text
-        table = text.logits.astype(np.float64)
-        table[params.vocab_size :] = table[params.bos_id] = -np.inf
-        own = table[: params.vocab_size]
+        logits = text.logits.astype(np.float64)
+        logits[params.bos_id] = -np.inf
+        logits[params.vocab_size :] = -np.inf
+        token_logits = logits[: params.vocab_size]  # a view, without the ids of conditions
         if text.rest:
-            own[~decoder.pieces.matches(text.rest)] = -np.inf
-        unknown = ~decoder.spelling_mask(text)
-        if (own[~unknown] > -np.inf).any():
-            own[unknown] = -np.inf
-        if own.max() == -np.inf:
-            return table
-        scores = decoder.penalise(text, log_softmax(table))
+            token_logits[~decoder.pieces.matches(text.rest)] = -np.inf
+        is_known = decoder.spelling_mask(text)
+        # unknown words are ruled out only if a known one is possible
+        if (token_logits[is_known] > -np.inf).any():
+            token_logits[~is_known] = -np.inf
+        if token_logits.max() == -np.inf:
+            return logits
+        scores = decoder.penalise(text, log_softmax(logits))
         if decoder.hooks is None or text.rest:
             return scores
         return decoder.hooks.process([*text.prefix, *text.ids], scores)
@@ -126,20 +128,20 @@ class _Search:
     def extend(self, live: list[_Beam]) -> list[_Beam]:
         """Extend beams by one token; keep the texts that end, and return the best others."""
         num_beams = self.decoder.config.num_beams
-        scores = np.stack(
+        table = np.stack(
             [beam.log_probability + self.log_probabilities(beam.text) for beam in live]
         )
-        totals = scores.ravel()
-        count = min(2 * num_beams, int((totals > -np.inf).sum()))
-        going: list[_Beam] = []
-        for rank, index in enumerate(most_probable(totals, count)):
-            row, token = divmod(index, scores.shape[1])
-            beam = _Beam(self._append(live[row].text, token), float(totals[index]))
-            if beam.text.finish_reason is None and len(going) < num_beams:
-                going.append(beam)
+        log_probs = table.ravel()  # of each beam with each next token
+        count = min(2 * num_beams, int((log_probs > -np.inf).sum()))
+        extended: list[_Beam] = []
+        for rank, index in enumerate(most_probable(log_probs, count)):
+            row, token = divmod(index, table.shape[1])
+            beam = _Beam(self._append(live[row].text, token), float(log_probs[index]))
+            if beam.text.finish_reason is None and len(extended) < num_beams:
+                extended.append(beam)
             elif beam.text.finish_reason is not None and rank < num_beams:
                 self._keep(beam)
-        return going
+        return extended
 
     def is_over(self, live: list[_Beam]) -> bool:
         """Return whether no beam has a better score than the worst of ``num_beams`` finished texts.
@@ -166,15 +168,15 @@ class _Search:
         else:
             self.decoder.extend(text, token)
             text.new_tokens += 1
-        if text.finish_reason is None and not text.rest:
-            text.is_complete(1)
+        if not text.rest:
+            text.finish_if_complete(1)
         return text
 
     def _keep(self, beam: _Beam) -> None:
         """Add a finished text, and keep the ``num_beams`` best."""
-        self.finished = sorted([*self.finished, beam], key=self._score, reverse=True)[
-            : self.decoder.config.num_beams
-        ]
+        self.finished.append(beam)
+        self.finished.sort(key=self._score, reverse=True)
+        del self.finished[self.decoder.config.num_beams :]
 
     def _score(self, beam: _Beam) -> float:
         """Return log probability / tokens ** length_penalty.

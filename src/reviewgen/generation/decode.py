@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from reviewgen.compiled.sampling import (
     DEAD_END,
+    NONE,
     NOT_A_NUMBER,
     NOTHING_LEFT,
     Constraints,
@@ -44,24 +45,23 @@ from reviewgen.compiled.sampling import (
 from reviewgen.compiled.spelling import Spelling, follow_all, mark_spelled, no_places, start_of_text
 from reviewgen.compiled.windows import copies
 from reviewgen.config.generation import GenerationConfig
-from reviewgen.config.settings import fields_of
 from reviewgen.errors import GenerationError
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot, gather
 from reviewgen.generation.text import Text
 from reviewgen.novelty import CopyGuard
-from reviewgen.protocols.stepper import Stepper, SupportsSample
+from reviewgen.protocols.stepper import Stepper, StepState, SupportsSample
 from reviewgen.protocols.tokenizer import Tokenizer
 
 MAX_RETRIES = 12  # a text backtracks from this many dead ends
 SAMPLING_SETTINGS = (
     "temperature",
-    *(
-        name
-        for name in SamplingParams._fields
-        if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")
-    ),
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
 )
 """The settings of ``GenerationConfig`` that change the probability of a token."""
 # The random numbers that a stepper's own loop gets for each text in one call (a block). Most tokens
@@ -90,25 +90,30 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
     )
 
 
+def _gather_states(texts: Sequence[Text]) -> StepState:
+    """Return the states of some texts, which all have one, as one state."""
+    return gather([text.state for text in texts])  # type: ignore[misc]  # each has one
+
+
 class _SamplingBatch(NamedTuple):
     """What is needed to sample the next token of some texts.
 
     Attributes:
         texts: The texts.
-        table: The scores of the next token of each text.
+        scores: The scores of the next token of each text.
         tails: The last tokens of each text, with one more column for the next token.
         params: The sampling settings.
     """
 
     texts: Sequence[Text]
-    table: Float[np.ndarray, "B V"]
+    scores: Float[np.ndarray, "B V"]
     tails: Int64[np.ndarray, "B K"]
     params: SamplingParams
 
     def row(self, row: int) -> "_SamplingBatch":
         """Return the batch of one of the texts."""
         one = slice(row, row + 1)
-        return _SamplingBatch(self.texts[one], self.table[one], self.tails[one], self.params)
+        return _SamplingBatch(self.texts[one], self.scores[one], self.tails[one], self.params)
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,8 @@ class Decoder:
                 token.
         """
         started = time.monotonic()
-        size = _FIRST_BLOCK if self.deadline is None else _MIN_BLOCK
-        stepped = list[Text]()
+        block_size = _FIRST_BLOCK if self.deadline is None else _MIN_BLOCK
+        stepped = list[Text]()  # the texts whose last token the model has not been fed yet
         if self.config.max_new_tokens == 0:
             for text in texts:
                 text.finish_unextended()
@@ -165,14 +170,15 @@ class Decoder:
             self.prefill([text for text in live if text.state is None])
             ready = [text for text in live if self.is_ready(text)]
             stepped = self.step([text for text in live if not self.is_ready(text)])
-            if ready and not self.is_over(ready):
+            if ready and not self.finish_if_late(ready):
                 block_started = time.monotonic()
-                block = self.sample_block(ready, size, self.params).tolist()
-                for text, tokens in zip(ready, block, strict=True):
-                    self.append(text, tokens)
+                block = self.sample_block(ready, block_size, self.params).tolist()
+                for text, sampled in zip(ready, block, strict=True):
+                    self.append(text, sampled)
+                # the next block should take block_seconds, but has at most twice the size
                 ratio = self.block_seconds / max(time.monotonic() - block_started, 1e-9)
-                size = int(min(max(size * min(2.0, ratio), _MIN_BLOCK), _MAX_BLOCK))
-            self.is_over(live)
+                block_size = int(np.clip(block_size * min(2.0, ratio), _MIN_BLOCK, _MAX_BLOCK))
+            self.finish_if_late(live)
             stepped = [text for text in stepped if text.finish_reason is None]
             for text in live:
                 text.seconds = time.monotonic() - started
@@ -182,8 +188,8 @@ class Decoder:
         if self.hooks is not None:
             self.hooks.end()
 
-    def is_over(self, texts: Sequence[Text]) -> bool:
-        """Return whether the deadline has passed; if so, finish all texts where they are."""
+    def finish_if_late(self, texts: Sequence[Text]) -> bool:
+        """Finish all texts where they are if the deadline has passed. Return whether it has."""
         if self.deadline is None or time.monotonic() < self.deadline:
             return False
         for text in texts:
@@ -217,22 +223,22 @@ class Decoder:
 
     def forward(self, texts: Sequence[Text]) -> None:
         """Feed the last token of each text to the stepper, in one batch."""
-        if texts:
-            ids = np.array([[text.ids[-1]] for text in texts], np.int64)
-            logits, state = self.stepper.forward(
-                ids, gather([text.state for text in texts if text.state])
-            )
-            for row, text in enumerate(texts):
-                text.logits = logits[row]
-                text.state = Slot(state, row)
+        if not texts:
+            return
+        ids = np.array([[text.ids[-1]] for text in texts], np.int64)
+        logits, state = self.stepper.forward(ids, _gather_states(texts))
+        for row, text in enumerate(texts):
+            text.logits = logits[row]
+            text.state = Slot(state, row)
 
     def sample_block(
         self, texts: Sequence[Text], size: int, params: SamplingParams
     ) -> Int64[np.ndarray, "B N"]:
         """Let the stepper's own loop sample up to N tokens for each text; return the tokens.
 
-        The caller appends them to the texts. The state and the place of each text already are those
-        after the tokens, and the random numbers that the tokens took are dropped.
+        In each row, status codes follow the tokens; see ``append``. This method sets the state and
+        the place of each text to those after the tokens, and drops the random numbers that were
+        used. The caller appends the tokens to the texts.
 
         Args:
             texts: Texts for which ``is_ready`` is true.
@@ -242,11 +248,10 @@ class Decoder:
         """
         assert isinstance(self.stepper, SupportsSample)
         uniform = np.stack([text.peek_random(size) for text in texts])
-        state = gather([text.state for text in texts if text.state])
         new_tokens = np.array([text.new_tokens for text in texts], np.int64)
         constraints = self._constraints(texts)
         tokens, used, state = self.stepper.sample(
-            state, uniform, params, self._tails(texts), new_tokens, constraints
+            _gather_states(texts), uniform, params, self._tails(texts), new_tokens, constraints
         )
         for row, text in enumerate(texts):
             text.use_random(int(used[row]))
@@ -262,34 +267,48 @@ class Decoder:
         """
         if not texts:
             return []
-        table, params = self._mask_and_process(texts)
-        batch = _SamplingBatch(texts, table, np.pad(self._tails(texts), ((0, 0), (0, 1))), params)
+        scores, params = self._mask_and_process(texts)
+        tails = np.pad(self._tails(texts), ((0, 0), (0, 1)))
+        batch = _SamplingBatch(texts, scores, tails, params)
         is_past_prompt = np.array([text.is_past_prompt for text in texts])
         runs = np.where(is_past_prompt, self.guard.run if self.guard else 0, 0)
-        tokens = self._sample(batch, runs, is_past_prompt).tolist()
-        for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
-            # no token that matches the rest of the prompt is possible: use the tokenizer's tokens
-            if token == NOTHING_LEFT and text.rest:
-                text.forced = self.pieces.tokenizer.encode(text.rest)
-                text.rest = ""
-            # too many dead ends: first allow unknown words, then also copied spans
-            elif token == DEAD_END and text.retries >= MAX_RETRIES:
-                token = self._sample_anywhere(batch.row(row), int(runs[row]))
-                if token == DEAD_END:
-                    token = self._sample_anywhere(batch.row(row), 0)
-                    text.exceeds_limit = True
-            elif token >= 0 and self.guard is not None and not text.is_past_prompt:
-                token = self._guard_prompt_end(batch.row(row), token)
+        sampled = self._sample(batch, runs, is_past_prompt).tolist()
+        for row, text in enumerate(texts):
+            token = self._resample(batch, row, int(runs[row]), sampled[row])
             if self.guard is None and token >= 0:
                 text.retries = 0
             if text.forced:
                 self.extend(text, text.forced.pop(0))
                 text.prompt_tokens = len(text.ids)
             elif text.rest and token >= 0 and token != self.params.eos_id:
-                self._append_to_prompt(text, token, table[row])
+                self._append_to_prompt(text, token, scores[row])
             else:
-                self.append(text, [token], table[row])
+                self.append(text, [token], scores[row])
         return [text for text in texts if text.finish_reason is None and text.state is not None]
+
+    def _resample(self, batch: _SamplingBatch, row: int, run: int, token: int) -> int:
+        """Return a sampled token or status code, or another one in its place.
+
+        Args:
+            batch: The texts, and the scores of their next tokens.
+            row: The row of the text.
+            run: The ``run`` of the text's ``CopyGuard``, 0 inside the prompt.
+            token: The token or code that was sampled first.
+        """
+        text = batch.texts[row]
+        if token == NOTHING_LEFT and text.rest:
+            # no token that matches the rest of the prompt is possible: use the tokenizer's tokens
+            text.forced = self.pieces.tokenizer.encode(text.rest)
+            text.rest = ""
+        elif token == DEAD_END and text.retries >= MAX_RETRIES:
+            # too many dead ends: first allow unknown words, then also copied spans
+            token = self._sample_anywhere(batch.row(row), run)
+            if token == DEAD_END:
+                token = self._sample_anywhere(batch.row(row), 0)
+                text.exceeds_limit = True
+        elif token >= 0 and self.guard is not None and not text.is_past_prompt:
+            token = self._guard_prompt_end(batch.row(row), token)
+        return token
 
     def _mask_and_process(
         self, texts: Sequence[Text]
@@ -301,30 +320,33 @@ class Decoder:
         """
         params = self.params
         size = params.vocab_size
-        table = np.stack([text.logits for text in texts])  # type: ignore[misc]
+        scores = np.stack([text.logits for text in texts])  # type: ignore[misc]
         if self.hooks is None and all(text.is_past_prompt for text in texts):
-            return table, params
-        table = table.astype(np.float64)
-        table[:, size:] = -np.inf
-        for row, text in zip(table, texts, strict=True):
+            return scores, params
+        scores = scores.astype(np.float64)
+        scores[:, size:] = -np.inf
+        for row, text in zip(scores, texts, strict=True):
             if text.rest:
                 allowed = self.pieces.matches(text.rest) & (row[:size] > -np.inf)
                 known = allowed & self.spelling_mask(text)
-                row[:size][~(known if known.any() else allowed)] = -np.inf
+                # unknown words are ruled out only if a known one is possible
+                if known.any():
+                    allowed = known
+                row[:size][~allowed] = -np.inf
             elif self.hooks is not None and not text.forced:
-                scores = self.penalise(text, row)
-                row[:] = self.hooks.process([*text.prefix, *text.ids], scores)
+                penalised = self.penalise(text, row)
+                row[:] = self.hooks.process([*text.prefix, *text.ids], penalised)
         if self.hooks is not None:  # the penalties have been applied before the processors
             params = params._replace(
                 repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0
             )
-        return table, params
+        return scores, params
 
     def penalise(self, text: Text, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
         """Apply the penalties to the logits of a text's next token; return the result."""
         scores = np.empty(len(logits))
-        written = np.array(text.prefix[:1] + text.ids, np.int64)
-        apply_penalties(logits, written, len(written), text.new_tokens, self.params, scores)
+        ids = np.array(text.prefix[:1] + text.ids, np.int64)
+        apply_penalties(logits, ids, len(ids), text.new_tokens, self.params, scores)
         return scores
 
     def _sample(
@@ -340,13 +362,13 @@ class Decoder:
             runs: For each text, the ``run`` of its ``CopyGuard``; with 0 it may copy.
             is_spelled: For each text, whether it may only have known words.
         """
-        texts, table, tails, params = batch
+        texts, scores, tails, params = batch
         constraints = self._constraints(texts)
         constraints.places[~is_spelled] = no_places(1)
         windows, _, spelling, places = compiled_constraints(params, constraints, len(texts))
         tokens = np.empty(len(texts), np.int64)
         sample_rows(
-            table,
+            scores,
             tails,
             np.full(len(texts), tails.shape[1] - 1),
             np.array([text.new_tokens for text in texts], np.int64),
@@ -385,8 +407,10 @@ class Decoder:
         if not copies(windows, tail, len(tail) - 1, run):
             return token
         other = self._sample_anywhere(batch, run)
-        text.exceeds_limit |= other == DEAD_END
-        return token if other == DEAD_END else other
+        if other == DEAD_END:
+            text.exceeds_limit = True
+            return token
+        return other
 
     def _constraints(self, texts: Sequence[Text]) -> Constraints:
         """Return what some texts must not contain, and the place of each text in the spelling
@@ -403,7 +427,7 @@ class Decoder:
         size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
             size = max(size, self.guard.tokens - 1)
-        return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
+        return np.array([text.tail(size) for text in texts], np.int64)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
         """Return the place of a text: its state in the spelling automaton
@@ -438,19 +462,21 @@ class Decoder:
         that go beyond the prompt, if any.
         """
         piece = self.pieces.texts[token]
-        rest = text.rest
+        beyond = piece[len(text.rest) :]
         self.extend(text, token)
-        text.new_tokens += len(piece) > len(rest)
-        text.rest = rest[len(piece) :]
+        if beyond:
+            text.new_tokens += 1
+        text.rest = text.rest[len(piece) :]
         text.prompt_tokens = len(text.ids)
-        return piece[len(rest) :]
+        return beyond
 
     def _append_to_prompt(self, text: Text, token: int, scores: Float[np.ndarray, " V"]) -> None:
-        more = self.match(text, token)
+        """Append a token that matches the rest of the prompt. Finish the text if it ends there."""
+        beyond = self.match(text, token)
         # the streamer has had the whole prompt already, so it only gets what follows
-        self._call_hooks(text, self.pieces.tokenizer.encode(more) if self.hooks else [], scores)
-        if text.finish_reason is None and not text.rest:
-            text.is_complete(1)
+        self._call_hooks(text, self.pieces.tokenizer.encode(beyond) if self.hooks else [], scores)
+        if not text.rest:
+            text.finish_if_complete(1)
 
     def append(
         self, text: Text, sampled: Sequence[int], scores: Float[np.ndarray, " V"] | None = None
@@ -467,18 +493,20 @@ class Decoder:
         Raises:
             GenerationError: The logits are NaN or infinite.
         """
-        count = bisect_left(sampled, True, key=lambda token: token < 0)  # number of tokens
-        code = sampled[count] if count < len(sampled) else 0
+        # the number of tokens; the codes after them are negative
+        count = bisect_left(sampled, True, key=lambda token: token < 0)
+        code = sampled[count] if count < len(sampled) else NONE
         has_eos = count > 0 and sampled[count - 1] == self.params.eos_id
-        tokens = sampled[: count - has_eos]
+        if has_eos:
+            count -= 1
+        tokens = sampled[:count]
+        text.new_tokens += len(tokens)
         if scores is None:
             text.ids += tokens
         elif tokens:
             self.extend(text, tokens[0])
-        text.new_tokens += len(tokens)
-        if scores is not None and tokens:
             self._call_hooks(text, tokens, scores)
-        if text.finish_reason is not None or text.is_complete(len(tokens)):
+        if text.finish_if_complete(len(tokens)):
             return
         if has_eos:
             text.finish("end")
@@ -492,6 +520,7 @@ class Decoder:
     def _call_hooks(
         self, text: Text, tokens: Sequence[int], scores: Float[np.ndarray, " V"]
     ) -> None:
+        """Stream new tokens, and finish the text if a stopping criterion ends it."""
         if self.hooks is not None:
             self.hooks.put(tokens)
             if text.new_tokens and self.hooks.should_stop(text, scores):

@@ -93,18 +93,18 @@ class Detokenizer:
     _decoded: str = ""  # the decoded text, without an incomplete last character
     # the length of the decoded text after each token, if is_scored
     _ends: list[int] = field(default_factory=list)
-    # the number of ids, and of characters, up to the last token that ended a character
-    _whole: tuple[int, int] | None = None
-    _sent_characters: int = 0
-    _sent_tokens: int = 0
-    _safe: int = 0  # the number of characters up to the end of the last complete sentence
+    # the number of ids, and of decoded characters, up to the last token that ended a character
+    _boundary: tuple[int, int] | None = None
+    _released_characters: int = 0
+    _released_tokens: int = 0
+    _sentence_end: int = 0  # number of characters up to the end of the last complete sentence
 
     def __post_init__(self) -> None:
-        self._safe = len(self.text.prompt)
+        self._sentence_end = len(self.text.prompt)
         if not self.scores_prompt:
             self._decoded = self.text.prompt
         if not self.is_echoed:
-            self._sent_characters = self._safe
+            self._released_characters = self._sentence_end
 
     @property
     def first(self) -> int:
@@ -120,17 +120,18 @@ class Detokenizer:
             return self._release_end()
         if self.is_whole:
             return "", []
-        self._read()
+        self._decode_new()
         prompt_end = len(self.text.prompt)
-        until = first_stop(self._decoded, self.stops, max(self._sent_characters, prompt_end))
+        until = first_stop(self._decoded, self.stops, max(self._released_characters, prompt_end))
         if self.text.config.finish == "sentence":
-            self._safe = last_whole_sentence(self._decoded, self._safe)
-            until = min(until, self._safe)
-        count = self._sent_tokens
+            self._sentence_end = last_whole_sentence(self._decoded, self._sentence_end)
+            until = min(until, self._sentence_end)
+        count = self._released_tokens
+        # with scores, only whole tokens are released
         if self.is_scored:
             while count < len(self._ends) and self._ends[count] <= until:
                 count += 1
-            until = self._ends[count - 1] if count else self._sent_characters
+            until = self._ends[count - 1] if count else self._released_characters
         return self._take(until, count)
 
     def _release_end(self) -> tuple[str, list[Token]]:
@@ -138,18 +139,20 @@ class Detokenizer:
         the stop string that ended it.
         """
         if self.is_scored:
-            self._read()
+            self._decode_new()
         self._decoded = self.text.text
         length = len(self._decoded)
         count = min(len(self._ends), len(self.text.ids) - self.first)
         self._ends = [min(end, length) for end in self._ends[:count]]
-        if count > self._sent_tokens:
+        # the last token gets all characters up to the end of the text
+        if count > self._released_tokens:
             self._ends[-1] = length
         if self.text.finish_reason == "stop":
             new = self._decoded[len(self.text.prompt) :]
             stop = max((stop for stop in self.stops if new.endswith(stop)), key=len, default="")
             self._decoded = self._decoded.removesuffix(stop)
-            while count > self._sent_tokens and self._start(count - 1) >= len(self._decoded):
+            # leave out the tokens that lie in the stop string
+            while count > self._released_tokens and self._start(count - 1) >= len(self._decoded):
                 count -= 1
         return self._take(len(self._decoded), count)
 
@@ -158,14 +161,14 @@ class Detokenizer:
         those released before.
         """
         tokens = list[Token]()
-        for index in range(self._sent_tokens, count):
+        for index in range(self._released_tokens, count):
             start = self._start(index)
             end = min(self._ends[index], until)  # a stop string may begin inside the last token
             token = self.text.ids[self.first + index]
             tokens.append(Token(token, self._decoded[start:end], start, self.scores[index]))
-        characters = self._decoded[self._sent_characters : until]
-        self._sent_characters = max(self._sent_characters, until)
-        self._sent_tokens = max(self._sent_tokens, count)
+        characters = self._decoded[self._released_characters : until]
+        self._released_characters = max(self._released_characters, until)
+        self._released_tokens = max(self._released_tokens, count)
         return characters, tokens
 
     def _start(self, index: int) -> int:
@@ -174,7 +177,7 @@ class Detokenizer:
             return self._ends[index - 1]
         return 0 if self.scores_prompt else len(self.text.prompt)
 
-    def _read(self) -> None:
+    def _decode_new(self) -> None:
         """Decode the new tokens: one at a time as far as they have scores if ``is_scored``, else
         all at once.
         """
@@ -191,17 +194,18 @@ class Detokenizer:
         ids = self.text.ids
         tokenizer = self.text.pieces.tokenizer
         # a tokenizer without SupportsTokenBytes may decode ids together to another text than alone
-        if self._whole is None or not isinstance(tokenizer, SupportsTokenBytes):
+        if self._boundary is None or not isinstance(tokenizer, SupportsTokenBytes):
             decoded = tokenizer.decode(ids[:count])
             if not self.scores_prompt:
                 decoded = self.text.prompt + decoded[self.text.prompt_length :]
         else:
-            tokens, characters = self._whole
-            piece = self.text.pieces.texts[ids[tokens]] if count - tokens == 1 else ""
-            decoded = self._decoded[:characters] + (piece or tokenizer.decode(ids[tokens:count]))
+            first, characters = self._boundary
+            # the usual case: one new token, whose text is known
+            piece = self.text.pieces.texts[ids[first]] if count - first == 1 else ""
+            decoded = self._decoded[:characters] + (piece or tokenizer.decode(ids[first:count]))
         self._decoded = decoded.rstrip("\ufffd")
         if len(self._decoded) == len(decoded):
-            self._whole = (count, len(decoded))
+            self._boundary = (count, len(decoded))
 
 
 def first_stop(text: str, stops: Sequence[str], start: int) -> int:
@@ -220,11 +224,12 @@ def first_stop(text: str, stops: Sequence[str], start: int) -> int:
     """
     if not stops:
         return len(text)
-    places = [text.find(stop, start) for stop in stops]
-    first = min((place for place in places if place >= 0), default=len(text))
-    for place in range(max(start, len(text) - max(map(len, stops)) + 1), first):
-        if any(stop.startswith(text[place:]) for stop in stops):
-            return place
+    indices = [text.find(stop, start) for stop in stops]
+    first = min((index for index in indices if index >= 0), default=len(text))
+    longest = max(map(len, stops))
+    for index in range(max(start, len(text) - longest + 1), first):
+        if any(stop.startswith(text[index:]) for stop in stops):
+            return index
     return first
 
 
@@ -238,15 +243,15 @@ def score_token(
     Raises:
         GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.
     """
-    logs = log_softmax(logits)
-    score = float(logs[token])
+    logprobs = log_softmax(logits)
+    own = float(logprobs[token])
     if count == 0:
-        return Scored(score)
-    logs[pieces.bos_id] = -np.inf
-    logs = logs[: len(pieces.texts)]  # leaves out the ids of conditions
+        return Scored(own)
+    logprobs[pieces.bos_id] = -np.inf
+    logprobs = logprobs[: len(pieces.texts)]  # leaves out the ids of conditions
     alternatives = [
-        TopLogprob(other, pieces.texts[other], float(logs[other]))
-        for other in most_probable(logs, count)
-        if logs[other] > -np.inf
+        TopLogprob(other, pieces.texts[other], float(logprobs[other]))
+        for other in most_probable(logprobs, count)
+        if logprobs[other] > -np.inf
     ]
-    return Scored(score, tuple(alternatives))
+    return Scored(own, tuple(alternatives))

@@ -250,10 +250,10 @@ class Generator:
             return None
         if request.max_copy is not None:
             return index.guard(request.max_copy)
-        wanted = math.ceil(COPY_CHARACTERS / index.characters_per_token)
-        if index.smallest_max_copy > wanted:
+        default = math.ceil(COPY_CHARACTERS / index.characters_per_token)  # tokens
+        if index.smallest_max_copy > default:
             _warn_of_limit(index.smallest_max_copy)
-        return index.guard(max(index.smallest_max_copy, wanted))
+        return index.guard(max(index.smallest_max_copy, default))
 
     def _generate_batches(
         self, request: Request, guard: CopyGuard | None, first: int, start_late: bool
@@ -265,12 +265,12 @@ class Generator:
         for texts in self._batches(request, first):
             if not start_late and deadline is not None and time.monotonic() >= deadline:
                 return
-            waiting = 0
+            yielded = 0
             for _ in self.decoder(request, guard, deadline, texts).decode(texts):
-                while waiting < len(texts) and texts[waiting].finish_reason is not None:
-                    yield texts[waiting]
-                    waiting += 1
-            yield from texts[waiting:]
+                while yielded < len(texts) and texts[yielded].finish_reason is not None:
+                    yield texts[yielded]
+                    yielded += 1
+            yield from texts[yielded:]
 
     def _batches(self, request: Request, first: int) -> Iterator[list[Text]]:
         """Yield batches of new texts, which so far have only their prompts.
@@ -278,11 +278,10 @@ class Generator:
         All texts of a batch may contain the same words, so that they share one spelling.
         """
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
-        for _, group in groupby(
-            numbered, key=lambda pair: self._other_words(request, request.prefix_of(pair[0]))
-        ):
+        texts = (self.text(request, prompt, number) for number, prompt in numbered)
+        for _, group in groupby(texts, key=lambda text: self._other_words(request, text.prefix)):
             while batch := list(islice(group, self.batch_size)):
-                yield [self.text(request, prompt, number) for number, prompt in batch]
+                yield batch
 
     def _other_words(self, request: Request, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words that a text may contain in addition to the lexicon, with words="known":
@@ -290,7 +289,7 @@ class Generator:
 
         Args:
             request: The arguments of the call.
-            prefix: The ids of the text's conditions.
+            prefix: The ids of the text's conditions; bos may precede them.
         """
         return self.pieces.unknown(prefix) if request.config.words == "known" else frozenset()
 
@@ -299,28 +298,30 @@ class Generator:
     ) -> Iterator[Text]:
         """Yield one text for each prompt that includes all words of ``must_include``.
 
-        Batches of texts are generated until one has such a text; of several, the most probable one
-        is yielded.
+        Batches of texts are generated until a batch has such a text. If it has several, the most
+        probable one is yielded.
         """
         deadline = request.deadline()
         prompts = islice(request.prompts, first, None)
         for number, prompt in enumerate(prompts, request.offset + first):
             started = time.monotonic()
             generated = 0
+            # for each word, the number of texts that lack it
             lacking = Counter(dict.fromkeys(request.must_include, 0))
             fitting = list[Text]()
             while not fitting:
                 attempts = range(generated, generated + _TRIES_PER_BATCH)
                 # the first try has the seed of the text without must_include
-                numbers = [(number, attempt) if attempt else (number,) for attempt in attempts]
-                texts = [self.text(request, prompt, *each) for each in numbers]
+                seeds = [(number, attempt) if attempt else (number,) for attempt in attempts]
+                texts = [self.text(request, prompt, *seed) for seed in seeds]
                 # run the decoding loop to its end
                 deque(self.decoder(request, guard, deadline, texts).decode(texts), maxlen=0)
                 generated += len(texts)
                 for text in texts:
                     missing = _missing(request, text)
                     lacking.update(missing)
-                    fitting += [] if missing else [text]
+                    if not missing:
+                        fitting.append(text)
                 is_late = deadline is not None and time.monotonic() >= deadline
                 if not fitting and (is_late or generated >= _MAX_TRIES):
                     raise _nothing_includes(request, generated, lacking, is_late)
@@ -336,6 +337,7 @@ class Generator:
         judge = request.judge
 
         def rate(text: Text) -> float:
+            """Return the judge's rating of what follows the prompt."""
             if judge is None:
                 return self._likelihood_after_prompt(text)
             return judge(text.text[len(text.prompt) :], text.prompt)
@@ -351,15 +353,19 @@ class Generator:
             yield from search(decoder, self.text(request, request.prompts[number], number))
 
     def _stream(self, request: Request, guard: CopyGuard | None) -> Iterator[str]:
+        """Yield the prompt, then the new characters after each step of the decoding loop."""
         text = self.text(request, request.prompts[0], 0)
-        out = Detokenizer(text, is_echoed=True)
-        prompt, _ = out.release()
+        detokenizer = Detokenizer(text, is_echoed=True)
+        prompt, _ = detokenizer.release()
         if prompt:
             yield prompt
         decoder = self.decoder(request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS)
         for _ in decoder.decode([text]):
-            piece, _ = out.release()
-            yield from _characters(piece) if self.pieces.are_characters or not piece else (piece,)
+            new, _ = detokenizer.release()
+            if self.pieces.are_characters:
+                yield from _characters(new)
+            elif new:
+                yield new
 
     def decoder(
         self,
@@ -383,8 +389,9 @@ class Generator:
             DataError: ``words="known"``, and the model has no lexicon.
         """
         config = request.config
-        longest = max((len(text.ids) + len(text.rest) for text in texts), default=0)
-        if guard is not None and guard.tokens > config.max_new_tokens + longest:
+        # the rest of a prompt is counted in characters, since it is not encoded yet
+        longest_prompt = max((len(text.ids) + len(text.rest) for text in texts), default=0)
+        if guard is not None and guard.tokens > config.max_new_tokens + longest_prompt:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
         return Decoder(
@@ -474,6 +481,14 @@ def _missing(request: Request, text: Text) -> list[str]:
 def _nothing_includes(
     request: Request, generated: int, lacking: Counter[str], is_late: bool
 ) -> GenerationError:
+    """Return the error that no text includes all words of ``must_include``.
+
+    Args:
+        request: The arguments of the call.
+        generated: The number of texts that were generated.
+        lacking: For each word, the number of these texts that lack it.
+        is_late: Whether ``max_time`` has passed.
+    """
     rarest = max(lacking, key=lambda word: lacking[word])
     detail = f"; {lacking[rarest]} of them lack {rarest!r}" if len(lacking) > 1 else ""
     until = " before the time ran out" if is_late else ""

@@ -44,7 +44,7 @@ class Processor:
     name: str
     plugin: Plugin | None = None
 
-    def __call__(self, ids: Any, table: Any) -> Any:
+    def __call__(self, ids: Any, scores: Any) -> Any:
         """Apply the processor to scores (1, V), and check the result.
 
         An error that the user's own function raises is not caught.
@@ -55,9 +55,9 @@ class Processor:
         """
         import torch
 
-        shape = tuple(table.shape)
+        shape = tuple(scores.shape)
         try:
-            processed = self.call(ids, table)
+            processed = self.call(ids, scores)
         except Exception as error:
             if self.plugin is None:
                 raise
@@ -65,8 +65,9 @@ class Processor:
                 f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}:"
                 f" {error!s:.200}"
             ) from error
-        is_tensor = isinstance(processed, torch.Tensor)
-        got = tuple(processed.shape) if is_tensor else type(processed).__name__
+        got: object = type(processed).__name__
+        if isinstance(processed, torch.Tensor):
+            got = tuple(processed.shape)
         if got != shape:
             raise GenerationError(
                 f"{self.name} should return scores of shape {shape}; it returned {got}."
@@ -112,7 +113,7 @@ class Hooks:
             return scores
         import torch
 
-        table = torch.from_numpy(scores.astype(np.float32))[None]
+        table = torch.from_numpy(scores.astype(np.float32))[None]  # (1, V)
         for processor in self.processors:
             table = processor(torch.tensor([list(ids)]), table)
         processed: np.ndarray = table[0].double().cpu().numpy()
@@ -146,7 +147,7 @@ class Hooks:
                     f"{_name(criterion)} should return whether the text ends here; it returned"
                     f" {quoted(stops)}."
                 )
-            if bool(torch.as_tensor(stops).all()):
+            if torch.as_tensor(stops).all():
                 return True
         return False
 
@@ -195,7 +196,7 @@ def make_hooks(
         BrokenPlugin: A package cannot be imported, or its factory raises an error or returns
             something that cannot be called.
     """
-    made = [
+    resolved = [
         _make(item, tokenizer, saved) if isinstance(item, str) else Processor(item, _name(item))
         for item in processors
     ]
@@ -211,7 +212,9 @@ def make_hooks(
             "streamer needs the methods put and end, as transformers' have; got"
             f" {type(streamer).__name__}."
         )
-    return Hooks(made, criteria, streamer) if made or criteria or streamer is not None else None
+    if not resolved and not criteria and streamer is None:
+        return None
+    return Hooks(resolved, criteria, streamer)
 
 
 def one_or_more(argument: Any) -> list[Any]:
@@ -222,10 +225,10 @@ def one_or_more(argument: Any) -> list[Any]:
     """
     if argument is None:
         return []
-    is_list = isinstance(argument, Iterable) and not isinstance(argument, str | bytes | Mapping)
-    # a tensor without dimensions counts as Iterable, but raises TypeError
-    with suppress(TypeError):
-        return list(argument) if is_list else [argument]
+    if isinstance(argument, Iterable) and not isinstance(argument, str | bytes | Mapping):
+        # a tensor without dimensions counts as Iterable, but raises TypeError
+        with suppress(TypeError):
+            return list(argument)
     return [argument]
 
 
@@ -245,31 +248,33 @@ def as_processors(argument: Any) -> list[Any]:
 
 
 def _make(name: str, tokenizer: Tokenizer, saved: Sequence[str]) -> Processor:
+    """Make the logits processor of a name; ``saved`` is as in ``make_hooks``."""
     try:
         factory, plugin = find_logits_processor(name)
     except UnknownPlugin:
         if name not in saved:
             raise
-        package, _, plain = name.rpartition(":")
+        package, _, short_name = name.rpartition(":")
         install = f"pip install {package}" if package else "install the package that provides it"
         raise UnknownPlugin(
-            f"This model's generation_config names the logits processor {plain!r}, which is not"
-            f" installed: {install}, or set logits_processors=[] to generate without it."
+            f"This model's generation_config names the logits processor {short_name!r}, which is"
+            f" not installed: {install}, or set logits_processors=[] to generate without it."
         ) from None
-    described = title_of(plugin)
+    title = title_of(plugin)
     try:
         processor = factory(tokenizer)
     except Exception as error:  # a third party's factory may raise anything
         raise BrokenPlugin(
-            f"{described} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}"
+            f"{title} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}"
         ) from error
     if not callable(processor):
         raise BrokenPlugin(
-            f"{described} is broken: its factory should return a function of ids and scores; it"
+            f"{title} is broken: its factory should return a function of ids and scores; it"
             f" returned {type(processor).__name__}."
         )
-    return Processor(processor, described, plugin)
+    return Processor(processor, title, plugin)
 
 
 def _name(function: Any) -> str:
+    """Return the name of a function, or of an object's class, for error messages."""
     return getattr(function, "__name__", type(function).__name__)

@@ -63,7 +63,7 @@ class ModelStepper:
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the model's state before the first token."""
-        return _to_arrays(self._model.initial_state(batch_size))
+        return map_state(_to_array, self._model.initial_state(batch_size))
 
     @torch.inference_mode()
     def forward(
@@ -72,10 +72,10 @@ class ModelStepper:
         """Return the logits (B, V) after the last token, float32, and the state."""
         tensors: State = _to_tensors(state, self._device)
         with using_threads(1) if self._device == "cpu" else nullcontext():
-            for piece in torch.split(torch.from_numpy(ids).to(self._device), _CHUNK_TOKENS, dim=1):
-                logits, tensors = self._model(piece, tensors)
+            for chunk in torch.split(torch.from_numpy(ids).to(self._device), _CHUNK_TOKENS, dim=1):
+                logits, tensors = self._model(chunk, tensors)
         last: np.ndarray = logits[:, -1].to("cpu", torch.float32).numpy()
-        return last, _to_arrays(tensors)
+        return last, map_state(_to_array, tensors)
 
 
 class DeviceStepper(ModelStepper):
@@ -132,27 +132,28 @@ class DeviceStepper(ModelStepper):
         constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Sample up to N tokens for each row; see ``reviewgen.protocols.SupportsSample``."""
-        count, numbers = uniform.shape
+        count, max_steps = uniform.shape
         start = texts.shape[1]
         windows, run, spelling, places = compiled_constraints(params, constraints, count)
-        whole = np.pad(texts, ((0, 0), (0, numbers)))
+        whole = np.pad(texts, ((0, 0), (0, max_steps)))  # room for the new tokens
         uniform = np.ascontiguousarray(uniform.T)  # (N, B)
         tokens = np.empty(count, np.int64)
         new_places = places.copy()
         runs = np.full(count, run)
-        sampled = np.full((count, numbers), NONE, np.int64)
+        sampled = np.full((count, max_steps), NONE, np.int64)
         used = np.zeros(count, np.int64)
         live = new_tokens < params.max_new_tokens
         logits = state[1]
         shares = _share(count, _count_threads())
 
         def sample_share(rows: slice) -> None:
+            """Sample the tokens of some rows in the current step, ``step``."""
             sample_rows(
                 logits[rows],
                 whole[rows],
                 sizes[rows],
-                new_tokens[rows] + number,
-                uniform[number, rows],
+                new_tokens[rows] + step,
+                uniform[step, rows],
                 params,
                 windows,
                 runs[rows],
@@ -163,18 +164,19 @@ class DeviceStepper(ModelStepper):
 
         with ThreadPoolExecutor(max(1, len(shares))) as threads, device_errors(self._device):
             tensors = map_state(_pad, _to_tensors(state[0], self._device))
-            for number in range(numbers):
+            for step in range(max_steps):
                 if not live.any():
                     break
-                sizes = np.full(count, start + number)
-                list(threads.map(sample_share, shares))
-                sampled[live, number] = tokens[live]
+                sizes = np.full(count, start + step)
+                list(threads.map(sample_share, shares))  # list() waits for all shares
+                sampled[live, step] = tokens[live]
                 places[live] = new_places[live]
                 used += live
-                is_last = new_tokens + number + 1 >= params.max_new_tokens
-                live &= (tokens >= 0) & (tokens != params.eos_id) & ~is_last
-                whole[:, start + number] = np.where(live, tokens, params.eos_id)
-                logits, tensors = self._step(whole[:, start + number], tensors)
+                has_room = new_tokens + step + 1 < params.max_new_tokens
+                live &= (tokens >= 0) & (tokens != params.eos_id) & has_room
+                # ended rows are fed eos, since all rows are computed anyway
+                whole[:, start + step] = np.where(live, tokens, params.eos_id)
+                logits, tensors = self._step(whole[:, start + step], tensors)
             return sampled, used, (_to_rows(tensors, count), logits)
 
 
@@ -204,11 +206,7 @@ def _pad(tensor: Tensor) -> Tensor:
 
 def _to_rows(state: State, count: int) -> StepState:
     """Return the state of the first ``count`` rows, as arrays."""
-    return _to_arrays(map_state(lambda tensor: tensor[:count], state))
-
-
-def _to_arrays(state: State) -> StepState:
-    return map_state(_to_array, state)
+    return map_state(lambda tensor: _to_array(tensor[:count]), state)
 
 
 def _to_array(tensor: Tensor) -> Any:
@@ -220,4 +218,5 @@ def _to_array(tensor: Tensor) -> Any:
 
 
 def _to_tensors(state: StepState, device: str) -> State:
+    """Return a state of arrays as tensors on a device."""
     return map_state(lambda part: torch.from_numpy(np.ascontiguousarray(part)).to(device), state)

@@ -202,17 +202,17 @@ def _support(token: int, probability: float, contexts: Sequence[CountedContext])
     """
     if not contexts:
         return None
+    order = 0
+    count = None
     longest = next((context for context in contexts if context.seen[token]), None)
+    if longest is not None:
+        order = longest.tokens + 1
+        count = None if longest.counts is None else int(longest.counts[token])
+    shares = None
     parts = [float(context.parts[token]) for context in contexts if context.parts is not None]
-    return Support(
-        order=0 if longest is None else longest.tokens + 1,
-        count=None if longest is None or longest.counts is None else int(longest.counts[token]),
-        shares=(
-            tuple(min(1.0, part / probability) for part in parts)
-            if len(parts) == len(contexts) and probability > 0
-            else None
-        ),
-    )
+    if len(parts) == len(contexts) and probability > 0:
+        shares = tuple(min(1.0, part / probability) for part in parts)
+    return Support(order, count, shares)
 
 
 class _Step(NamedTuple):
@@ -282,7 +282,7 @@ class Walk:
     @property
     def has_ended(self) -> bool:
         """Whether the last token is eos. If so, only ``undo`` can change the text."""
-        return self._tokenizer.eos_id in self._ids[-1:]
+        return self._steps[-1].ids[-1] == self._tokenizer.eos_id
 
     @property
     def _ids(self) -> list[int]:
@@ -301,13 +301,11 @@ class Walk:
         ids, logits, scores, _ = self._steps[-1]
         probabilities = distribution(scores, self._tokenizer, self._temperature)
         model_probs = np.exp(log_softmax(logits))  # over all ids of the model, also conditions
-        contexts = (
-            self._stepper.explain(np.array(ids, np.int64))
-            if isinstance(self._stepper, SupportsExplain)
-            else []
-        )
+        contexts: Sequence[CountedContext] = ()
+        if isinstance(self._stepper, SupportsExplain):
+            contexts = self._stepper.explain(np.array(ids, np.int64))
         best = np.argsort(-probabilities, kind="stable")[:k].tolist()
-        some = probabilities[probabilities > 0]
+        possible = probabilities[probabilities > 0]
         return NextTokens(
             text=self.text,
             tokens=len(self._ids),
@@ -321,8 +319,8 @@ class Walk:
                 for token in best
                 if probabilities[token] > 0
             ),
-            entropy_bits=max(0.0, float(-(some * np.log2(some)).sum())),
-            possible=len(some),
+            entropy_bits=max(0.0, float(-(possible * np.log2(possible)).sum())),
+            possible=len(possible),
             contexts=tuple(map(self._context, contexts)),
         )
 
@@ -334,12 +332,9 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
-        is_id = isinstance(token, int) and not isinstance(token, bool)
-        if (
-            not is_id
-            or not 0 <= token < self._tokenizer.vocab_size
-            or token == self._tokenizer.bos_id
-        ):
+        is_number = isinstance(token, int) and not isinstance(token, bool)
+        is_id = is_number and 0 <= token < self._tokenizer.vocab_size
+        if not is_id or token == self._tokenizer.bos_id:
             raise ConfigError(
                 f"Token {quoted(token)} cannot be taken: ids are 0 to"
                 f" {self._tokenizer.vocab_size - 1}, without bos."
@@ -359,12 +354,10 @@ class Walk:
         self._refuse_end()
         check_text("The text", text)
         before = self._ids
-        is_canonical = self._tokenizer.encode(self.text) == before
-        after = (
-            self._tokenizer.encode(self.text + text)
-            if is_canonical
-            else before + self._tokenizer.encode(text)
-        )
+        if self._tokenizer.encode(self.text) == before:
+            after = self._tokenizer.encode(self.text + text)
+        else:
+            after = before + self._tokenizer.encode(text)
         if after == before:
             raise ConfigError(
                 f"The tokenizer has no token for {quoted(text)}, so nothing was added."
@@ -390,7 +383,7 @@ class Walk:
                     self._steps[-1].scores, self._tokenizer, self._temperature
                 )
                 self.take(int(sample_from(probabilities, 0, 1.0, 0.0, self._rng.random())))
-        finally:
+        finally:  # only the last step stays, also if a later one raises an error
             del self._steps[start:-1]
 
     def undo(self) -> bool:
@@ -401,6 +394,7 @@ class Walk:
         return True
 
     def _alternative(self, token: int, probability: float, support: Support | None) -> Alternative:
+        """Return a possible next token with its text, also for display."""
         is_end = token == self._tokenizer.eos_id
         text = "" if is_end else self._pieces.texts[token]
         shown = "(end)" if is_end else show(text) or "(part of a character)"
@@ -408,6 +402,7 @@ class Walk:
         return Alternative(token, text, shown, is_end, probability, bits, support)
 
     def _context(self, counted: CountedContext) -> Context:
+        """Return a context of the stepper with its text, and without the arrays of counts."""
         ids = self._steps[-1].ids
         start = len(self._prefix)
         first = len(ids) - counted.tokens
@@ -416,6 +411,7 @@ class Walk:
         return Context(counted.tokens, text, is_start=first < start, total=total, unit=counted.unit)
 
     def _append(self, ids: tuple[int, ...]) -> None:
+        """Add the step after which the walk has fed these ids."""
         self._steps.append(self._feed(ids, self._steps[-1]))
 
     def _feed(self, ids: tuple[int, ...], before: _Step | None = None) -> _Step:
@@ -436,7 +432,7 @@ class Walk:
         """Return the logits after the logits processors. After eos they are returned unchanged,
         since no token can follow.
         """
-        if self._hooks is None or self._tokenizer.eos_id in ids[len(self._prefix) :][-1:]:
+        if self._hooks is None or ids[-1] == self._tokenizer.eos_id:
             return logits
         scores = logits.astype(np.float64)
         scores[self._tokenizer.bos_id] = -np.inf
@@ -444,6 +440,7 @@ class Walk:
         return self._hooks.process(ids, scores)
 
     def _refuse_end(self) -> None:
+        """Raise an error if the text has ended."""
         if self.has_ended:
             raise GenerationError(
                 "The review has ended, so no token can follow; undo the end first."

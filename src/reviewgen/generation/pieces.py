@@ -63,10 +63,17 @@ class TokenTexts:
         self._extended: dict[frozenset[str], Spelling] = {}
 
     def split(self, text: str) -> Prompt:
-        """Split a prompt: return the ids without the last word, and the last word as text."""
+        """Split a prompt before its last word, or before its last ``_MAX_HEALED`` tokens if this
+        word has more.
+
+        Nothing is removed from the prompt if all tokens are characters, or if the tokens that would
+        be removed decode to something other than the end of the prompt.
+        """
         ids = self.tokenizer.encode(text)
         keep = len(ids)
-        for token in [] if self.are_characters else reversed(ids[-_MAX_HEALED:]):
+        removable = [] if self.are_characters else ids[-_MAX_HEALED:]
+        # go back to the token that begins the last word
+        for token in reversed(removable):
             piece = self.texts[token]
             if not piece:
                 break
@@ -99,6 +106,7 @@ class TokenTexts:
             return frozenset()
         words = list[str]()
         size = self.tokenizer.vocab_size
+        # the value of a field is a run of the tokenizer's ids; larger ids come before and after it
         for is_value, tokens in groupby(prefix, key=lambda token: token < size):
             if is_value:
                 words += words_of(self.tokenizer.decode(list(tokens)))
@@ -149,4 +157,6 @@ class TokenTexts:
         """The spelling automaton of valid UTF-8; None if every token consists of whole characters,
         or if the bytes of the tokens are not known.
         """
-        return None if self._symbols is None or self._are_whole else make_spelling(self._symbols)
+        if self._symbols is None or self._are_whole:
+            return None
+        return make_spelling(self._symbols)

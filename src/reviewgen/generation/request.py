@@ -16,7 +16,7 @@ from reviewgen.generation.hooks import Hooks, as_processors, make_hooks, one_or_
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
 
-_MOST = 100_000  # the maximum of best_of
+_MAX_BEST_OF = 100_000
 _EXCLUDED = {  # for each of these settings, the settings that it cannot be combined with
     "num_beams": ("novelty='filter'", "must_include", "stopping_criteria", "a streamer"),
     "best_of": ("num_beams", "do_sample=False", "must_include", "a streamer"),
@@ -142,21 +142,20 @@ def make_request(
     check_value(
         "best_of",
         args["best_of"],
-        Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)],
+        Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MAX_BEST_OF)],
     )
     if args["judge"] is not None and args["best_of"] is None:
         raise ConfigError("judge needs best_of, the number of texts that it chooses among.")
-    # a streamer gets each token at once, so a saved finish="sentence" could not remove any
+    # a streamer gets each token at once, so no token can be removed later: a saved
+    # finish="sentence" has no effect
     if args["streamer"] is not None and settings.get("finish") is None:
         config = replace(config, finish=None)
-    named = args["logits_processor"]  # those of the call; None takes the model's defaults
-    hooks = make_hooks(
-        config.logits_processors if named is None else named,
-        tokenizer,
-        args["stopping_criteria"],
-        args["streamer"],
-        defaults.logits_processors if named is None else (),
-    )
+    processors = args["logits_processor"]
+    saved: Sequence[str] = ()
+    if processors is None:
+        processors = config.logits_processors
+        saved = defaults.logits_processors
+    hooks = make_hooks(processors, tokenizer, args["stopping_criteria"], args["streamer"], saved)
     conditions = conditions or Conditions()
     is_sampled = config.do_sample is not False and config.num_beams == 1
     fixed, draws = conditions.plan_draws(config.conditions, DRAW if is_sampled else ANY)
@@ -247,6 +246,7 @@ def _refuse_pairs(request: Request) -> None:
 
 
 def _prompts(prompt: Any) -> Sequence[str]:
+    """Check the argument ``prompt``, and return it as a list."""
     prompts = one_or_more(prompt)
     if prompt is None or not all(isinstance(text, str) for text in prompts):
         raise ConfigError(f"prompt must be a string or a list of strings; got {quoted(prompt)}.")
@@ -259,6 +259,7 @@ def _plain(value: Any) -> Any:
 
 
 def _words(words: Any) -> Sequence[str]:
+    """Check the argument ``must_include``, and return it as a list."""
     listed = one_or_more(words)
     if not all(isinstance(word, str) and word for word in listed):
         raise ConfigError(

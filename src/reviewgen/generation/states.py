@@ -45,6 +45,7 @@ def stack_rows(states: Sequence[StepState]) -> StepState:
 
 
 def _concatenate(*parts: np.ndarray) -> np.ndarray:
+    """Concatenate arrays whose rows must have the same shape."""
     for part in parts:
         if part.shape[1:] != parts[0].shape[1:]:
             raise growing_state(part.shape, parts[0].shape)

@@ -75,6 +75,7 @@ class Text:
     place: Int64[np.ndarray, "3"] | None = None
     state: Slot | None = None
     logits: Float[np.ndarray, " V"] | None = None
+    # random numbers that were generated, but not used yet
     _random: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
@@ -105,10 +106,8 @@ class Text:
 
         The ids of conditions are left out, since they are never generated.
         """
-        if size == 0:
-            return []
-        ids = self.prefix[:1] + self.ids
-        return [self.prefix[0]] * (size - len(ids)) + ids[max(0, len(ids) - size) :]
+        padding = [self.prefix[0]] * size  # bos
+        return (padding + self.ids)[len(self.ids) :]
 
     def so_far(self) -> str:
         """Return the text so far: the prompt and its continuation.
@@ -118,15 +117,16 @@ class Text:
         return self._decode(len(self.ids))
 
     def _decode(self, count: int) -> str:
+        """Return the text so far as if it had only its first ``count`` ids."""
         return self.prompt + self.pieces.tokenizer.decode(self.ids[:count])[self.prompt_length :]
 
-    def is_complete(self, newest: int) -> bool:
-        """Return whether the text is complete: the last ``newest`` tokens contain the end of a stop
-        string, or there are ``max_new_tokens`` new ones. If so, finish the text.
+    def finish_if_complete(self, newest: int) -> bool:
+        """Finish the text if its last ``newest`` tokens contain the end of a stop string, or if it
+        has ``max_new_tokens`` new tokens. Return whether it is finished, now or before.
         """
-        if self.config.stop_strings and newest and self._finish_at_stop_string(newest):
-            return True
-        if self.new_tokens >= self.config.max_new_tokens:
+        if self.finish_reason is None and self.config.stop_strings and newest:
+            self._finish_at_stop_string(newest)
+        if self.finish_reason is None and self.new_tokens >= self.config.max_new_tokens:
             self.finish("length")
         return self.finish_reason is not None
 
@@ -141,9 +141,11 @@ class Text:
         """
         self.text = self.so_far()
         self.finish_reason = reason
-        if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # the text ends inside a character
+        if reason not in _CUT_OFF:
+            return
+        if self.text.endswith("\ufffd"):  # the text ends inside a character
             self._cut(self.prompt + self.text[len(self.prompt) :].rstrip("\ufffd"))
-        if self.config.finish == "sentence" and reason in _CUT_OFF:
+        if self.config.finish == "sentence":
             ends = sentence_ends(self.text, len(self.prompt))
             if ends and self._keeps_min_new_tokens(self.text[: ends[-1]]):
                 self._cut(self.text[: ends[-1]])
@@ -160,26 +162,30 @@ class Text:
         text. A text that has fewer already may be shortened.
         """
         minimum = self.config.min_new_tokens
-        if self.new_tokens < minimum or not minimum:
+        if self.new_tokens < minimum:
             return True
-        return self.new_tokens - (len(self.ids) - self._count_tokens(text)) >= minimum
+        removed = len(self.ids) - self._count_tokens(text)
+        return self.new_tokens - removed >= minimum
 
-    def _finish_at_stop_string(self, newest: int) -> bool:
+    def _finish_at_stop_string(self, newest: int) -> None:
         """If the continuation contains a stop string, finish the text at the end of the first one.
-        Return whether it does.
+
+        Args:
+            newest: The number of last tokens in which a stop string may have ended.
         """
         stops = self.config.stop_strings
-        window = _MAX_TOKENS_PER_CHARACTER * (max(map(len, stops)) + 1) - 1 + newest
+        longest = max(map(len, stops))
+        # a stop string that ends in the newest tokens begins in the last ``window`` tokens
+        window = _MAX_TOKENS_PER_CHARACTER * (longest + 1) - 1 + newest
         tail = self.pieces.tokenizer.decode(self.ids[-window:])
         if not any(stop in tail for stop in stops):
-            return False
+            return
         text = self.so_far()
-        starts = {stop: text.find(stop, len(self.prompt)) for stop in stops}
-        ends = [start + len(stop) for stop, start in starts.items() if start >= 0]
-        if ends:
+        start = len(self.prompt)
+        ends = [text.index(stop, start) + len(stop) for stop in stops if stop in text[start:]]
+        if ends:  # else the stop string begins in the prompt
             self.finish_reason = "stop"
             self._cut(text[: min(ends)])
-        return bool(ends)
 
     def _cut(self, text: str) -> None:
         """Shorten the text to this text, and remove the tokens after its end."""
@@ -189,17 +195,14 @@ class Text:
         del self.ids[tokens:]
 
     def _count_tokens(self, text: str) -> int:
-        """Return how many of the tokens are needed to spell this beginning of the text.
-
-        The tokens of the prompt are always counted.
-        """
-        tokens = bisect_left(
+        """Return how many tokens spell this beginning of the text, at least those of the prompt."""
+        needed = bisect_left(
             range(len(self.ids)),
             len(text),
             lo=self.prompt_tokens,
             key=lambda count: len(self._decode(count)),
         )
         # the last of these tokens may end inside a character
-        while tokens < len(self.ids) and not self._decode(tokens).startswith(text):
-            tokens += 1
-        return tokens
+        while needed < len(self.ids) and not self._decode(needed).startswith(text):
+            needed += 1
+        return needed

@@ -66,14 +66,15 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     name = (source or bundle.preset).removeprefix("hf://")
     try:
         corpus = (training.get("data") or {}).get("source") or "an unnamed corpus"
-        hub = parse_hub_id(corpus) if corpus.startswith("hf://") else None
+        repository = parse_hub_id(corpus) if corpus.startswith("hf://") else None
         results = _results(training, corpus.removeprefix("hf://"))
         tags = metadata.get("tags") or []
-        tags = [tags] if isinstance(tags, str) else tags
+        if isinstance(tags, str):
+            tags = [tags]
         card_data = ModelCardData(
             license=metadata.get("license"),
             language=metadata.get("language"),
-            datasets=metadata.get("datasets") or ([hub.repo_id] if hub else None),
+            datasets=metadata.get("datasets") or ([repository.repo_id] if repository else None),
             library_name="reviewgen",
             pipeline_tag=_TASK,
             tags=["reviewgen", bundle.model_plugin.name, *tags],
@@ -115,6 +116,7 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
     from huggingface_hub import EvalResult
 
     def result(kind: str, name: str, value: float, split: str | None) -> EvalResult:
+        """Return a metric of the given kind, measured on a split of the corpus."""
         return EvalResult(
             _TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=name
         )
@@ -137,7 +139,8 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
 
 def _fence(text: str) -> str:
     """Return a code fence that is longer than every run of backticks in a text."""
-    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
 
 
 def hub_address(path: str) -> str:
@@ -204,13 +207,12 @@ def metadata_of(card: str) -> dict[str, Any]:
         ConfigError: Its front matter is not valid YAML.
     """
     data = parse_card(card).data
-    link = _SPACE.search(card)
-    tags = data.get("tags")
-    metadata = {key: data.get(key) for key in ("license", "language", "datasets")} | {
+    metadata = {key: data.get(key) for key in ("license", "language", "datasets", "tags")}
+    if isinstance(metadata["tags"], list) and _is_unedited(card):
         # the first two tags of a generated card are "reviewgen" and the name of the model plugin
-        "tags": tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags,
-        "space": link and link["space"],
-    }
+        metadata["tags"] = metadata["tags"][2:]
+    if link := _SPACE.search(card):
+        metadata["space"] = link["space"]
     return {key: value for key, value in metadata.items() if value}
 
 
@@ -231,11 +233,13 @@ def parse_card(card: str) -> "ModelCard":
 
 
 def _is_unedited(card: str) -> bool:
+    """Return whether the last line of a card has the digest of the lines above it."""
     mark = _MARK.search(card)
     return mark is not None and mark["digest"] == _digest(card[: mark.start()])
 
 
 def _digest(text: str) -> str:
+    """Return the digest of a card that its last line has."""
     # line endings and trailing spaces do not change the digest
     plain = "\n".join(line.rstrip() for line in text.strip().splitlines())
     return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]
@@ -259,12 +263,17 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
 
 
 def without_paths(value: Any, key: str = "") -> Any:
-    """Return a training record in which each path of a source is replaced by the file name."""
+    """Return a training record in which each path of a source is replaced by the file name.
+
+    The function calls itself with each value in the record, and the key under which the value is.
+    """
     if isinstance(value, dict):
         return {name: without_paths(item, name) for name, item in value.items()}
     if isinstance(value, list):
         return [without_paths(item) for item in value]
-    return file_name(value) if key.endswith("source") and isinstance(value, str) else value
+    if isinstance(value, str) and key.endswith("source"):
+        return file_name(value)
+    return value
 
 
 def file_name(source: str) -> str:

@@ -9,6 +9,7 @@ model was saved. Torch is not needed.
 import contextlib
 import difflib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -63,7 +64,8 @@ def locate(
     # If the replacement of a folder was interrupted, the folder does not exist. It is still parsed
     # as a folder: the error of reading it says how to restore it.
     is_cut_off = isinstance(source, str) and Path(source).name and describe_cut_off(Path(source))
-    parsed = parse_source(Path(source) if is_cut_off else source, preset_names(), revision)
+    presets = preset_names()
+    parsed = parse_source(Path(source) if is_cut_off else source, presets, revision)
     if isinstance(parsed, HubSource):
         return ModelLocation(download(parsed, **options), f"hf://{parsed}", is_downloaded=True)
     if isinstance(parsed, Path):
@@ -71,7 +73,6 @@ def locate(
     folder = find_weights(parsed)
     if folder is not None:
         return ModelLocation(folder, parsed, is_downloaded=False)
-    presets = preset_names()
     folders = [config.parent.name for config in Path().glob(f"*/{CONFIG}")]
     for near in difflib.get_close_matches(parsed, [*presets, *folders], n=1):
         if near not in presets:
@@ -136,7 +137,7 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
                     source.repo_id, revision=revision, timeout=_TIMEOUT_SECONDS
                 )
             return _fetch(source.repo_id, revision, options)
-        except (RevisionNotFoundError, LocalEntryNotFoundError):
+        except (RevisionNotFoundError, LocalEntryNotFoundError):  # no cached version can be used
             raise
         except Exception as error:  # raised by the client or its HTTP library
             if options.get("force_download"):
@@ -231,9 +232,8 @@ def check_token(token: str | bool | None) -> None:
     Raises:
         ConfigError: The token is empty, or has spaces or characters that a header cannot contain.
     """
-    if isinstance(token, str) and not (
-        token.isascii() and token.isprintable() and token and " " not in token
-    ):
+    # printable ASCII without spaces
+    if isinstance(token, str) and not re.fullmatch("[!-~]+", token):
         raise ConfigError(
             "The Hub token is empty, or has spaces or unprintable characters: copy it again, or"
             " leave it out."
@@ -281,20 +281,18 @@ def _describe(error: BaseException, source: object, failed: str) -> str:
         errors.LocalEntryNotFoundError: local,
         errors.OfflineModeIsEnabled: local,
     }
-    reason = next(
-        (reason for kind, reason in known.items() if isinstance(error, kind)), first_lines(error)
-    )
-    if reason not in known.values():
-        if status in (401, 403):
-            reason = f"the token does not grant access (status {status}); {_LOG_IN}"
-        elif status is not None:
-            reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
-        # raised if the client does not find a key or an attribute in the answer
-        elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):
-            reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
-        elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
-            offline = (
-                "Without a network, presets with installed weights and saved folders still load"
-            )
-            reason = f"{endpoint} was not reached ({reason}). {offline}"
+    for kind, reason in known.items():
+        if isinstance(error, kind):
+            return f"{source} {failed}: {reason}."
+    reason = first_lines(error)
+    if status in (401, 403):
+        reason = f"the token does not grant access (status {status}); {_LOG_IN}"
+    elif status is not None:
+        reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
+    # raised if the client does not find a key or an attribute in the answer
+    elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):
+        reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
+    elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
+        offline = "Without a network, presets with installed weights and saved folders still load"
+        reason = f"{endpoint} was not reached ({reason}). {offline}"
     return f"{source} {failed}: {reason}."

@@ -10,6 +10,7 @@ the learning curve. Its training record has no paths of this machine.
 page, ``index.html``, and a ``README.md`` with the settings of the Space.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -140,7 +141,8 @@ class _Push:
         try:
             return check(*arguments)
         except ReviewgenError as error:
-            return self.problems.append(error)
+            self.problems.append(error)
+            return None
 
     def check_arguments(self, bundle: Bundle, repo_id: str) -> None:
         """Make the checks that need no generated texts, and log their problems and findings."""
@@ -150,11 +152,13 @@ class _Push:
         metadata = self.attempt(check_metadata, license, options.get("model_card_kwargs"))
         self.metadata = metadata or {"license": license}
         self.allowed = self.attempt(check_kinds, options.get("allow", ())) or frozenset()
-        before = self.target and self.attempt(inspect_repository, self.target, options.get("token"))
+        before = None
+        if self.target is not None:
+            before = self.attempt(inspect_repository, self.target, options.get("token"))
         self.before = before or Remote()
         self.copy_limit = self.attempt(_check_options, self.target, self.before, options)
         self.card = self.attempt(_existing_card, bundle, self.before, self.metadata, self.target)
-        self.findings = self.attempt(_free_findings, bundle, self.card, self.metadata) or {}
+        self.findings = self.attempt(_find_without_texts, bundle, self.card, self.metadata) or {}
         if not self.problems:
             self.attempt(_validate, self.card, self.metadata, self.target)
         blocking = [text for kind, text in self.findings.items() if kind not in self.allowed]
@@ -170,9 +174,9 @@ class _Push:
         Raises:
             ReviewgenError: This check or an earlier check has failed.
         """
-        findings = self.findings | scan(
-            bundle, texts, 1.0 if self.copy_limit is None else self.copy_limit
-        )
+        # without a valid limit, nothing exceeds it: that it is not valid is a problem already
+        copy_limit = 1.0 if self.copy_limit is None else self.copy_limit
+        findings = self.findings | scan(bundle, texts, copy_limit)
         self.attempt(refuse, findings, self.allowed)
         if self.problems:
             error = type(self.problems[0])(" ".join(map(str, self.problems)))
@@ -224,10 +228,10 @@ def inspect_repository(
     with plain_errors(target, _FAILED):
         try:
             info: Any = api.repo_info(target.repo_id, repo_type=kind, revision=target.revision)
-            is_new = False
+            has_branch = True
         except RevisionNotFoundError:
             info = api.repo_info(target.repo_id, repo_type=kind)
-            is_new = True
+            has_branch = False
         except RepositoryNotFoundError:
             return Remote()
         wanted = [layout.CARD, layout.CONFIG]
@@ -237,15 +241,15 @@ def inspect_repository(
             )
         )
     names = frozenset(file.rfilename for file in info.siblings or ())
-    try:
-        files = layout.files_of(read_json(folder / layout.CONFIG) if layout.CONFIG in names else {})
-    except (ValueError, BundleError):
-        files = layout.files_of({})
+    files = layout.files_of({})  # of any saved model
+    if layout.CONFIG in names:
+        with contextlib.suppress(ValueError, BundleError):
+            files = layout.files_of(read_json(folder / layout.CONFIG))
     card = ""
     if layout.CARD in names:
         card = read_text(folder / layout.CARD, encoding="utf-8-sig", errors="replace")
     return Remote(
-        commit=None if is_new else info.sha,
+        commit=info.sha if has_branch else None,
         card=card,
         is_private=info.private,
         names=names,
@@ -292,7 +296,7 @@ def _existing_card(
     Raises:
         ConfigError: The card names another license, or cannot be parsed.
     """
-    repository = target and target.repo_id
+    repository = None if target is None else target.repo_id
     for where, card in ((f"the repository {repository}", before.card), ("the folder", bundle.card)):
         if not card:
             continue
@@ -319,10 +323,13 @@ def _existing_card(
     return None
 
 
-def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]) -> dict[str, str]:
+def _find_without_texts(
+    bundle: Bundle, card: str | None, metadata: Mapping[str, Any]
+) -> dict[str, str]:
     """Return the findings that need no generated texts, by kind."""
     findings = {}
-    if not (metadata_of(card) if card else metadata).get("license"):
+    published = metadata_of(card) if card else metadata
+    if not published.get("license"):
         findings["license"] = "no license is given, so nobody may use the model"
     if bundle.index is not None and bundle.index.form == "exact":
         findings["text"] = f"{layout.NOVELTY} contains the whole training text"
@@ -413,6 +420,7 @@ def _upload(
     from huggingface_hub import HfApi
 
     added = {file.name: file for file in folder.iterdir() if file.name in names}
+    # the manifest lists the files that are published
     if layout.MANIFEST in added:
         listed = added.keys() & layout.files_of(read_json(folder / layout.CONFIG))
         layout.write_manifest(folder, layout.digest_files(folder, listed))
@@ -538,11 +546,11 @@ def push_space(
         )
     before = inspect_space(target, is_private, token)
     files = {_PAGE: page.encode("utf-8")}
-    example = frozenset[str]()
+    deleted = frozenset[str]()
     if not before.card:
         files[layout.CARD] = _space_readme(target.repo_id, license).encode("utf-8")
-        example = before.names - {".gitattributes"}
-    _commit(api, target, files, example, message, repo_type="space", parent_commit=before.commit)
+        deleted = before.names - {".gitattributes"}  # the Hub's example files
+    _commit(api, target, files, deleted, message, repo_type="space", parent_commit=before.commit)
     return hub_address(f"spaces/{target.repo_id}")
 
 

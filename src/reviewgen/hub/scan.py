@@ -65,7 +65,8 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
 
 
 def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
-    """Generate texts to scan, and samples for the card at three temperatures.
+    """Return generated texts to scan, and, under the key "samples", pairs of a temperature and a
+    text for the card.
 
     Of the model's generation defaults only max_new_tokens, words and conditions are used.
     """
@@ -124,11 +125,16 @@ def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[st
     findings = {}
     vocabulary = list(pieces)
     for kind, (plural, pattern) in _PATTERNS.items():
-        matches = list(filter(None, map(pattern.findall, samples)))  # for each sample
-        odd = [piece for piece in vocabulary if pattern.search(piece)]
-        where = [f"{len(matches)} of {len(samples)} samples"] if matches else []
-        where += [f"{len(odd)} pieces of the vocabulary"] if odd else []
+        odd_pieces = [piece for piece in vocabulary if pattern.search(piece)]
+        where = []
+        example = ""
+        if odd_pieces:
+            where.append(f"{len(odd_pieces)} pieces of the vocabulary")
+            example = odd_pieces[0].strip()
+        matches = list(filter(None, map(pattern.findall, samples)))  # of each sample with a match
+        if matches:
+            where.insert(0, f"{len(matches)} of {len(samples)} samples")
+            example = Counter(chain(*matches)).most_common(1)[0][0]
         if where:
-            example = Counter(chain(*matches)).most_common(1)[0][0] if matches else odd[0].strip()
             findings[kind] = f"{plural} in {' and '.join(where)}, as in {example[:60]!r}"
     return findings

@@ -39,7 +39,8 @@ class Automaton:
 
     def edges(self, node: int) -> list[tuple[int, int]]:
         """Return the edges of a node: pairs of a byte and the node that the byte leads to."""
-        words = self.nodes[node + 1 : node + 1 + (int(self.nodes[node]) >> 1)].tolist()
+        count = int(self.nodes[node]) >> 1
+        words = self.nodes[node + 1 : node + 1 + count].tolist()
         return [(word & 255, word >> 8) for word in words]
 
     def targets(self) -> Int32[np.ndarray, "256"]:
@@ -69,6 +70,7 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
     >>> list(minimal_automaton([b"gas", b"mad", b"glad"]).strings())
     [b'gas', b'glad', b'mad']
     """
+    # the number of each complete node; equal nodes are stored once
     nodes: dict[tuple[bool, _Edges], int] = {(False, ()): 0}
     last = b""  # the string that was added last
     # the nodes on the path of this string; the next string decides which of them are complete
@@ -79,7 +81,8 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
         """Complete the nodes on the path that are deeper than ``depth``."""
         while len(open_ends) > depth + 1:
             node = nodes.setdefault((open_ends.pop(), tuple(open_edges.pop())), len(nodes))
-            open_edges[-1].append((last[len(open_ends) - 1], node))
+            byte = last[len(open_ends) - 1]
+            open_edges[-1].append((byte, node))
 
     for string in sorted(set(strings)):
         complete(common_length(last, string))
@@ -103,7 +106,10 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 def utf8_automaton() -> Automaton:
     """Return the automaton of all valid UTF-8 (Unicode 16, table 3-7)."""
+    # The nodes are named for what a character lacks: nothing, one, two or three bytes, or the
+    # second byte after one of the four first bytes that allow only some second bytes.
     whole, one, two, three, after_e0, after_ed, after_f0, after_f4 = range(1, 9)
+    # for each node, the first and last byte that lead to another node, and this node
     ranges = [
         [],
         [
@@ -152,6 +158,7 @@ def join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[
     roots = []
     start = 0
     for automaton in automata:
+        # move the targets of the edges; the words that begin a node stay as they are
         moved = automaton.nodes + np.uint32(256 * start)
         offsets = _node_offsets(automaton.nodes)
         moved[offsets] = automaton.nodes[offsets]
@@ -171,14 +178,17 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     if not 2 <= len(nodes) < _MAX_WORDS or nodes[0]:
         return None
     offsets = np.array(_node_offsets(nodes))
-    edges = (nodes[offsets] >> 1).astype(np.int64)
-    if offsets[-1] + 1 + edges[-1] != len(nodes):
+    counts = (nodes[offsets] >> 1).astype(np.int64)  # of the edges of each node
+    if offsets[-1] + 1 + counts[-1] != len(nodes):
         return None
-    words = np.delete(nodes, offsets).astype(np.int64)
-    owners = np.repeat(np.arange(len(offsets)), edges)
-    leads_back = np.isin(words >> 8, offsets[1:]) & (words >> 8 < offsets[owners])
-    is_sorted = (np.diff(words & 255) > 0) | (np.diff(owners) > 0)
-    return Automaton(nodes, int(offsets[-1])) if leads_back.all() and is_sorted.all() else None
+    edges = np.delete(nodes, offsets).astype(np.int64)
+    targets = edges >> 8
+    owners = np.repeat(np.arange(len(offsets)), counts)
+    leads_back = np.isin(targets, offsets[1:]) & (targets < offsets[owners])
+    is_sorted = (np.diff(edges & 255) > 0) | (np.diff(owners) > 0)
+    if not leads_back.all() or not is_sorted.all():
+        return None
+    return Automaton(nodes, int(offsets[-1]))
 
 
 def _node_offsets(nodes: UInt32[np.ndarray, " N"]) -> list[int]:

@@ -81,13 +81,11 @@ class Lexicon:
 
     def __or__(self, other: "Lexicon") -> "Lexicon":
         """Return a lexicon with the words and separators of both."""
-        if np.array_equal(self.words.nodes, other.words.nodes) and np.array_equal(
-            self.separators.nodes, other.separators.nodes
-        ):
+        pairs = (self.words, other.words), (self.separators, other.separators)
+        if all(np.array_equal(own.nodes, others.nodes) for own, others in pairs):
             return min(self, other, key=lambda lexicon: lexicon.min_texts)
-        return Lexicon.of(
-            {*self, *other}, self.between | other.between, min(self.min_texts, other.min_texts)
-        )
+        min_texts = min(self.min_texts, other.min_texts)
+        return Lexicon.of({*self, *other}, self.between | other.between, min_texts)
 
     @property
     def between(self) -> set[str]:
@@ -96,6 +94,7 @@ class Lexicon:
 
     @cached_property
     def _known(self) -> frozenset[str]:
+        """The words, without the apostrophes that may follow them."""
         quotes = tuple(APOSTROPHES)
         words = (word.decode("utf-8", "replace") for word in self.words.strings())
         return frozenset(word for word in words if word and not word.endswith(quotes))
@@ -124,14 +123,13 @@ def add_words(spelling: Spelling, words: Collection[str]) -> Spelling:
         """
         edges = dict(known.edges(node))
         for byte in {string[0] for string in strings if string}:
-            edges[byte] = extend(
-                edges.get(byte, 0),
-                {string[1:] for string in strings if string[:1] == bytes([byte])},
-            )
-        place = len(known.nodes) + len(added)
-        added.append(2 * len(edges) + (b"" in strings or bool(known.nodes[node] & 1)))
+            rests = {string[1:] for string in strings if string[:1] == bytes([byte])}
+            edges[byte] = extend(edges.get(byte, 0), rests)
+        offset = len(known.nodes) + len(added)
+        is_end = b"" in strings or bool(known.nodes[node] & 1)
+        added.append(2 * len(edges) + is_end)
         added.extend(256 * target + byte for byte, target in sorted(edges.items()))
-        return place
+        return offset
 
     root = extend(known.root, {b"", *_with_quotes(words)})
     nodes = np.concatenate((known.nodes, np.array(added, np.uint32)))
@@ -156,12 +154,9 @@ def build_lexicon(
     folded: Counter[str] = Counter()
     for word, count in counts.words.items():
         folded[word.casefold()] += count
-    again = sum(
-        count
-        for word, count in folded.items()
-        if count > 1 or (before is not None and word in before)
-    )
-    if not folded or again < _MIN_KNOWN * folded.total():
+    known = before or ()
+    recurring = sum(count for word, count in folded.items() if count > 1 or word in known)
+    if not folded or recurring < _MIN_KNOWN * folded.total():
         return None
     lexicon = Lexicon.of(_known_words(counts, folded, min_texts), counts.separators, min_texts)
     return lexicon if before is None else before | lexicon
@@ -220,7 +215,8 @@ def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], 
     and the offset where the lexicon's nodes begin.
     """
     valid = utf8_automaton()
-    nodes, roots = join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
+    of_lexicon = [] if lexicon is None else [lexicon.words, lexicon.separators]
+    nodes, roots = join([valid, *of_lexicon])
     return nodes, roots, len(valid.nodes)
 
 
@@ -229,7 +225,9 @@ def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
     Without a lexicon, it allows any valid UTF-8.
     """
     nodes, roots, known = joined_automata(lexicon)
-    anything, words, separators = (roots[0], roots[0], 0) if lexicon is None else roots
-    first = np.stack([Automaton(nodes, root).targets() for root in (anything, words, separators)])
+    if lexicon is None:
+        roots = [roots[0], roots[0], 0]
+    anything, words, separators = roots
+    first = np.stack([Automaton(nodes, root).targets() for root in roots])
     tokens = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
     return Spelling(nodes, anything, known, words, separators, first, *tokens)

@@ -116,13 +116,16 @@ def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
     """Return the bytes of one or more token ids. bos and eos, which have no bytes, become
     ``_TEXT_END``.
     """
+    # the last value stands for bos and eos
     values = np.append(symbols.values, ord(_TEXT_END)).astype(np.uint16)
     lengths = np.diff(symbols.offsets)
     is_frame = lengths == 0
+    # of each id: where its values start, and how many they are
     starts = np.where(is_frame, len(symbols.values), symbols.offsets[:-1])[ids]
     lengths = np.where(is_frame, 1, lengths)[ids]
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths)  # where they end in the result
     decoded = values[np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)]
+    # join each pair of halves into a byte; a last half without a partner is dropped
     halves = np.flatnonzero(decoded >= HALF)
     unpaired = halves[len(halves) // 2 * 2 :]
     second = halves[1::2]

@@ -24,7 +24,7 @@ _ASCII_SEPARATORS = "".join(
     if not character.isalpha() and character not in APOSTROPHES
 )
 _SPACES = {character for character in map(chr, range(0x3001)) if character.isspace()}
-_FREQUENT = (" " + ascii_letters).encode()
+_FREQUENT = (" " + ascii_letters).encode()  # most bytes of a text
 _AS_SPACES = bytes.maketrans(_ASCII_SEPARATORS.encode(), b" " * len(_ASCII_SEPARATORS))
 
 
@@ -55,9 +55,15 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Don't say 'no', say na\u00efve.")
     ["Don't", 'say', 'no', 'say', 'naïve']
     """
-    characters = () if text.isascii() else set(text)
-    marks = sorted(c for c in characters if c in _JOINERS or unicodedata.category(c)[0] == "M")
-    return _pattern("".join(marks)).findall(text)
+    marks = ""
+    if not text.isascii():
+        marks = "".join(sorted(filter(_is_mark, set(text))))
+    return _pattern(marks).findall(text)
+
+
+def _is_mark(character: str) -> bool:
+    """Return whether a character is a mark or a joiner, which words may contain."""
+    return character in _JOINERS or unicodedata.category(character).startswith("M")
 
 
 @lru_cache(maxsize=16)
@@ -77,10 +83,9 @@ def count_words(texts: Sequence[str]) -> WordCounts:
 
     array = pyarrow.array(texts, pyarrow.large_string())
     _, offsets, values = array.buffers()
-    whole = b"" if values is None else values.to_pybytes()
-    plain = pyarrow.LargeStringArray.from_buffers(
-        len(texts), offsets, pyarrow.py_buffer(whole.translate(_AS_SPACES))
-    )
+    encoded = b"" if values is None else values.to_pybytes()  # all texts
+    with_spaces = pyarrow.py_buffer(encoded.translate(_AS_SPACES))
+    plain = pyarrow.LargeStringArray.from_buffers(len(texts), offsets, with_spaces)
     pieces = pyarrow.compute.utf8_split_whitespace(plain)
     runs = pyarrow.compute.list_flatten(pieces).dictionary_encode()
     codes = runs.indices.to_numpy()
@@ -100,9 +105,8 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     in_texts = _count_texts(
         codes, owners, np.array(starts), np.array(run_words, np.int64), len(numbers)
     )
-    return WordCounts(
-        words, Counter(dict(zip(numbers, in_texts.tolist(), strict=True))), _separators(whole)
-    )
+    text_counts = Counter(dict(zip(numbers, in_texts.tolist(), strict=True)))
+    return WordCounts(words, text_counts, _separators(encoded))
 
 
 @compiled
@@ -115,7 +119,7 @@ def _count_texts(
     starts[codes[i] + 1]]``. The runs of a text follow one another.
     """
     texts = np.zeros(count, np.int64)
-    last = np.full(count, -1, np.int64)
+    last = np.full(count, -1, np.int64)  # the last text in which each word was found
     for position in range(len(codes)):
         for index in range(starts[codes[position]], starts[codes[position] + 1]):
             word = words[index]
@@ -132,6 +136,7 @@ def _separators(encoded: bytes) -> set[str]:
     characters = {*encoded.translate(None, _FREQUENT).decode(), "\n"}
     if b" " in encoded:
         characters.add(" ")
+    # of the characters that may not be separators, those in words are letters or marks
     others = characters - _SPACES - set(_ASCII_SEPARATORS)
     letters = set("".join(words_of(" ".join(others)))) - set(APOSTROPHES)
     return characters - letters

@@ -436,7 +436,7 @@ class ReviewModel:
         from reviewgen.evaluation.evaluate import score_text
 
         if isinstance(text, list | tuple):
-            return [self.score(one, prompt, conditions=conditions) for one in text]
+            return [self.score(each, prompt, conditions=conditions) for each in text]
         prefix = self.conditions.encode({} if conditions is None else conditions)
         weights = self.bundle.weights
         return score_text(
@@ -521,6 +521,7 @@ class ReviewModel:
         from reviewgen.words import contrast_words
 
         def write(settings: GenerationConfig) -> list[str]:
+            """Generate texts without any condition."""
             return self.generate(
                 generation_config=settings, conditions=self.conditions.unspecified, seed=seed
             )
@@ -604,10 +605,11 @@ class ReviewModel:
         from reviewgen.saving.write import write_bundle
 
         check_flags(overwrite=overwrite, push_to_hub=push_to_hub)
+        given = list(push_to_hub_kwargs) if repo_id is None else ["repo_id", *push_to_hub_kwargs]
         if push_to_hub:
             parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
-        elif unused := [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]:
-            raise ConfigError(f"{', '.join(unused)} needs push_to_hub=True.")
+        elif given:
+            raise ConfigError(f"{', '.join(given)} needs push_to_hub=True.")
         write_bundle(
             self.bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype
         )
@@ -733,12 +735,11 @@ class ReviewModel:
             stepper = self.bundle.weights.stepper()
         except BundleError as error:
             raise GenerationError(str(error)) from None
-        bundle = self.bundle
         return Generator(
             stepper,
             self.tokenizer,
             pieces=self._pieces,
-            index=bundle.index,
+            index=self.bundle.index,
             score=self._scorer(),
             batch_size=choose_batch_size(self.device),
         )
@@ -748,6 +749,7 @@ class ReviewModel:
         return TokenTexts(self.tokenizer, self.bundle.lexicon)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateKwargs) -> Request:
+        """Check the arguments of a call of ``generate``, and return them as a request."""
         if (judge := options.get("judge")) is not None:
             options = {**options, "judge": self._judge(judge)}
         request = make_request(
@@ -758,6 +760,7 @@ class ReviewModel:
     def _judge(self, judge: Any) -> Judge:
         """Return the function that rates a text for ``best_of``, given the text and its prompt."""
         if isinstance(judge, ReviewModel):
+            # an empty text has no bits per character
             return lambda text, prompt: (
                 -judge.score(text, prompt).bits_per_character if text else -math.inf
             )
@@ -778,14 +781,15 @@ class ReviewModel:
         """
         weights = self.bundle.weights
         device = weights.device
+        # On an accelerator, this is the copy that generates the texts. On the CPU, the model is
+        # built on its first use.
         on_device = None if device == "cpu" else weights.model_on_device
 
         def score(ids: list[int], given: int) -> list[float]:
             from reviewgen.evaluation.evaluate import log_probabilities
 
-            return log_probabilities(
-                weights.model if on_device is None else on_device, ids, given, device
-            )
+            model = weights.model if on_device is None else on_device
+            return log_probabilities(model, ids, given, device)
 
         return score
 
@@ -803,6 +807,7 @@ def check_model(name: str, value: Any) -> None:
 
 
 def _unpickle(files: Mapping[str, bytes], weight_bits: int, origin: str | None) -> ReviewModel:
+    """Return the model of the files of its saved folder; see ``ReviewModel.__reduce__``."""
     with temporary_folder() as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)

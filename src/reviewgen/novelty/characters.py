@@ -62,14 +62,13 @@ class TextWindows:
         self._length = length
         self._anchor = (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
+        # where the windows start that lie within one text
         starts = np.arange(max(0, len(codes) - length + 1))
-        # keep the windows that lie within one text
-        self._starts = np.flatnonzero(
-            ends[np.searchsorted(ends, starts, "right")] >= starts + length
-        )
-        self._hashes, self._windows = np.unique(
-            _hash_windows(codes, length)[self._starts], return_inverse=True
-        )
+        ends_of_texts = ends[np.searchsorted(ends, starts, "right")]
+        self._starts = np.flatnonzero(starts + length <= ends_of_texts)
+        # the distinct hashes, and for each window the index of its hash
+        hashes = _hash_windows(codes, length)[self._starts]
+        self._hashes, self._windows = np.unique(hashes, return_inverse=True)
         self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
     def are_shared(self, training: Iterable[str]) -> Bool[np.ndarray, " T"]:
@@ -87,7 +86,8 @@ class TextWindows:
         >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
         [[(0, 7)]]
         """
-        starts = self._starts[self._find(training)[self._windows]]
+        is_window_found = self._find(training)[self._windows]
+        starts = self._starts[is_window_found]
         # +1 where a copied window starts, -1 where one ends; the cumulative sum is above 0 in spans
         steps = np.zeros(self._bounds[-1] + 1, np.int64)
         steps[starts] += 1
@@ -95,6 +95,7 @@ class TextWindows:
         is_copied = (steps.cumsum() > 0).astype(np.int8)
         spans = []
         for start, end in pairwise(self._bounds):
+            # spans start and end where the value changes
             changes = np.flatnonzero(np.diff(is_copied[start:end], prepend=0, append=0)).tolist()
             spans.append(list(zip(changes[::2], changes[1::2], strict=True)))
         return spans
@@ -122,8 +123,9 @@ def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
     characters = 0
     for text in texts:
         for start in range(0, len(text) - length + 1, _BLOCK):
-            batch.append(text[start : start + _BLOCK + length - 1])
-            characters += len(batch[-1])
+            piece = text[start : start + _BLOCK + length - 1]
+            batch.append(piece)
+            characters += len(piece)
             if characters >= _BLOCK:
                 yield batch
                 batch = []
@@ -133,9 +135,8 @@ def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
 
 def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndarray, " _"]]:
     """Return the code points of all texts in one array, and the index where each text ends."""
-    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4").astype(
-        np.uint32, copy=False
-    )
+    encoded = "".join(texts).encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(encoded, "<u4").astype(np.uint32, copy=False)
     return codes, np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
 
 

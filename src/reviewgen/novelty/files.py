@@ -92,7 +92,8 @@ def build_index(
 
     dtype = id_dtype(facts["vocab_size"])
     whole = np.concatenate(list(cut(ids)), dtype=dtype, casting="unsafe")
-    suffixes = divsufsort(whole).astype(np.int32 if len(whole) < 1 << 31 else np.int64, copy=False)
+    suffix_dtype = np.int32 if len(whole) < 1 << 31 else np.int64
+    suffixes = divsufsort(whole).astype(suffix_dtype, copy=False)
     return ExactIndex(**facts, ids=whole, suffixes=suffixes)
 
 
@@ -102,9 +103,8 @@ def write_index(index: Index, file: Path) -> None:
     Raises:
         StorageError: The disk is full, or the file cannot be written.
     """
-    facts = {"schema": _SCHEMA, "form": index.form} | {
-        name: getattr(index, name) for name in _FACTS
-    }
+    facts = {"schema": _SCHEMA, "form": index.form}
+    facts |= {name: getattr(index, name) for name in _FACTS}
     if isinstance(index, CompactIndex):
         tensors = {name: windows.bits for name, windows in zip(_SETS, index.sets, strict=True)}
         facts |= {"stride": index.stride, "probes": index.sets[0].probes}
@@ -157,9 +157,9 @@ def _read_facts(header: str) -> dict[str, Any]:
         raise BundleError(
             f"has the schema {quoted(schema)}; this version of reviewgen reads schema {_SCHEMA}."
         )
-    if {name: type(value) for name, value in facts.items()} != _FACTS | (
-        _COMPACT_FACTS if form == CompactIndex.form else {}
-    ):
+    types = {name: type(value) for name, value in facts.items()}
+    expected = _FACTS | _COMPACT_FACTS if form == CompactIndex.form else _FACTS
+    if types != expected:
         raise BundleError(
             f"is damaged: its header does not have the facts of the form {quoted(form)}."
         )
@@ -173,6 +173,7 @@ def _read_facts(header: str) -> dict[str, Any]:
 
 
 def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
+    """Read the arrays of an exact index from a file, and check them."""
     dtypes = {"ids": [id_dtype(facts["vocab_size"]).__name__], "suffixes": ["int32", "int64"]}
     ids, suffixes = read_vectors(tensors, dtypes).values()
     if not 0 < len(ids) == len(suffixes):
@@ -186,17 +187,17 @@ def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
 
 
 def _read_compact(tensors: Any, facts: dict[str, Any]) -> CompactIndex:
+    """Read the sets of a compact index from a file, and check them."""
     stride = facts["stride"]
     probes = facts.pop("probes")
-    if not 1 <= probes <= 7 or not 1 <= stride < 1 << 63 or stride & (stride - 1):
+    is_power_of_two = 1 <= stride < 1 << 63 and not stride & (stride - 1)
+    if not 1 <= probes <= 7 or not is_power_of_two:
         raise BundleError(f"is damaged: it has {probes} probes and a stride of {stride}.")
     arrays = read_vectors(tensors, dict.fromkeys(_SETS, ("uint64",))).values()
     if not all(len(bits) and len(bits) % BLOCK == 0 for bits in arrays):
         raise BundleError(
             f"is damaged: the words of its sets are not positive multiples of {BLOCK}."
         )
-    sets = (
-        WindowSet(bits, length, probes, stride)
-        for bits, length in zip(arrays, WINDOWS, strict=True)
-    )
-    return CompactIndex(**facts, sets=tuple(sets))
+    pairs = zip(arrays, WINDOWS, strict=True)
+    sets = tuple(WindowSet(bits, length, probes, stride) for bits, length in pairs)
+    return CompactIndex(**facts, sets=sets)

@@ -168,16 +168,15 @@ class Index(ABC):
         statuses, matches = self.look_up(text)
         decoded, offsets = decode_with_offsets(text.tolist(), decode)
         spans = list[Span]()
+        # a thinned index recognises a short span only if it has looked up one of its windows
         is_known = self.stride == 1
         for first, tokens, position in matches:
-            is_known |= tokens > self.smallest_max_copy or bool(
-                (statuses[:, first : first + tokens] == SEEN).any()
-            )
+            was_seen = (statuses[:, first : first + tokens] == SEEN).any()
+            is_known |= tokens > self.smallest_max_copy or bool(was_seen)
+            is_long = tokens >= MIN_SPAN
+            source = self.find_source(position, tokens, decode) if is_long else (None, None)
             start = offsets[first]
             end = offsets[first + tokens]
-            source = (
-                self.find_source(position, tokens, decode) if tokens >= MIN_SPAN else (None, None)
-            )
             spans.append(Span(start, end, decoded[start:end], tokens, *source))
         return Novelty(
             form=self.form,
@@ -203,8 +202,9 @@ class Index(ABC):
         Raises:
             DataError: Some ids are not in the vocabulary.
         """
+        # the last row of the statuses is that of windows of 20 tokens
         parts = [self.look_up(self.check_text(ids))[0][-1] for ids in texts]
-        statuses = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+        statuses = np.concatenate([np.zeros(0, np.uint8), *parts])
         is_sure = self.stride == 1 or (statuses >= SEEN).sum() >= _MIN_SAMPLE
         return _share_seen(statuses) if is_sure else None
 
@@ -226,7 +226,8 @@ class Index(ABC):
             DataError: Some ids are not in the vocabulary.
         """
         text = np.ascontiguousarray(ids, np.int64)
-        if len(wrong := text[(text < 0) | (text >= self.vocab_size)]):
+        wrong = text[(text < 0) | (text >= self.vocab_size)]
+        if len(wrong):
             raise DataError(
                 f"{wrong[0]} is not an id of this model: its ids are 0 to {self.vocab_size - 1}."
             )
@@ -268,7 +269,7 @@ class ExactIndex(Index):
         lengths, positions = self.match(text)
         remaining = self.span_limits(text) - np.arange(len(text))
         statuses = np.array(
-            [np.where(lengths >= k, SEEN, np.where(remaining >= k, NEW, UNKNOWN)) for k in WINDOWS]
+            [np.select([lengths >= k, remaining >= k], [SEEN, NEW], UNKNOWN) for k in WINDOWS]
         )
         return statuses, self._matches(lengths, positions)
 
@@ -319,6 +320,7 @@ class ExactIndex(Index):
 
     @cached_property
     def _buckets(self) -> tuple[int, int, Int64[np.ndarray, " _"]]:
+        """The arguments ``base``, ``depth`` and ``starts`` of ``match``."""
         base = self.vocab_size + 1
         depth = max(1, int(math.log(min(_MAX_BUCKETS, 4 * len(self.ids)), base)))
         return base, depth, count_buckets(self.ids, base, depth).cumsum()
@@ -329,17 +331,26 @@ class ExactIndex(Index):
 
         Ids before the first bos count as a review.
         """
-        return np.unique(
-            np.concatenate(([0], np.flatnonzero(self.ids == self.bos_id), [len(self.ids)]))
-        )
+        return np.unique(np.r_[0, np.flatnonzero(self.ids == self.bos_id), len(self.ids)])
 
     def _matches(
         self, lengths: Int64[np.ndarray, " T"], positions: Int64[np.ndarray, " T"]
     ) -> Iterator[Match]:
+        """Yield the maximal spans of 8 tokens or more, the longest first. If there are none, yield
+        the longest match.
+
+        Args:
+            lengths: The length of the longest match from each position.
+            positions: Where each match starts in the training text.
+        """
+        # an empty text has one match, of length 0
         lengths = np.append(lengths, 0)
         positions = np.append(positions, 0)
-        firsts = np.flatnonzero((lengths >= MIN_SPAN) & (lengths >= np.append(0, lengths[:-1])))
-        firsts = firsts if len(firsts) else lengths.argmax(axis=0, keepdims=True)
+        # a match that is shorter than the one from the position before lies inside that one
+        is_maximal = lengths >= np.append(0, lengths[:-1])
+        firsts = np.flatnonzero((lengths >= MIN_SPAN) & is_maximal)
+        if not len(firsts):
+            firsts = lengths.argmax(axis=0, keepdims=True)
         for first in firsts[np.argsort(-lengths[firsts], kind="stable")].tolist():
             yield first, int(lengths[first]), int(positions[first])
 
@@ -349,11 +360,16 @@ class ExactIndex(Index):
         """
         review = int(np.searchsorted(self._starts, position, "right")) - 1
         first, last = self._starts[review : review + 2].tolist()
-        first = first + (self.ids[first] == self.bos_id)
-        last = last - (self.ids[last - 1] == self.eos_id)
+        # without bos and eos
+        if self.ids[first] == self.bos_id:
+            first += 1
+        if self.ids[last - 1] == self.eos_id:
+            last -= 1
         context = math.ceil(_CONTEXT / self.characters_per_token) + MIN_SPAN  # tokens
         first = max(first, position - context)
-        ids = self.ids[first : min(last, position + tokens + context)].tolist()
+        last = min(last, position + tokens + context)
+        ids = self.ids[first:last].tolist()
+        # where the span starts and ends in the decoded ids, in characters
         start = len(decode(ids[: position - first]))
         end = len(decode(ids[: position - first + tokens]))
         return review, decode(ids)[max(0, start - _CONTEXT) : end + _CONTEXT]
@@ -408,15 +424,16 @@ class CompactIndex(Index):
         Raises:
             ConfigError: max_copy is not a whole number, or is below ``smallest_max_copy``.
         """
-        longest = _check_max_copy(max_copy) + 1
+        shortest_copy = _check_max_copy(max_copy) + 1
         if max_copy < self.smallest_max_copy:
             raise ConfigError(
                 f"max_copy is {max_copy} tokens, but the compact index of this model supports"
                 f" {self.smallest_max_copy} or more. Give at least {self.smallest_max_copy}, or"
                 " train with training.novelty=exact."
             )
-        windows = [windows for windows in self.sets if windows.length <= longest][-1]
-        return CopyGuard(windows, longest - windows.length + 1)
+        # the longest windows that fit into the shortest span to be detected
+        windows = [windows for windows in self.sets if windows.length <= shortest_copy][-1]
+        return CopyGuard(windows, shortest_copy - windows.length + 1)
 
     def look_up(
         self, text: Int64[np.ndarray, " T"]
@@ -431,6 +448,7 @@ class CompactIndex(Index):
     def _matches(
         self, statuses: UInt8[np.ndarray, "K T"], limits: Int64[np.ndarray, " T"]
     ) -> Iterator[Match]:
+        """Yield the longest span in which no window is new."""
         start, end = find_longest(statuses, np.array(WINDOWS), limits)
         yield start, end - start, -1
 
@@ -457,18 +475,20 @@ def build_sets(
     """
     call = share or (lambda function, tasks: [function(*task) for task in tasks])
     blocks = chain.from_iterable(map(cut, parts))
-    thinner = thin_for_counting(sum(map(len, blocks)))
-    sampled = call(_sample_part, [(part, separators, thinner) for part in parts])
-    counts = [
-        len(np.unique(np.concatenate(hashes))) * thinner for hashes in zip(*sampled, strict=True)
+    sample_stride = thin_for_counting(sum(map(len, blocks)))
+    sampled = call(_sample_part, [(part, separators, sample_stride) for part in parts])
+    counts = [  # of the distinct windows of each length
+        len(np.unique(np.concatenate(hashes))) * sample_stride
+        for hashes in zip(*sampled, strict=True)
     ]
     stride = 1
     sizes = counts
     max_blocks = max_bytes // (8 * BLOCK)
     while sum(count_blocks(size, _BITS_PER_WINDOW) for size in sizes) > max_blocks:
         stride *= 2
-        sizes = [-(-count // stride) for count in counts]
+        sizes = [math.ceil(count / stride) for count in counts]
     built = call(_build_part, [(part, separators, sizes, stride) for part in parts])
+    # join the sets of all parts, for each length of the windows
     return tuple(
         sets[0]._replace(bits=np.bitwise_or.reduce([each.bits for each in sets]))
         for sets in zip(*built, strict=True)
@@ -476,12 +496,14 @@ def build_sets(
 
 
 def _sample_part(part: Tokens, separators: tuple[int, int], stride: int) -> list[np.ndarray]:
+    """Return, for each length of WINDOWS, the distinct hashes that the stride lets through."""
     return [np.unique(sample_windows(part, separators, length, stride)) for length in WINDOWS]
 
 
 def _build_part(
     part: Tokens, separators: tuple[int, int], sizes: Sequence[int], stride: int
 ) -> list[WindowSet]:
+    """Return the sets of a part, with room for the windows of all parts."""
     return [
         build_windows(part, separators, length, _BITS_PER_WINDOW, stride, expected=size)
         for length, size in zip(WINDOWS, sizes, strict=True)

@@ -60,16 +60,16 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
         low, high, shared = _find_bucket(starts, base, depth, text, start, end)
         lengths[start] = shared
         positions[start] = suffixes[low] if shared else 0
-        if shared < depth:
+        if shared < depth:  # no suffix has a longer match
             continue
         # how many first tokens the text shares with the suffixes just below and just above the
-        # range that remains to be searched
+        # range that remains to be searched, from ``low`` to ``high``
         below = shared
         above = shared
         while low < high and start + lengths[start] < end:
             middle = (low + high) >> 1
             position = suffixes[middle]
-            shared = min(below, above)
+            shared = min(below, above)  # all suffixes of the range share at least these tokens
             while (
                 start + shared < end
                 and position + shared < len(ids)
@@ -175,9 +175,9 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
         found: bool (H,); set to True for each wanted window that occurs.
     """
     powers = np.ones(length + 1, np.uint64)
-    for place in range(1, length + 1):
-        powers[place] = powers[place - 1] * MULTIPLIER
-    oldest = powers[length]
+    for exponent in range(1, length + 1):
+        powers[exponent] = powers[exponent - 1] * MULTIPLIER
+    oldest = powers[length]  # the factor of the character that leaves a window
     # Weights of the characters of an anchor. Its hash is a sum of products, not a rolling hash, so
     # that the compiler can use SIMD instructions.
     weights = powers[anchor - 1 :: -1].copy()
@@ -185,8 +185,8 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
     for end in ends:
         for first in range(start, end - anchor + 1, length - anchor + 1):
             value = np.uint64(0)
-            for place in range(anchor):
-                value += np.uint64(codes[first + place]) * weights[place]
+            for offset in range(anchor):
+                value += np.uint64(codes[first + offset]) * weights[offset]
             if holds(anchors, value):
                 low = max(start, first + anchor - length)
                 high = min(end, first + length)

@@ -97,6 +97,7 @@ class Novelty:
         return lines
 
     def _describe_longest(self, bound: str) -> str:
+        """Return the sentence about the longest copied span; ``bound`` goes before each number."""
         if not self.longest_tokens:
             return "No token of the text occurs in the training text."
         characters = counted(self.longest_characters, "character")
@@ -109,6 +110,7 @@ class Novelty:
         return f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
 
     def _describe_windows(self, bound: str) -> str:
+        """Return the sentences about windows; ``bound`` goes before each number."""
         shares = ", ".join(
             f"{bound}{100 * share:.1f} % of its windows of {length} tokens"
             for length, share in self.windows.items()
@@ -145,11 +147,15 @@ def _split_excerpt(span: Span) -> tuple[str, str, str]:
 
 
 def _join(lengths: Iterable[int]) -> str:
+    """Return numbers as in "8, 12 and 20"; an empty string if there are none."""
     words = [str(length) for length in lengths]
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _quote(text: str, limit: int) -> str:
+    """Return a text in quotes, on one line and cut to ``limit`` characters."""
     line = " ".join(text.split())
     return f'"{line}"' if len(line) <= limit else f'"{line[: limit - 1]}…"'
 
@@ -173,8 +179,9 @@ def decode_with_offsets(ids: list[int], decode: Decode) -> tuple[str, list[int]]
     for index, token in enumerate(ids):
         before = ids[max(0, index - _CONTEXT) : index]
         offsets.append(offsets[-1] + len(decode([*before, token])) - len(decode(before)))
-    if offsets[-1] != len(text):
-        if len(ids) <= _SHORT_TEXT:
-            return text, [len(decode(ids[:end])) for end in range(len(ids) + 1)]
-        offsets = [min(offset, len(text)) for offset in [*offsets[:-1], len(text)]]
-    return text, offsets
+    if offsets[-1] == len(text):
+        return text, offsets
+    if len(ids) <= _SHORT_TEXT:
+        return text, [len(decode(ids[:end])) for end in range(len(ids) + 1)]
+    offsets[-1] = len(text)
+    return text, [min(offset, len(text)) for offset in offsets]

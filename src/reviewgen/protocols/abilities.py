@@ -194,12 +194,11 @@ def count_parameters(model: Any) -> dict[str, int]:
     """Return the number of parameters of each kind, the largest first. The kinds are those of
     ``SupportsParameterKinds`` or, for other models, the top-level modules.
     """
-    kinds: Mapping[str, int] = (
-        model.parameter_kinds()
-        if isinstance(model, SupportsParameterKinds)
-        else count_by_module(model)
-    )
-    return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
+    if isinstance(model, SupportsParameterKinds):
+        kinds = model.parameter_kinds()
+    else:
+        kinds = count_by_module(model)
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
 
 
 def count_by_module(model: Any) -> dict[str, int]:
@@ -221,9 +220,8 @@ def describe_parameters(kinds: Mapping[str, int]) -> str:
     >>> describe_parameters({"n-gram vectors": 4194304, "output layer": 18207})
     '4,212,511: n-gram vectors 4,194,304, output layer 18,207'
     """
-    return f"{sum(kinds.values()):,}: " + ", ".join(
-        f"{kind} {count:,}" for kind, count in kinds.items()
-    )
+    listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items())
+    return f"{sum(kinds.values()):,}: {listed}"
 
 
 def is_embedding_table(name: str) -> bool:

@@ -67,11 +67,10 @@ def shape(model: Any) -> None:
         try:
             logits, _ = call(model, some_ids(model, batch, time), state)
         except Exception as error:
-            where = (
-                _describe_confusion(model, state, sizes)
-                or f"The call fails for ids (B, T) = ({batch}, {time}):"
-            )
-            raise AssertionError(f"{where} {describe_error(error)}") from error
+            problem = _describe_confusion(model, state, sizes)
+            if problem is None:
+                problem = f"The call fails for ids (B, T) = ({batch}, {time}):"
+            raise AssertionError(f"{problem} {describe_error(error)}") from error
         actual = tuple(logits.shape)
         assert actual == tuple(sizes.values()), (
             f"Logits must be (B, T, V) = {tuple(sizes.values())}; got {lettered(actual, sizes)}."
@@ -86,10 +85,10 @@ def causal(model: Any, read: Callable[[Any, Tensor], Tensor] | None = None) -> N
     changes = influence(model, read or logits_of).tril(-1)
     wrong = (changes > TOLERANCE).nonzero().tolist()
     if wrong:
-        t, place = wrong[0]
+        changed, earlier = wrong[0]
         raise AssertionError(
-            f"Changing token {t} changes logits before it, those at token {place} by"
-            f" {changes[t, place]:.3g}: the model sees the future, and learns to copy it."
+            f"Changing token {changed} changes logits before it, those at token {earlier} by"
+            f" {changes[changed, earlier]:.3g}: the model sees the future, and learns to copy it."
         )
 
 
@@ -113,11 +112,10 @@ def output_layer(model: Any) -> None:
     ids = some_ids(model, ROWS, STEPS)
     for is_training in (False, True):
         state = model.train(is_training).initial_state(ROWS)
-        calls = []
-        for function in (model, model.features):
-            with seeded():  # dropout is the same in both
-                calls.append(function(ids, state))
-        (logits, after), (features, feature_state) = calls
+        with seeded():
+            logits, after = model(ids, state)
+        with seeded():  # the same dropout
+            features, feature_state = model.features(ids, state)
         weight, bias = model.output_layer()
         sentence = "The output layer of the features does not give the logits."
         assert_close(nn.functional.linear(features, weight, bias), logits, sentence)
@@ -157,7 +155,9 @@ def some_ids(model: Any, batch: int, time: int, seed: int = 0) -> Tensor:
 def call(model: Any, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
     """Return the logits and the state after the ids, starting from the initial state by default."""
     with torch.no_grad():
-        logits, after = model(ids, model.initial_state(len(ids)) if state is None else state)
+        if state is None:
+            state = model.initial_state(len(ids))
+        logits, after = model(ids, state)
     return logits, after
 
 
@@ -223,10 +223,10 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
     >>> lettered((12, 3, 64), {"B": 3, "T": 12, "V": 11})
     '(T, B, H) = (12, 3, 64)'
     """
-    letters = [
-        next((letter for letter, length in sizes.items() if length == size), "H") for size in shape
-    ]
-    return f"({', '.join(letters)}) = {shape}"
+    # of letters of the same size, the first one
+    letter_of = {size: letter for letter, size in reversed([*sizes.items()])}
+    letters = ", ".join(letter_of.get(size, "H") for size in shape)
+    return f"({letters}) = {shape}"
 
 
 def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str | None:
@@ -242,4 +242,5 @@ def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str
 
 
 def _array(value: Any) -> Any:
+    """Convert a tensor to an array; return anything else as it is."""
     return value.detach().double().cpu().numpy() if isinstance(value, Tensor) else value

@@ -96,22 +96,22 @@ class TextSample:
     def ngrams(self, n: int) -> list[list[tuple[str, ...]]]:
         """Return the n-grams of the words of each text, in lower case and in order."""
         return [
-            [tuple(row[start : start + n]) for start in range(len(row) - n + 1)]
-            for row in self._folded
+            [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+            for words in self._folded
         ]
 
     def distinct(self, n: int) -> float:
         """Return the number of different n-grams divided by the number of all n-grams; 0 if there
         are none. The value falls as the number of words grows.
         """
-        listed = list(chain.from_iterable(self.ngrams(n)))
-        return len(set(listed)) / max(1, len(listed))
+        ngrams = list(chain.from_iterable(self.ngrams(n)))
+        return len(set(ngrams)) / max(1, len(ngrams))
 
     def repetition(self, n: int) -> float:
         """Return the share of a text's n-grams that have occurred before in the same text, averaged
         over the texts that have n-grams; 0 if no text has any.
         """
-        shares = [1 - len(set(row)) / len(row) for row in self.ngrams(n) if row]
+        shares = [1 - len(set(ngrams)) / len(ngrams) for ngrams in self.ngrams(n) if ngrams]
         return fmean(shares) if shares else 0.0
 
     def repeated_sentences(self) -> float:
@@ -120,17 +120,17 @@ class TextSample:
         """
         count = 0
         for text in self.texts:
-            pieces = [
-                text[start:end].strip().casefold()
-                for start, end in pairwise([0, *sentence_ends(text), len(text)])
-            ]
+            bounds = pairwise([0, *sentence_ends(text), len(text)])
+            pieces = [text[start:end].strip().casefold() for start, end in bounds]
             sentences = [piece for piece in pieces if len(piece.split()) > 2]
-            count += len(set(sentences)) < len(sentences)
+            if len(set(sentences)) < len(sentences):
+                count += 1
         return count / max(1, len(self.texts))
 
     @cached_property
     def _folded(self) -> list[list[str]]:
-        return [[word.casefold() for word in row] for row in self.words]
+        """The words of each text in lower case."""
+        return [[word.casefold() for word in words] for words in self.words]
 
 
 @runtime_checkable

@@ -116,11 +116,8 @@ def parameter_sizes(model: Any) -> dict[str, int]:
     """Return the number of values of each parameter of a module, or of each tensor of another
     model, by name.
     """
-    named = (
-        model.named_parameters()
-        if hasattr(model, "named_parameters")
-        else model.state_dict().items()
-    )
+    is_module = hasattr(model, "named_parameters")
+    named = model.named_parameters() if is_module else model.state_dict().items()
     return {name: tensor.numel() for name, tensor in named}
 
 

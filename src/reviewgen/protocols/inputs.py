@@ -42,11 +42,9 @@ def check_ids(ids: Any) -> int:
         ShapeError: The ids are not a tensor of integers of the shape (B, T).
     """
     if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.dtype not in _INTEGERS:
-        hint = (
-            " For one text write ids[None], which adds the axis B."
-            if getattr(ids, "ndim", 0) == 1
-            else ""
-        )
+        hint = ""
+        if getattr(ids, "ndim", 0) == 1:
+            hint = " For one text write ids[None], which adds the axis B."
         raise ShapeError(
             "ids must be integers of the shape (B, T), B texts of T tokens each; got"
             f" {_describe(ids)}.{hint}"
@@ -61,14 +59,14 @@ def check_state(state: Any, parts: int) -> tuple[Any, ...]:
     Raises:
         ShapeError: The state does not have ``parts`` items.
     """
-    given = state if isinstance(state, tuple) else (state,)
-    if len(given) != parts:
+    items = state if isinstance(state, tuple) else (state,)
+    if len(items) != parts:
         expected = "one tensor" if parts == 1 else f"a tuple of {parts} parts"
         raise ShapeError(
             f"The state must be {expected}, as initial_state(B) and each call return it; got"
-            f" {', '.join(map(_describe, given))}."
+            f" {', '.join(map(_describe, items))}."
         )
-    return given
+    return items
 
 
 def check_shape(
@@ -86,9 +84,10 @@ def check_shape(
         ShapeError: The tensor has another shape or dtype, or is not a tensor.
     """
     if isinstance(tensor, torch.Tensor) and tensor.shape == tuple(sizes.values()):
-        is_right = tensor.dtype in _INTEGERS if is_integer else tensor.is_floating_point()
-        if is_right:
+        has_dtype = tensor.dtype in _INTEGERS if is_integer else tensor.is_floating_point()
+        if has_dtype:
             return
+    # the rest describes the error
     expected = ", ".join(
         f"{letter}={size}{_MEANINGS.get(letter, '')}" for letter, size in sizes.items()
     )
@@ -98,7 +97,7 @@ def check_shape(
     if len(shape) == len(sizes):
         pairs = zip(sizes.items(), shape, strict=True)
         differences = "".join(
-            f", {letter} is {given}" for (letter, size), given in pairs if given != size
+            f", {letter} is {actual}" for (letter, size), actual in pairs if actual != size
         )
     raise ShapeError(
         f"{name} must be {kind} of the shape ({', '.join(sizes)}), here {expected}; got"
@@ -107,11 +106,10 @@ def check_shape(
 
 
 def _describe(value: Any) -> str:
+    """Return the dtype and shape of a tensor in words, or the type of anything else."""
     if isinstance(value, torch.Tensor):
-        return (
-            f"a tensor of {str(value.dtype).removeprefix('torch.')} of the shape"
-            f" {tuple(value.shape)}"
-        )
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"a tensor of {dtype} of the shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
 
 
@@ -135,14 +133,18 @@ def hold_given(
     Returns:
         The vectors, and the new ``held`` for the state.
     """
-    fields = config.vocab_size - config.field_ids
+    first_marker = config.vocab_size - config.field_ids
     is_bos = ids == config.bos_id
-    is_added = ids >= fields - config.condition_ids
-    is_marker = (ids >= fields) & (ids < config.vocab_size - 1)
-    is_open = _latest(is_marker[..., None], is_bos | is_added, held[:, None, -1:] > 0)  # (B, T, 1)
-    is_given = is_added[..., None] | is_open
+    is_reserved = ids >= first_marker - config.condition_ids  # an id of conditions or of fields
+    is_marker = (ids >= first_marker) & (ids < config.vocab_size - 1)
+    # a field is open if the last of bos and the reserved ids up to here is a marker
+    was_open = held[:, None, -1:] > 0
+    is_open = _latest(is_marker[..., None], is_bos | is_reserved, was_open)  # (B, T, 1)
+    is_given = is_reserved[..., None] | is_open
+    # a column of ones after the embeddings, whose sum is the number of ids
     counted = F.pad(F.embedding(ids, table), (0, 1), value=1.0)  # (B, T, E + 1)
     sums = (counted * is_given).cumsum(1) + held[:, None, :-1]
+    # start again at bos
     sums = sums - _latest(sums, is_bos, torch.zeros_like(held[:, None, :-1]))
     after = torch.cat([sums[:, -1], is_open[:, -1].to(sums.dtype)], dim=-1)
     return sums[..., :-1] / sums[..., -1:].clamp(min=1.0).sqrt(), after
@@ -158,20 +160,19 @@ def learn_given(given: Float[Tensor, "B T E"], is_training: bool) -> Float[Tenso
     character more. With this function and ``group_held``, they took no more.
     """
     given = given.detach()
-    return (
-        given * (torch.rand(len(given), 1, 1, device=given.device) < 0.5) if is_training else given
-    )
+    if not is_training:
+        return given
+    is_kept = torch.rand(len(given), 1, 1, device=given.device) < 0.5
+    return given * is_kept
 
 
 def group_held(held: Tensor | None) -> list[dict[str, Any]]:
     """Return the parameter group of the matrix that projects the vector of ``hold_given``, with a
     lower learning rate; for ``parameter_groups``. Return no group if ``held`` is None.
     """
-    return (
-        []
-        if held is None
-        else [{"params": [held], "learning_rate_scale": _LEARNING_RATE_SCALE, "optimizer": "adamw"}]
-    )
+    if held is None:
+        return []
+    return [{"params": [held], "learning_rate_scale": _LEARNING_RATE_SCALE, "optimizer": "adamw"}]
 
 
 def _latest(
@@ -182,9 +183,11 @@ def _latest(
     """Return, for each position, the values at the last event up to there. Positions before the
     first event get ``before`` (B, 1, N).
     """
-    number = is_event.long().cumsum(1)  # (B, T), how many events there were so far
-    place = torch.where(is_event, torch.arange(is_event.shape[1], device=is_event.device) + 1, 0)
-    # the same as place.cummax(1), which ONNX lacks: the position of the last event, plus 1
-    places = torch.zeros_like(F.pad(place, (1, 0))).scatter_add(1, number, place).gather(1, number)
+    count = is_event.long().cumsum(1)  # (B, T), how many events there were so far
+    steps = torch.arange(is_event.shape[1], device=is_event.device)
+    event = torch.where(is_event, steps + 1, 0)  # (B, T), the position plus 1, 0 without event
+    # the same as event.cummax(1), which ONNX lacks: the position of the last event, plus 1
+    by_count = torch.zeros_like(F.pad(event, (1, 0))).scatter_add(1, count, event)
+    latest = by_count.gather(1, count)
     padded = torch.cat([before.to(values.dtype), values], dim=1)
-    return padded.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
+    return padded.gather(1, latest[..., None].expand(-1, -1, values.shape[-1]))

@@ -176,4 +176,5 @@ def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[Inst
 
 
 def _normalize(package: str) -> str:
+    """Return the form of a package's name that is equal for all spellings (PEP 503)."""
     return re.sub(r"[-_.]+", "-", package).lower()

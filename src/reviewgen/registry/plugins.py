@@ -68,8 +68,8 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
     if kind is None:
         return list(chain.from_iterable(map(list_plugins, GROUPS)))
     listed: list[Plugin] = []
-    for named in _plugins(kind).values():
-        listed += [_with_problem(entry.plugin, named) for entry in named]
+    for same_name in _plugins(kind).values():
+        listed += [_with_problem(entry.plugin, same_name) for entry in same_name]
     return sorted(listed, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
@@ -201,7 +201,8 @@ def find_weights(name: str | Plugin) -> Path | None:
     assert point is not None  # weights are not registered
     top, *below = point.value.split(".")
     spec = importlib.util.find_spec(top)
-    for location in (spec and spec.submodule_search_locations) or ():
+    locations = spec.submodule_search_locations if spec else None
+    for location in locations or ():
         folder = Path(location, *below)
         if folder.is_dir():
             return folder
@@ -247,10 +248,10 @@ def _find_pair(name: str) -> Preset:
     known = preset_names()
     problem = f"There is no preset {quoted(name)}."
     if name.endswith(PLAIN):
-        whole = name.removesuffix(PLAIN)
-        if whole.endswith(PLAIN) and whole not in known:
-            raise UnknownPlugin(f"{problem} Did you mean {quoted(whole)}?") from None
-        return _find_plain(whole)
+        base = name.removesuffix(PLAIN)
+        if base.endswith(PLAIN) and base not in known:
+            raise UnknownPlugin(f"{problem} Did you mean {quoted(base)}?") from None
+        return _find_plain(base)
     if name not in known:
         raise UnknownPlugin(f"{problem} {did_you_mean(name, known)}") from None
     model, tokenizer = parse_preset(name)
@@ -260,6 +261,7 @@ def _find_pair(name: str) -> Preset:
 
 
 def _find_plain(name: str) -> Preset:
+    """Return the plain form of a preset."""
     preset = find_preset(name)
     if preset.parts:
         plain = " or ".join(f"{model}{PLAIN}" for model in preset.parts)
@@ -280,7 +282,7 @@ def preset_names() -> set[str]:
     and a tokenizer.
     """
     pairs = product(_plugins("model"), _plugins("tokenizer"))
-    return _plugins("preset").keys() | {"-".join(pair) for pair in pairs}
+    return _plugins("preset").keys() | map("-".join, pairs)
 
 
 def register_model(name: str, model: Any) -> None:
@@ -315,6 +317,7 @@ def unregister_all() -> None:
 
 
 def _register(kind: str, name: str, plugin: Any) -> None:
+    """Register a plugin for this process, after the checks that ``register_model`` describes."""
     check_text("name", name)
     if find_name_fault(kind, name) is not None:
         raise SourceError(
@@ -332,6 +335,8 @@ def _register(kind: str, name: str, plugin: Any) -> None:
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
     """Import the companion of a plugin: the stepper, web stepper or web tokenizer that the plugin's
     own package provides under the same name. None if there is none.
+
+    ``kind`` is the kind of the companion, ``owner`` that of the plugin.
     """
     try:
         plugin = _locate(owner, name).plugin
@@ -344,6 +349,7 @@ def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
 
 
 def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
+    """Return the JavaScript file of a plugin, which must exist; None if there is none."""
     file = _find_beside(kind, owner, name)
     if file is None or (isinstance(file, Path) and file.is_file()):
         return file
@@ -373,6 +379,7 @@ def _import(installed: InstalledPlugin) -> Any:
 
 
 def _refuse_broken(plugin: Plugin) -> None:
+    """Raise BrokenPlugin if a plugin has a known problem."""
     if plugin.problem is not None:
         raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {plugin.problem}.")
 
@@ -386,8 +393,8 @@ def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
 
 def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
     """Return the one plugin that a name or a description stands for."""
-    plain = name.name if isinstance(name, Plugin) else name
-    named = _plugins(kind).get(plain, [])
+    asked = name.name if isinstance(name, Plugin) else name
+    named = _plugins(kind).get(asked, [])
     provider = "package"
     if isinstance(name, Plugin):
         provider = f"package {name.package}"
@@ -397,12 +404,12 @@ def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
     if len(named) > 1:
         packages = " and ".join(entry.plugin.package for entry in named)
         raise PluginConflict(
-            f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them."
+            f"The packages {packages} provide the {kind} {quoted(asked)}. Uninstall one of them."
         )
     if not named:
         raise UnknownPlugin(
-            f"No installed {provider} provides the {kind} {quoted(plain)}."
-            f" {did_you_mean(plain, _plugins(kind))}"
+            f"No installed {provider} provides the {kind} {quoted(asked)}."
+            f" {did_you_mean(asked, _plugins(kind))}"
         )
     return named[0]
 

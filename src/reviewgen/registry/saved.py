@@ -71,6 +71,9 @@ def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
 def _explain_missing(
     kind: str, name: str, package: str, saved_version: str, providers: list[str]
 ) -> str:
+    """Return the message for a plugin that is not installed. ``providers`` are other packages that
+    have a plugin of the same name.
+    """
     wanted = package
     try:
         problem = f"and {package} {version(package)}, which is installed, has none of that name"

@@ -25,6 +25,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.evaluation.evaluate import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
+from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.setup import dotted
 from reviewgen.runs.sweep import Variants
 from reviewgen.training.device import choose_device
@@ -106,9 +107,9 @@ def ablate(
     check_count("seeds", seeds)
     variants = Variants(("ablate", "seeds", "settings"), preset, source, settings, options)
     setup = variants.plan({}).setup
-    configs = {"model": setup.model_class.Config} | (
-        {} if setup.is_counted else {"training": TrainingConfig}
-    )
+    configs = {"model": setup.model_class.Config}
+    if not setup.is_counted:
+        configs["training"] = TrainingConfig
     techniques: dict[str, tuple[Technique, dict[str, Any]]] = {}
     plain = dict[str, Any]()
     for group, config in configs.items():
@@ -124,8 +125,9 @@ def ablate(
         raise ConfigError(
             f"{preset} has no technique left to ablate: the settings of all of them are given."
         )
-    for off in ({}, plain, *(off for _, off in techniques.values())):
-        # settings that cannot be combined with the given ones are refused before any work
+    # settings that cannot be combined with the given ones are refused before any work
+    variants.plan(plain)
+    for _, off in techniques.values():
         variants.plan(off)
     variants.skip_copy_rates(setup.training)
     return _rows(_Trainings(variants, seeds), techniques, plain)
@@ -136,19 +138,27 @@ def _rows(
     techniques: Mapping[str, tuple[Technique, Mapping[str, Any]]],
     plain: Mapping[str, Any],
 ) -> Iterator[AblationRow]:
-    yield trainings.train("whole", "", {})
-    only = None  # the row without the only technique: the plain preset is the same model
+    """Train, and yield the rows: of the whole preset, without each technique, of the plain preset.
+
+    Args:
+        trainings: Trains the variants.
+        techniques: The techniques by name; each with the settings that switch it off.
+        plain: The settings that switch all techniques off.
+    """
+    yield trainings.train(AblationRow(name="whole", settings={}))
+    plain_row = None
     for name, (technique, off) in techniques.items():
         row = AblationRow(name=name, description=technique.description, settings=off)
+        # a technique that the whole preset did not use gets a row without results
         if any(trainings.used[setting] != value for setting, value in off.items()):
-            row = trainings.train(name, technique.description, off)
-            only = row if off == plain else None
+            row = trainings.train(row)
+            # without its only technique, the preset is the plain one
+            plain_row = row if off == plain else None
         yield row
-    yield (
-        trainings.train("plain", "", plain)
-        if only is None
-        else replace(only, name="plain", description="")
-    )
+    if plain_row is None:
+        yield trainings.train(AblationRow(name="plain", settings=plain))
+    else:
+        yield replace(plain_row, name="plain", description="")
 
 
 class _Trainings:
@@ -164,41 +174,33 @@ class _Trainings:
         # the settings that the whole preset was trained with, by dotted name ("model.ngrams")
         self.used: dict[str, Any] = {}
 
-    def train(self, name: str, description: str, off: Mapping[str, Any]) -> AblationRow:
-        """Train from each seed with the settings ``off`` changed; return the row of the results."""
-        nats = []
+    def train(self, row: AblationRow) -> AblationRow:
+        """Train from each seed with the settings of a row; return the row with the results."""
+        nats_by_seed = []  # for each seed, the nats of each held-out text
         characters_read = 0.0
         seconds = 0.0
         training_seconds = 0.0
         for number in range(self._seeds):
-            plan = self._variants.plan(off)
+            plan = self._variants.plan(row.settings)
             run = self._variants.start(replace(plan, seed=plan.seed + number))
             corpus = self._variants.corpus(plan)
             # keep only the last report: an hour of training gives too many to keep them all
             [last] = deque(run, maxlen=1)
             documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
-            nats.append(list[float]())
-            evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats[-1])
+            nats = list[float]()
+            evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats)
+            nats_by_seed.append(nats)
             train = corpus.stores["train"]
             characters_read += last.tokens * int(train.characters.sum()) / train.count
             seconds += last.seconds
             training_seconds += last.seconds - last.evaluation_seconds
         if not self.used:
-            self.used = dotted(
-                {"model": to_dict(run.model.config), "training": to_dict(run.config)}
-            )
-            if not plan.setup.is_counted:
-                device, _ = choose_device(run.config.device, run.model)
-                if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
-                    # the vocabulary is too small, or the device is not a CPU
-                    self.used["training.sampled_softmax"] = 0
+            self.used = _used_settings(run)
         is_timed = training_seconds > 0.01 * seconds and not plan.setup.is_counted
-        means = np.mean(nats, axis=0)
+        means = np.mean(nats_by_seed, axis=0)
         characters = [length for _, length in documents]
-        row = AblationRow(
-            name=name,
-            description=description,
-            settings=off,
+        row = replace(
+            row,
             bits=_bits(list(zip(means, characters, strict=True)))[0],
             characters_per_second=characters_read / training_seconds if is_timed else None,
             seconds=seconds,
@@ -207,19 +209,31 @@ class _Trainings:
         if self._whole is None:
             self._whole = means
             return row
-        pairs = list(zip(means - self._whole, characters, strict=True))
-        [interval] = find_intervals(_bits, pairs, [False])
+        differences = list(zip(means - self._whole, characters, strict=True))
+        # a difference is not a rate between 0 and 1
+        [interval] = find_intervals(_bits, differences, [False])
         return replace(
             row,
-            gain=_bits(pairs)[0],
+            gain=_bits(differences)[0],
             interval=None if interval is None else (interval[0], interval[1]),
         )
 
 
+def _used_settings(run: TrainingRun) -> dict[str, Any]:
+    """Return the settings that a model was trained with, by dotted name."""
+    used = dotted({"model": to_dict(run.model.config), "training": to_dict(run.config)})
+    if not run.plan.setup.is_counted:
+        device, _ = choose_device(run.config.device, run.model)
+        if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
+            # the vocabulary is too small, or the device is not a CPU
+            used["training.sampled_softmax"] = 0
+    return used
+
+
 def _bits(texts: Sequence[tuple[float, int]]) -> list[float]:
-    """Return the bits per character of texts, given each text's (nats, characters)."""
-    return [
-        float(sum(nats for nats, _ in texts))
-        / math.log(2)
-        / max(1, sum(length for _, length in texts))
-    ]
+    """Return the bits per character of texts, given each text's (nats, characters). The only item
+    of the list is the result, since ``find_intervals`` takes functions of several figures.
+    """
+    total = float(sum(nats for nats, _ in texts))
+    characters = sum(length for _, length in texts)
+    return [total / math.log(2) / max(1, characters)]

@@ -4,7 +4,6 @@ Models with different tokenizers are converted to one tokenizer: ``char``, with 
 all of them can write.
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +38,7 @@ from reviewgen.evaluation.scoring import Document
 from reviewgen.hub.card import card_text
 from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.model.review_model import ReviewModel
+from reviewgen.novelty import Index
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel, SupportsScore
 from reviewgen.protocols.tokenizer import SupportsTokenBytes
@@ -101,20 +101,17 @@ def blend(
         for model in models
     ]
     _refuse_scores(loaded)
-    first, parts = _share_tokenizer(loaded)
+    first, components = _share_tokenizer(loaded)
     plugins = [model.bundle.model_plugin for model in loaded]
-    if data is None:
-        equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
-        return ReviewModel(
-            make_bundle(
-                loaded, equal, {"method": "equal" if weights is None else "given"}, first=first
-            )
-        )
-    documents = read_documents(data, first, [model.bundle for model in loaded], **options)
-    fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
-    source = str(data) if isinstance(data, str | Path) else type(data).__name__
-    facts |= {"source": source, "split": options.get("split", "all")}
-    return ReviewModel(make_bundle(loaded, fitted, facts, first=first))
+    if data is not None:
+        documents = read_documents(data, first, [model.bundle for model in loaded], **options)
+        blended, facts = fit_blend(components, plugins, documents, first.tokenizer.vocab_size)
+        source = str(data) if isinstance(data, str | Path) else type(data).__name__
+        facts |= {"source": source, "split": options.get("split", "all")}
+    else:
+        blended = Blend.from_models(components, plugins, check_weights(weights, len(loaded)))
+        facts = {"method": "equal" if weights is None else "given"}
+    return ReviewModel(make_bundle(loaded, blended, facts, first=first))
 
 
 def fit_blend(
@@ -141,8 +138,10 @@ def fit_blend(
     """
     texts = list(documents)
     scores, characters = score_tokens(models, texts, vocab_size)
+    # an EntropyModel scores each token with the negative entropy of the model's distribution
     entropy_models: Any = [EntropyModel(model) for model in models]
-    entropies = -score_tokens(entropy_models, texts, vocab_size)[0]
+    negative_entropies, _ = score_tokens(entropy_models, texts, vocab_size)
+    entropies = -negative_entropies
     fixed = fit_weights(scores)
     equal = np.full(len(models), 1 / len(models))
     gate = fit_gate(scores, entropies, fixed)
@@ -165,10 +164,8 @@ def fit_blend(
             "fitted_weights": bits(mixed),
         },
     }
-    return (
-        Blend.from_models(models, plugins, fixed.tolist(), {"coefficients": gate.tolist()}),
-        facts,
-    )
+    gate_entry = {"coefficients": gate.tolist()}
+    return Blend.from_models(models, plugins, fixed.tolist(), gate_entry), facts
 
 
 def make_bundle(
@@ -194,17 +191,13 @@ def make_bundle(
     """
     first = first or models[0].bundle
     bundles = [model.bundle for model in models]
-    records = itertools.chain.from_iterable(data_records(model.training) for model in models)
-    fingerprints = {data.get("fingerprint") for data in records}
-    index = None  # the novelty index, if all models were trained on the same corpus
-    if len(fingerprints) == 1 and None not in fingerprints:
-        entries = zip(bundles, blend.config.models, strict=True)
-        indexes = [bundle.index for bundle, entry in entries if "characters" not in entry]
-        index = next((index for index in indexes if index is not None), None)
-    known = [bundle.lexicon for bundle in bundles if bundle.lexicon is not None]
-    lexicon = reduce(or_, known) if len(known) == len(bundles) else None
+    index = _shared_index(models, blend)
+    lexicons = [bundle.lexicon for bundle in bundles if bundle.lexicon is not None]
+    lexicon = reduce(or_, lexicons) if len(lexicons) == len(bundles) else None
     is_known = lexicon is not None and all(bundle.generation.words == "known" for bundle in bundles)
-    weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
+    widths = {model.weight_bits for model in models}
+    weight_bits = widths.pop() if len(widths) == 1 else 32
+    # what the models' records say about their data, as far as they agree
     each_data = [model.training.get("data") or {} for model in models]
     data = {
         key: value
@@ -239,6 +232,22 @@ def make_bundle(
     return bundle
 
 
+def _shared_index(models: Sequence[ReviewModel], blend: Blend) -> Index | None:
+    """Return the novelty index of one of the models of a blend, if all were trained on the same
+    corpus; else None.
+    """
+    fingerprints = set[Any]()
+    for model in models:
+        fingerprints |= {data.get("fingerprint") for data in data_records(model.training)}
+    if len(fingerprints) != 1 or None in fingerprints:
+        return None
+    for model, entry in zip(models, blend.config.models, strict=True):
+        # a model with the entry "characters" has another tokenizer than the blend
+        if model.bundle.index is not None and "characters" not in entry:
+            return model.bundle.index
+    return None
+
+
 def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[LanguageModel]]:
     """Return a bundle with the tokenizer, conditions and generation defaults of a blend; and the
     models, converted to that tokenizer if they have another one or lack conditions.
@@ -248,12 +257,46 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
             its tokens are, or the models have fields of free text.
     """
     bundles = [model.bundle for model in models]
-    first = bundles[0]
+    shared = bundles[0]
     conditions = _join_conditions(models)
     kinds = [(_identify(bundle), len(bundle.conditions)) for bundle in bundles]
-    tokenizer_kind = kinds[0][0]
+    tokenizer_kind, _ = kinds[0]
     if all(kind == (tokenizer_kind, len(conditions)) for kind in kinds):
-        return first, [bundle.model for bundle in bundles]
+        return shared, [bundle.model for bundle in bundles]
+    _refuse_conversion(models, conditions)
+    symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
+    if any(kind != tokenizer_kind for kind, _ in kinds):
+        shared = _character_bundle(bundles, symbols)
+    shared = replace(shared, conditions=conditions.with_ids_from(shared.tokenizer.vocab_size))
+    components: list[LanguageModel] = []
+    shared_symbols: Any = token_symbols(shared.tokenizer)
+    first_ids = dict(zip(conditions.names, shared.conditions.open_ids, strict=True))
+    for bundle, kind, bundle_symbols in zip(bundles, kinds, symbols, strict=True):
+        if kind == (_identify(shared), len(conditions)):
+            components.append(bundle.model)
+            continue
+        given = list[int]()  # the blend's ids of the conditions that the model has
+        for condition in bundle.conditions:
+            first_id = first_ids[condition.name]
+            given += range(first_id, first_id + 1 + len(condition.values))
+        entry = describe_characters(
+            bundle_symbols,
+            shared_symbols,
+            (bundle.tokenizer.bos_id, shared.tokenizer.bos_id),
+            (bundle.tokenizer.eos_id, shared.tokenizer.eos_id),
+            given,
+        )
+        components.append(CharacterModel(bundle.model, entry, shared.conditions.vocab_size))
+    return shared, components
+
+
+def _refuse_conversion(models: Sequence[ReviewModel], conditions: Conditions) -> None:
+    """Check that models can be converted to one tokenizer.
+
+    Raises:
+        ConfigError: A tokenizer does not say which bytes its tokens are, or there are fields of
+            free text.
+    """
     for number, model in enumerate(models, start=1):
         if not isinstance(model.tokenizer, SupportsTokenBytes):
             raise ConfigError(
@@ -267,43 +310,30 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
             f" {', '.join(field.name for field in fields)}: train all with one tokenizer and the"
             " same ones, or without fields."
         )
-    symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
-    shared = first
-    if any(kind != tokenizer_kind for kind, _ in kinds):
-        tokenizer_class, plugin = find_tokenizer("char")
-        defaults = [
-            bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name
-        ]
-        shared = replace(
-            first,
-            tokenizer=tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config()),
-            tokenizer_plugin=plugin,
-            tokenizer_config=tokenizer_class.Config(),
-            generation=(
-                defaults[0]
-                if defaults
-                else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions)
-            ),
-        )
-    shared = replace(shared, conditions=conditions.with_ids_from(shared.tokenizer.vocab_size))
-    parts: list[LanguageModel] = []
-    written: Any = token_symbols(shared.tokenizer)
-    first_ids = dict(zip(conditions.names, shared.conditions.open_ids, strict=True))
-    for bundle, kind, bundle_symbols in zip(bundles, kinds, symbols, strict=True):
-        if kind == (_identify(shared), len(conditions)):
-            parts.append(bundle.model)
-            continue
-        given = list[int]()
-        for known in bundle.conditions:
-            first_id = first_ids[known.name]
-            given += range(first_id, first_id + 1 + len(known.values))
-        pairs = (
-            (bundle.tokenizer.bos_id, shared.tokenizer.bos_id),
-            (bundle.tokenizer.eos_id, shared.tokenizer.eos_id),
-        )
-        entry = describe_characters(bundle_symbols, written, *pairs, given)
-        parts.append(CharacterModel(bundle.model, entry, shared.conditions.vocab_size))
-    return shared, parts
+
+
+def _character_bundle(bundles: Sequence[Bundle], symbols: list[Any]) -> Bundle:
+    """Return the first bundle with another tokenizer: ``char``, with the characters that all models
+    can write. The generation defaults are those of the first character model, if there is one.
+
+    Args:
+        bundles: The bundles of the models.
+        symbols: The spellings of each model's tokens.
+    """
+    first = bundles[0]
+    tokenizer_class, plugin = find_tokenizer("char")
+    generation = GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions)
+    for bundle in bundles:
+        if bundle.tokenizer_plugin.name == plugin.name:
+            generation = bundle.generation
+            break
+    return replace(
+        first,
+        tokenizer=tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config()),
+        tokenizer_plugin=plugin,
+        tokenizer_config=tokenizer_class.Config(),
+        generation=generation,
+    )
 
 
 def _identify(bundle: Bundle) -> tuple[Any, ...]:
@@ -328,17 +358,14 @@ def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
     for model in sorted(models, key=lambda model: -len(model.conditions)):
         for condition in model.conditions:
             joined.setdefault(condition.name, condition)
-        shared = [
-            condition for condition in joined.values() if condition.name in model.conditions.names
-        ]
-        for own, other in zip(
-            map(_describe, model.conditions), map(_describe, shared), strict=True
-        ):
-            if own != other:
+        names = model.conditions.names
+        shared = [condition for condition in joined.values() if condition.name in names]
+        for own, other in zip(model.conditions, shared, strict=True):
+            if _describe(own) != _describe(other):
                 raise ConfigError(
-                    f"{model.preset} has the condition {own}, where another model of the blend has"
-                    f" {other}: train both on the same texts, with the conditions in the same"
-                    " order, or rename the column of one."
+                    f"{model.preset} has the condition {_describe(own)}, where another model of the"
+                    f" blend has {_describe(other)}: train both on the same texts, with the"
+                    " conditions in the same order, or rename the column of one."
                 )
     return Conditions(tuple(joined.values()))
 

@@ -76,14 +76,12 @@ class NotebookView:
 
     def finish(self) -> None:
         """Show the result."""
-        held_out = self._run.evaluation
+        evaluation = self._run.evaluation
         result = "Interrupted" if self._run.is_interrupted else "Trained"
-        bits = (
-            ""
-            if held_out is None
-            else f": {decimal(held_out.bits_per_character)} bits per character of held-out text"
-        )
-        self._update(f"{result}{bits}.", is_over=True)
+        if evaluation is not None:
+            bits = decimal(evaluation.bits_per_character)
+            result += f": {bits} bits per character of held-out text"
+        self._update(f"{result}.", is_over=True)
 
     def _show(self, report: Report) -> None:
         self._last = report
@@ -94,30 +92,30 @@ class NotebookView:
         """Draw the figure, and set the time of the next update."""
         from IPython import display as notebook  # every notebook has it
 
-        shown: Any = notebook
+        display: Any = notebook  # untyped
         start = time.monotonic()
-        records = self._run.curves.items() if self._last is not None else ()
+        last = self._last
+        records = {} if last is None else self._run.curves
         curves = [
             LearningCurves(name, name, "", None, record.evaluations, record.curve())
-            for name, record in records
+            for name, record in records.items()
         ]
         running = [] if is_over else [run for run in curves if run.evaluations]
-        figure = shown.HTML(
-            render(
-                "runs/training.html",
-                preset=self._run.preset,
-                status=status,
-                progress=None if is_over or self._last is None else self._last.progress,
-                facts="" if self._last is None else _describe(self._last),
-                bits=[
-                    (run.name, decimal(run.evaluations[-1].get("bits_per_character")))
-                    for run in running
-                ],
-                chart=draw_inline(curves),
-            )
+        bits = [
+            (run.name, decimal(run.evaluations[-1].get("bits_per_character"))) for run in running
+        ]
+        page = render(
+            "runs/training.html",
+            preset=self._run.preset,
+            status=status,
+            progress=None if is_over or last is None else last.progress,
+            facts="" if last is None else _describe(last),
+            bits=bits,
+            chart=draw_inline(curves),
         )
+        figure = display.HTML(page)
         if self._handle is None:
-            self._handle = shown.display(figure, display_id=True)
+            self._handle = display.display(figure, display_id=True)
         else:
             self._handle.update(figure)
         end = time.monotonic()
@@ -152,8 +150,9 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
     elapsed = TimeElapsedColumn(Column(min_width=7))
     facts = _Facts("{task.fields[facts]}", markup=False, table_column=Column())
     columns = BarColumn(_BAR_WIDTH), TextColumn("{task.percentage:3.0f}%"), elapsed, facts
-    is_hidden = console.quiet or not (console.is_jupyter or console.file.isatty())
-    shown = 0.0
+    has_viewer = console.is_jupyter or console.file.isatty()
+    is_hidden = console.quiet or not has_viewer
+    last_seconds = 0.0  # the seconds of the report of the last update
     with (
         Progress(*columns, console=console, transient=True, disable=is_hidden) as bar,
         compiling_notice.silenced(),
@@ -161,18 +160,16 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
         task = bar.add_task("", total=1.0, facts="")
 
         def show(report: Report) -> None:
-            nonlocal shown
+            nonlocal last_seconds
             # the absolute value, since the seconds of each model of a blend start from zero
-            if abs(report.seconds - shown) > _SECONDS:
-                loss = (
-                    []
-                    if is_hidden or report.loss is None
-                    else [f"{report.nats_per_token:.3f} nats"]
-                )
+            if abs(report.seconds - last_seconds) > _SECONDS:
+                loss = []
+                if report.loss is not None and not is_hidden:
+                    loss = [f"{report.nats_per_token:.3f} nats"]
                 # rich stops the clock of a full bar, but a blend trains another model after it
                 done = min(report.progress, _DONE)
                 bar.update(task, completed=done, facts=_describe(report, loss))
-                shown = report.seconds
+                last_seconds = report.seconds
 
         yield show
 
@@ -197,14 +194,13 @@ def _describe(report: Report, loss: Sequence[str] = ()) -> str:
     the last ones.
     """
     facts = [] if report.part is None else [report.part]
-    if report.epochs is None:
+    if report.epochs is None:  # the model is trained by counting
         facts.append(f"{thousands(report.step)} texts")
     else:
-        times = [
-            f"{duration(report.seconds_per_epoch)} an epoch",
-            f"{duration(report.seconds_left)} left",
-        ]
-        known = times if report.seconds_per_epoch is not None else []
-        facts += [f"epoch {report.epochs:.1f}", *known, *loss, f"step {thousands(report.step)}"]
+        facts.append(f"epoch {report.epochs:.1f}")
+        if report.seconds_per_epoch is not None:  # known from the second step on
+            facts.append(f"{duration(report.seconds_per_epoch)} an epoch")
+            facts.append(f"{duration(report.seconds_left)} left")
+        facts += [*loss, f"step {thousands(report.step)}"]
     speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
     return ", ".join([*facts, duration(report.seconds), speed, report.device])

@@ -63,8 +63,8 @@ class RunFolder:
         self._is_open = False
         self._is_saved = False
         self._job: Job | None = None
-        # the fingerprint of the corpus, if the run had saved its model before the job restarted
-        self._finished: str | None = None
+        # if the run had saved its model before the job restarted: the fingerprint of the corpus
+        self._saved_corpus: str | None = None
         self.checkpoints = Checkpoints()
 
     @contextlib.contextmanager
@@ -88,7 +88,7 @@ class RunFolder:
                     {"whether there is an output folder": self._plan.out is None}
                 )
                 opened = processes.main(lambda: self._open(processes.world_size), self._plan.out)
-            self._finished, self.checkpoints.extra, self.checkpoints.seconds = opened
+            self._saved_corpus, self.checkpoints.extra, self.checkpoints.seconds = opened
             self._is_open = True
         with self.closed_on_error():
             yield
@@ -105,24 +105,19 @@ class RunFolder:
                 not the finished result of this run.
         """
         plan = self._plan
-        training = plan.setup.training
         if plan.out is None:
             return None, {}, 0.0
         if resumes_by_itself():
             record = find_record(plan.out)
+            is_complete = record.get("stopped") not in _CUT_SHORT
             # with ``overwrite``, a model that another job has saved is replaced
             is_of_this_job = not plan.overwrite or record.get(LAUNCH) == launch_name()
-            if (
-                is_of_this_job
-                and record.get(SETTINGS) == plan.digest()
-                and record.get("stopped") not in _CUT_SHORT
-            ):
+            if is_complete and is_of_this_job and record.get(SETTINGS) == plan.digest():
                 return record["data"]["fingerprint"], {}, 0.0
             if not plan.overwrite:
                 check_output(plan.out)
-        self._job = job = Job(
-            plan.out, "training", {**plan.facts(), "processes": processes, SETTINGS: plan.digest()}
-        )
+        facts = {**plan.facts(), "processes": processes, SETTINGS: plan.digest()}
+        self._job = job = Job(plan.out, "training", facts)
         if plan.resume and not job.folder.is_dir():
             raise CheckpointError(
                 f"There is no run to resume: {job.folder} does not exist. Leave out --resume"
@@ -130,7 +125,9 @@ class RunFolder:
             )
         with storage_errors(job.folder):
             job.__enter__()
+        # unlocks the folder, at the latest when this object is garbage
         self._close = weakref.finalize(self, job.__exit__)
+        training = plan.setup.training
         self.checkpoints = checkpoints = Checkpoints(
             job.folder, training.checkpoint_seconds, training.checkpoints_kept
         )
@@ -157,12 +154,12 @@ class RunFolder:
             OutputExists: A run with the same settings has saved a model of another corpus.
             CheckpointError: The resumed run was started on another corpus.
         """
-        if self._finished == fingerprint:
+        if self._saved_corpus == fingerprint:
             raise AlreadyTrained(
                 f"{self._plan.out} was saved before: it was trained with the same settings, on the"
                 " same texts."
             )
-        if self._finished is not None:
+        if self._saved_corpus is not None:
             raise OutputExists(
                 f"{self._plan.out} already exists, and was trained on other texts. Give another"
                 " folder, or remove it first."
@@ -182,7 +179,7 @@ class RunFolder:
         if self._job is None:
             return
         write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or self._plan.overwrite)
-        if not self._is_saved and self._close.alive:
+        if not self._is_saved and self._close.alive:  # the folder is still locked
             self._job.clear()
             self._close()
         self._is_saved = True

@@ -196,6 +196,7 @@ def discard_finished(out: Path) -> None:
     settings = find_record(out).get(SETTINGS)
     if settings is None:
         return
+    # opening this job fails if the folder beside the model is that of another run
     job = Job(out, "training", {SETTINGS: settings})
     if job.folder.is_dir():
         with contextlib.suppress(ReviewgenError, OSError), job:

@@ -56,20 +56,19 @@ def plot_training(
         )
     file = refuse_chart(file, overwrite)
     names = list(map(_name, sources))
-    runs = [
+    runs = []
+    for source, name in zip(sources, names, strict=True):
         # two folders of the same name are told apart by their full paths
-        find_curves(
-            read_training(locate(source).folder), str(source) if names.count(name) > 1 else name
-        )
-        for source, name in zip(sources, names, strict=True)
-    ]
-    listed = list(dict.fromkeys(metrics))
+        label = str(source) if names.count(name) > 1 else name
+        runs.append(find_curves(read_training(locate(source).folder), label))
+    metrics = list(dict.fromkeys(metrics))
     known = set[str]().union(*(run.metrics for run in runs))
-    if unknown := [name for name in listed if name not in known]:
-        raise ConfigError(
-            f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}"
-        )
-    save_chart(learning_chart(runs, against, listed), file)
+    for name in metrics:
+        if name not in known:
+            raise ConfigError(
+                f"No evaluation has the metric {quoted(name)}. {did_you_mean(name, known)}"
+            )
+    save_chart(learning_chart(runs, against, metrics), file)
     return runs
 
 

@@ -53,7 +53,8 @@ from reviewgen.training.report import Report
 # number of evenly spaced points of the thinned curve; the first and last step and the evaluations
 # are added to them
 _POINTS = 200
-_SAVED = ("notes", "size", "evaluations", "points")  # the fields that a checkpoint saves unchanged
+# the fields that a checkpoint saves unchanged
+_SAVED = ("notes", "size", "evaluations", "points")
 
 
 @dataclass
@@ -109,27 +110,32 @@ class RunRecord(Curves):
         size: The model and training settings that were chosen for a time budget, by group ("model"
             and "training"); None if none were.
         last: The last report; before the first step, a report of zero tokens.
-        means: The losses since the last evaluation, and those since the last point.
+        since_evaluation: The losses since the last evaluation.
+        since_point: The losses since the last point.
     """
 
     notes: list[str] = field(default_factory=list)
     size: Mapping[str, Mapping[str, Any]] | None = None
     last: Report = field(default_factory=lambda: Report(0, 0.0, 0.0, 0))
-    means: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
+    since_evaluation: Mean = field(default_factory=Mean)
+    since_point: Mean = field(default_factory=Mean)
 
     @classmethod
     def of(cls, store: Tokens, saved: Mapping[str, Any]) -> "RunRecord":
         """Return the record of a training on the texts of ``store``: the one that a checkpoint has
         saved, or an empty one if ``saved`` is empty.
         """
-        targets_per_character = (store.count - len(store) - int(store.given.sum())) / int(
-            store.characters.sum()
-        )
+        # every token is a target, except bos and the ids of conditions and fields
+        targets = store.count - len(store) - int(store.given.sum())
+        targets_per_character = targets / int(store.characters.sum())
         if not saved:
             return cls(targets_per_character)
-        first, second = (Mean(**fields) for fields in saved["means"])
+        since_evaluation, since_point = saved["means"]
         return cls(
-            targets_per_character, **{name: saved[name] for name in _SAVED}, means=(first, second)
+            targets_per_character,
+            **{name: saved[name] for name in _SAVED},
+            since_evaluation=Mean(**since_evaluation),
+            since_point=Mean(**since_point),
         )
 
     def to_checkpoint(self) -> dict[str, Any]:
@@ -137,7 +143,7 @@ class RunRecord(Curves):
         saved = {name: getattr(self, name) for name in _SAVED}
         return saved | {
             "notes": [str(note) for note in self.notes],
-            "means": [vars(mean) for mean in self.means],
+            "means": [vars(self.since_evaluation), vars(self.since_point)],
         }
 
     def note(self, *notes: str) -> None:
@@ -145,12 +151,12 @@ class RunRecord(Curves):
         self.notes += [note for note in notes if note not in self.notes]
 
     def add(self, report: Report) -> dict[str, Any] | None:
-        """Add a report to the record. Return the entry that the curves keep of it (an evaluation, a
-        point or both merged), or None if they keep nothing.
+        """Add a report to the record. Return what the curves keep of it: a point, an evaluation, or
+        both merged; None if they keep nothing.
         """
         self.last = report
         self.note(*report.notes)
-        entry: dict[str, Any] = {}
+        point: dict[str, Any] = {}
         position = {
             "step": report.step,
             "progress": report.progress,
@@ -159,27 +165,30 @@ class RunRecord(Curves):
             "learning_rate": report.learning_rate,
         }
         if report.loss is not None:
-            for mean in self.means:
-                mean.add({"": report.loss, **report.losses})
+            losses = {"": report.loss, **report.losses}
+            self.since_evaluation.add(losses)
+            self.since_point.add(losses)
+            # a run is divided into _POINTS equal intervals; each one that it enters gets a point
             before = self.points[-1]["progress"] if self.points else -1.0
-            is_notable = report.sample is not None or report.stopped is not None
-            if is_notable or math.floor(report.progress * _POINTS) > math.floor(before * _POINTS):
+            is_new = math.floor(report.progress * _POINTS) > math.floor(before * _POINTS)
+            if is_new or report.sample is not None or report.stopped is not None:
                 length = {} if report.bptt is None else {"bptt": report.bptt}
-                entry = position | length | self._losses(self.means[1])
-                self.points.append(entry)
-        if report.sample is not None:
-            numbers = position | self._losses(self.means[0])
-            numbers |= {
-                "is_best": report.is_best,
-                "token_copy_rate": report.token_copy_rate,
-                "metrics": dict(report.metrics),
-            }
-            self.evaluations.append(
-                to_json(numbers) | (report.evaluation.to_dict() if report.evaluation else {})
-            )
-            # the loss of the merged entry is the mean since the last point, as in other entries
-            entry = self.evaluations[-1] | entry
-        return entry or None
+                point = position | length | self._losses(self.since_point)
+                self.points.append(point)
+        if report.sample is None:  # the step was not evaluated
+            return point or None
+        evaluation = position | self._losses(self.since_evaluation)
+        evaluation |= {
+            "is_best": report.is_best,
+            "token_copy_rate": report.token_copy_rate,
+            "metrics": dict(report.metrics),
+        }
+        evaluation = to_json(evaluation)
+        if report.evaluation is not None:
+            evaluation |= report.evaluation.to_dict()
+        self.evaluations.append(evaluation)
+        # the merged entry has the loss of the point, the mean since the last point
+        return {**evaluation, **point}
 
     def _losses(self, mean: Mean) -> dict[str, Any]:
         """Return the mean losses as entries of a curve, and reset the mean. An infinite number
@@ -216,7 +225,7 @@ def novelty_facts(
     """
     if index is None and copied.get("copy_rate") is None:
         return None
-    best = [entry for entry in evaluations if entry["is_best"]]
+    token_copy_rates = [entry["token_copy_rate"] for entry in evaluations if entry["is_best"]]
     facts: dict[str, Any] = {
         "form": "none" if index is None else index.form,
         "corpus": corpus,
@@ -226,7 +235,7 @@ def novelty_facts(
         "held_out_copy_rate": None,
         "copy_rate_texts": 0,
         "copy_rate_characters": 0,
-        "token_copy_rate": best[-1]["token_copy_rate"] if best else None,
+        "token_copy_rate": token_copy_rates[-1] if token_copy_rates else None,
         "held_out_token_copy_rate": held_out_token_copy_rate,
     } | dict(copied)
     if isinstance(index, CompactIndex):
@@ -240,7 +249,7 @@ _MIN_TOKENS = 2_000  # minimum number of tokens of the chosen texts, even if the
 _TEXT_SECONDS = 4.0
 _TEXTS = 100  # texts per call of the generator
 _MAX_TEXTS = 2_000  # maximum number of generated texts
-# characters that a model trained by counting generates; an n-gram model does so in 0.1 s
+# characters to generate with a model trained by counting; an n-gram model does so in 0.1 s
 _COUNTED_CHARACTERS = 100_000
 
 # When are the shipped weights of a preset, trained further, better than a training from scratch?
@@ -256,7 +265,8 @@ _MIN_PASSES = 10.0
 _MAX_BITS = 3.0
 # They are measured only after a run of this length, since the measurement takes up to half a second
 _MIN_SECONDS = 30.0
-# characters they are measured on per second of the run: a hundredth of its time, on one slow core
+# For each second of the run, they are measured on this many characters. On one slow core, this
+# takes a hundredth of the time of the run.
 _CHARACTERS_PER_SECOND = 100
 _MAX_CHARACTERS = 6_000  # maximum number of characters they are measured on
 
@@ -283,20 +293,25 @@ def choose_documents(
     seconds: float | None,
     texts: int = 1,
 ) -> list[Document]:
-    """Return evenly spaced texts of a split, with about ``tokens`` tokens in all. With ``seconds``,
-    there are only as many texts as the model can score in that time.
+    """Return evenly spaced texts of a split to score a model on.
 
-    But there are at least ``texts`` texts, if the model can score them in ``_TEXT_SECONDS`` and
-    they do not exceed ``tokens``.
+    Args:
+        model: The model.
+        corpus: The corpus.
+        split: The name of the split.
+        tokens: The number of tokens of the texts in all, approximately.
+        seconds: If given, there are only as many texts as the model can score in this time.
+        texts: In spite of ``seconds``, there are at least this many texts, if the model can score
+            them in ``_TEXT_SECONDS`` and they do not exceed ``tokens``.
     """
     documents = sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
         if seconds is not None:
+            # tokens per second
             rate = measure_rate(model, documents, corpus.tokenizer.vocab_size)
             mean = sum(len(ids) for ids, _ in documents) / len(documents)
-            count = max(
-                _MIN_TOKENS / mean, rate * seconds / mean, min(texts, rate * _TEXT_SECONDS / mean)
-            )
+            enough = min(texts, rate * _TEXT_SECONDS / mean)
+            count = max(_MIN_TOKENS / mean, rate * seconds / mean, enough)
             return spread_documents(documents, max(1, round(min(count, len(documents)))))
     return documents
 
@@ -316,19 +331,16 @@ def measure_texts(
     characters = sum(map(len, generated))
     store = corpus.stores[corpus.final_split]
     tokenizer = corpus.tokenizer
+    # characters of a held-out text that is cut off after SAMPLE_TOKENS tokens
     mean_length = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
     count = min(len(store), max(1, round(characters / max(1.0, mean_length))))
     numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
     documents = [tokens_of(store.document(number), tokenizer.vocab_size) for number in numbers]
     held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
     texts = [*generated, *held_out]
-    pairs = list(
-        zip(
-            count_copied(texts, decode_texts(corpus.stores["train"].blocks, tokenizer)),
-            map(len, texts),
-            strict=True,
-        )
-    )
+    training_text = decode_texts(corpus.stores["train"].blocks, tokenizer)
+    copied = count_copied(texts, training_text)
+    pairs = list(zip(copied, map(len, texts), strict=True))
     generated_pairs = pairs[: len(generated)]
     held_out_pairs = pairs[len(generated) :]
     rates = {
@@ -411,6 +423,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
             return None
         trained = ReviewModel.from_pretrained(folder)
         defaults = to_dict(usual.tokenizer_config)
+        # the settings of the plan that differ from the preset's
         model = {
             name: value
             for name, value in setup.model_settings.items()
@@ -421,19 +434,17 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
             for name, value in to_dict(setup.tokenizer_config).items()
             if value != defaults[name]
         }
-        resolve_setup(trained, model, tokenizer)
+        resolve_setup(trained, model, tokenizer)  # raises if a model trained further refuses them
     except ReviewgenError:
+        return None
+    if plan.data.columns not in ((), trained.conditions.names):
         return None
     # an option that is missing in the record is newer than the weights, and is not compared
     data = trained.training.get("data") or {}
-    is_cleaned_alike = all(
-        data.get(name, value) == value for name, value in plan.data.cleaning.items()
-    )
-    return (
-        trained
-        if is_cleaned_alike and plan.data.columns in ((), trained.conditions.names)
-        else None
-    )
+    for name, value in plan.data.cleaning.items():
+        if data.get(name, value) != value:
+            return None
+    return trained
 
 
 def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int) -> float:

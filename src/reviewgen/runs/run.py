@@ -199,20 +199,20 @@ class TrainingRun:
         """
         corpus = self._require_prepared("train")
         plan = self.plan
-        checkpoints = self._folder.checkpoints
         if plan.setup.components:
             yield from self._train_components(corpus)
             return
-        prefix = corpus.conditions.unspecified_ids
-        texts = self.model, corpus.tokenizer, corpus.stores["train"], corpus.stores["validation"]
         reports = fit(
-            *texts,
+            self.model,
+            corpus.tokenizer,
+            corpus.stores["train"],
+            corpus.stores["validation"],
             self.config,
             plan.length,
             plan.seed,
             corpus.index,
-            prefix,
-            checkpoints,
+            corpus.conditions.unspecified_ids,
+            self._folder.checkpoints,
             self._metrics,
             all_evaluations="training.evaluations" in plan.setup.own,
         )
@@ -253,9 +253,10 @@ class TrainingRun:
         with self._folder.closed_on_error():
             self._require_steps()
             with block_signals():
+                # a blend that was interrupted before its weights were fitted
                 if self._component_runs and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
-                    self._mix(sample_documents(corpus.stores["validation"], tokens))
+                    self._blend_components(sample_documents(corpus.stores["validation"], tokens))
                 model = self._save()
             if self.is_interrupted:
                 return model
@@ -271,7 +272,8 @@ class TrainingRun:
         """
         components = self.plan.setup.components
         last = self._network_record.last
-        if not (last.tokens or last.stopped) or len(self._component_runs) < len(components):
+        has_steps = last.tokens or last.stopped
+        if not has_steps or len(self._component_runs) < len(components):
             of = f" of {components[-1].preset}" if components else ""
             raise TrainingError(
                 f"The training ended before the first step{of}; nothing was saved. Give it more"
@@ -285,7 +287,7 @@ class TrainingRun:
         where = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}"
         start = clock()
         try:
-            self._measure(corpus, self._network_record.last)
+            self._measure(corpus)
         except KeyboardInterrupt:
             self._is_interrupted = True
             self._record.note(
@@ -317,13 +319,13 @@ class TrainingRun:
                 " models."
             )
         *counted, network = self._component_runs or [self]
+        # a blend whose weights are not fitted yet has no last report of its own
         last = record.last if record.last.stopped else network._record.last
-        stopped = network._record.last.stopped or (
-            StopReason.INTERRUPTED if self.is_interrupted else None
-        )
-        measuring = self._measuring_seconds + sum(
-            run._record.last.evaluation_seconds for run in counted
-        )
+        stopped = network._record.last.stopped
+        if stopped is None and self.is_interrupted:
+            stopped = StopReason.INTERRUPTED
+        evaluation_seconds = last.evaluation_seconds + self._measuring_seconds
+        evaluation_seconds += sum(run._record.last.evaluation_seconds for run in counted)
         novelty = novelty_facts(
             corpus.index,
             corpus.corpus.fingerprint,
@@ -331,19 +333,21 @@ class TrainingRun:
             record.evaluations,
             network._copy_rate,
         )
+        origin = parent_facts(plan.setup.trained, self._bits_before)
         weights = plan.setup.initial_weights
-        initial = weights and {
-            "file": weights.file.name,
-            "sha256": weights.digest,
-            "tensors": self._initial_tensors,
-        }
+        if weights is not None:
+            origin["initial_weights"] = {
+                "file": weights.file.name,
+                "sha256": weights.digest,
+                "tensors": self._initial_tensors,
+            }
+        launch = launch_name()
         return {
             "preset": plan.preset,
-            **parent_facts(plan.setup.trained, self._bits_before),
-            **({"initial_weights": initial} if initial else {}),
+            **origin,
             "seed": plan.seed,
             SETTINGS: plan.digest(),
-            **({LAUNCH: launch_name()} if launch_name() else {}),
+            **({LAUNCH: launch} if launch else {}),
             # renamed, since the facts of the corpus have another entry "split"
             "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
             "config": to_dict(self.config),
@@ -352,7 +356,7 @@ class TrainingRun:
             "steps": last.step,
             "tokens_seen": last.tokens,
             "seconds": round(clock() - self._started + self._folder.checkpoints.seconds, 2),
-            "evaluation_seconds": round(last.evaluation_seconds + measuring, 2),
+            "evaluation_seconds": round(evaluation_seconds, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": last.device,
             "threads": last.threads,
@@ -376,9 +380,9 @@ class TrainingRun:
         setup = plan.setup
         self._metrics = TextMetrics(setup.training.metrics, corpus.words)
         saved = {} if setup.components else self._folder.checkpoints.extra
-        record = self._record = RunRecord.of(corpus.stores["train"], saved)
-        record.note(*corpus.notes)
-        if setup.components:
+        self._record = RunRecord.of(corpus.stores["train"], saved)
+        self._record.note(*corpus.notes)
+        if setup.components:  # the run of each component builds its model
             self._corpus = corpus
             return
         documents = sample_documents(corpus.stores["validation"], setup.training.evaluation_tokens)
@@ -386,24 +390,8 @@ class TrainingRun:
             texts = (tokens_of(ids, corpus.tokenizer.vocab_size) for ids, _ in documents)
             self._copy_rate = corpus.index.token_copy_rate(texts)
         if not saved:
-            record.size = self._choose_size(corpus)
-        if record.size is not None:
-            setup = setup.sized(**record.size)
-        model = setup.build_model(corpus.tokenizer, corpus.conditions, plan.seed)
-        if setup.initial_weights is not None:
-            self._initial_tensors = setup.initial_weights.copy_into(model)
-            names = ", ".join(self._initial_tensors)
-            record.note(
-                Detail(
-                    f"Initial weights from {setup.initial_weights.file.name}: {names}; the others"
-                    " are random."
-                )
-            )
-        plugin = setup.model_plugin
-        is_third_party = plugin.package != OWN
-        if is_third_party and isinstance(model, torch.nn.Module) and not setup.is_counted:
-            is_sampled = setup.training.sampled_softmax > 0
-            check_contract(model, plugin.name, plugin.package, is_sampled=is_sampled)
+            self._record.size = self._choose_size(corpus)
+        model = self._build_model(corpus)
         with all_processes() as processes:
             processes.refuse_differences(
                 {
@@ -416,27 +404,58 @@ class TrainingRun:
             )
         if setup.trained is not None:
             self._note_trained(setup.trained, model, documents, corpus)
-        self._folder.checkpoints.snapshot = record.to_checkpoint
+        self._folder.checkpoints.snapshot = self._record.to_checkpoint
         self._model = model
         self._corpus = corpus
 
+    def _build_model(self, corpus: PreparedCorpus) -> Any:
+        """Return the model to train, in the size that was chosen, and with the tensors of the
+        user's file of initial weights. The model of a third party is checked.
+
+        Raises:
+            ConfigError: The initial weights do not fit.
+            BrokenPlugin: The model violates the contract of models.
+        """
+        setup = self.plan.setup
+        if self._record.size is not None:
+            setup = setup.sized(**self._record.size)
+        model = setup.build_model(corpus.tokenizer, corpus.conditions, self.plan.seed)
+        if setup.initial_weights is not None:
+            self._initial_tensors = setup.initial_weights.copy_into(model)
+            names = ", ".join(self._initial_tensors)
+            self._record.note(
+                Detail(
+                    f"Initial weights from {setup.initial_weights.file.name}: {names}; the others"
+                    " are random."
+                )
+            )
+        plugin = setup.model_plugin
+        is_third_party = plugin.package != OWN
+        if is_third_party and isinstance(model, torch.nn.Module) and not setup.is_counted:
+            is_sampled = setup.training.sampled_softmax > 0
+            check_contract(model, plugin.name, plugin.package, is_sampled=is_sampled)
+        return model
+
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
         """Choose the largest model of a preset, and the batch size, that can be trained in the time
-        budget on a CPU. Return their settings by group.
+        budget on a CPU.
 
         With several processes, the main process times some steps, and all use its result. It
-        ignores the other processes, since they make a training on CPUs only a little faster. None
-        if the user has set a size, the preset has no sizes, the length is not a time, or the device
-        is not a CPU.
+        ignores the other processes, since they make a training on CPUs only a little faster.
+
+        Returns:
+            The settings of the size, by group. None if the user has set a size, the preset has no
+            sizes, the length is not a time, or the device is not a CPU.
         """
         setup = self.plan.setup
         seconds = self.plan.length.seconds
         train = corpus.stores["train"]
         if setup.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
-        if (self.preset, seconds) in corpus.sizes:
+        key = self.preset, seconds
+        if key in corpus.sizes:
             # another training with this preset and budget has chosen the size
-            return setup.not_own(corpus.sizes[self.preset, seconds])
+            return setup.not_own(corpus.sizes[key])
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
             return setup.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
@@ -446,18 +465,21 @@ class TrainingRun:
             if processes.rank == 0:
                 # the batch may grow only if the user has set neither of these
                 may_grow = not {"training.batch_size", "training.bptt"} & setup.own
-                counts = train.count, int(train.characters.sum())
                 sizing = choose_size(
-                    setup.sizes, build, setup.training, seconds, *counts, may_grow=may_grow
+                    setup.sizes,
+                    build,
+                    setup.training,
+                    seconds,
+                    train.count,
+                    int(train.characters.sum()),
+                    may_grow=may_grow,
                 )
             sizing = processes.broadcast(sizing)
         if sizing is None:
             return None
         self._record.note(Detail(sizing.describe(seconds)))
-        corpus.sizes[self.preset, seconds] = size = {
-            "model": sizing.model,
-            "training": sizing.training,
-        }
+        size = {"model": sizing.model, "training": sizing.training}
+        corpus.sizes[key] = size
         return size
 
     def _note_trained(
@@ -471,14 +493,10 @@ class TrainingRun:
             model.to(device).eval(), documents, corpus.tokenizer.vocab_size, str(device)
         )
         model.to("cpu")
+        so_far = ""
         if evaluation is not None and math.isfinite(evaluation.bits_per_character):
-            self._bits_before = evaluation.bits_per_character
-        bits = self._bits_before
-        so_far = (
-            f", which takes {bits:.4f} bits per character of the held-out texts so far"
-            if bits
-            else ""
-        )
+            self._bits_before = bits = evaluation.bits_per_character
+            so_far = f", which takes {bits:.4f} bits per character of the held-out texts so far"
         name = file_name(trained.bundle.origin or "a trained model")
         rate = self.plan.setup.training.learning_rate
         self._record.note(
@@ -500,11 +518,9 @@ class TrainingRun:
                 run._begin(corpus)
                 self._component_runs.append(run)
                 for report in run:
-                    new = [
-                        note
-                        for note in dict.fromkeys((*run._record.notes, *report.notes))
-                        if note not in self._record.notes
-                    ]
+                    # without repetitions
+                    notes = dict.fromkeys((*run._record.notes, *report.notes))
+                    new = [note for note in notes if note not in self._record.notes]
                     self._record.note(*new)
                     yield replace(report, part=run.preset, notes=tuple(new), stopped=None)
                 if setup.is_counted and run._record.last.evaluation is None:
@@ -512,31 +528,30 @@ class TrainingRun:
                         f"The scores of {run.preset} with these settings are not probabilities that"
                         " sum to one, so it cannot be part of a blend."
                     )
-            yield self._report_blend(corpus, self.plan.length.seconds)
+            yield self._report_blend(corpus)
 
-    def _report_blend(self, corpus: PreparedCorpus, seconds: float | None) -> Report:
+    def _report_blend(self, corpus: PreparedCorpus) -> Report:
         """Fit the weights of a blend and evaluate it; return the last report of the run."""
         start = clock()
+        seconds = self.plan.length.seconds
         last = self._network_record.last
         with using_threads(last.threads):
             network = self._component_runs[-1]
-            limit = None if seconds is None else _WEIGHTS_SHARE * seconds
+            scoring_seconds = None if seconds is None else _WEIGHTS_SHARE * seconds
             documents = choose_documents(
-                network.model, corpus, "validation", self.config.evaluation_tokens, limit
+                network.model, corpus, "validation", self.config.evaluation_tokens, scoring_seconds
             )
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
-            weights = self._mix(documents)
-            prefix = corpus.conditions.unspecified_ids
-            limit = None if seconds is None else _EVALUATION_SHARE * seconds
-            judge = Evaluator(
+            weights = self._blend_components(documents)
+            evaluator = Evaluator(
                 corpus.tokenizer,
                 documents,
                 self.config,
                 corpus.index,
-                prefix,
+                corpus.conditions.unspecified_ids,
                 metrics=self._metrics,
-                seconds_each=limit,
+                seconds_each=None if seconds is None else _EVALUATION_SHARE * seconds,
             )
             report = replace(
                 last,
@@ -547,11 +562,12 @@ class TrainingRun:
                 notes=(Detail(weights),),
                 stopped=None,
             )
-            report = judge.evaluate(self.model, report)
-        seconds = last.seconds + clock() - start
-        evaluations = last.evaluation_seconds + judge.total_seconds
+            report = evaluator.evaluate(self.model, report)
         report = replace(
-            report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped
+            report,
+            seconds=last.seconds + clock() - start,
+            evaluation_seconds=last.evaluation_seconds + evaluator.total_seconds,
+            stopped=last.stopped,
         )
         self._record.add(report)
         return report
@@ -569,7 +585,7 @@ class TrainingRun:
         with all_processes() as processes:
             return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
 
-    def _mix(self, documents: list[Document]) -> str:
+    def _blend_components(self, documents: list[Document]) -> str:
         """Fit the weights of a blend, and make the blend this run's model. Return a sentence with
         the weights and the bits per character of each model.
         """
@@ -589,35 +605,41 @@ class TrainingRun:
         ]
         return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(described)}."
 
-    def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
+    def _measure(self, corpus: PreparedCorpus) -> None:
         """Evaluate the model, and each model of a blend, on the same held-out texts; then measure
         the texts that the model generates.
         """
+        last = self._network_record.last
         seconds = self.plan.length.seconds
-        is_main = process_state().is_main_process
-        if seconds is not None and self._component_runs:
-            seconds /= 2  # the blend scores each text as often as all its models together
+        scoring_seconds = None
+        if seconds is not None:
+            scoring_seconds = _FINAL_SHARE * seconds
+            if self._component_runs:
+                # the blend scores each text as often as all its models together
+                scoring_seconds /= 2
         with using_threads(last.threads):
-            limit = None if seconds is None else _FINAL_SHARE * seconds
             documents = choose_documents(
-                self.model, corpus, corpus.final_split, _FINAL_TOKENS, limit, _FINAL_TEXTS
+                self.model, corpus, corpus.final_split, _FINAL_TOKENS, scoring_seconds, _FINAL_TEXTS
             )
             for run in (*self._component_runs, self):
                 run._evaluation = evaluate(run.model, documents, corpus.tokenizer.vocab_size)
-            if corpus.conditions and is_main and self._evaluation is not None:
-                some = spread_documents(
-                    documents, max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions)))
-                )
-                gains = measure_gains(self.model, some, corpus.conditions)
+            if not process_state().is_main_process:
+                return
+            if corpus.conditions and self._evaluation is not None:
+                # each gain is measured by scoring the texts once more, so there are fewer texts
+                count = max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions)))
+                fewer = spread_documents(documents, count)
+                gains = measure_gains(self.model, fewer, corpus.conditions)
                 self._evaluation = replace(self._evaluation, conditions=gains)
-            if self.plan.setup.training.copy_tokens and is_main:
+            if self.plan.setup.training.copy_tokens:
                 self._copied, self._metric_facts = measure_texts(self.model, corpus, self._metrics)
                 self._record.note(*self._metrics.pop_notes())
-            if is_main and not self._component_runs:
+            if not self._component_runs:
                 spent = clock() - self._started
                 self._record.note(*suggest_trained_weights(self.plan, corpus, last.tokens, spent))
 
     def _save(self) -> ReviewModel:
+        """Write the model to the output folder, if there is one, and return it."""
         bundle = self._make_bundle()
         self._folder.save(bundle)
         return ReviewModel(bundle)
@@ -752,12 +774,9 @@ class TrainingRun:
         """
         if self.evaluation is None:
             return None
-        corpus = self._require_prepared("use the evaluation")
-        split = corpus.final_split
-        return {
-            "split": split,
-            "reviews_in_split": len(corpus.stores[split]),
-        } | self.evaluation.to_dict()
+        split = self._require_prepared("use the evaluation").final_split
+        texts = {"split": split, "reviews_in_split": len(self.stores[split])}
+        return texts | self.evaluation.to_dict()
 
     def _require_read(self, action: str) -> ReadCorpus:
         if self._corpus is None:

@@ -102,11 +102,9 @@ class InitialWeights:
                 " safetensors.torch.save_file."
             ) from None
         except OSError as error:
-            reason = (
-                "there is no such file"
-                if isinstance(error, FileNotFoundError)
-                else error.strerror or str(error)
-            )
+            reason = error.strerror or str(error)
+            if isinstance(error, FileNotFoundError):
+                reason = "there is no such file"
             raise ConfigError(
                 f"initial_weights={quoted(str(path))} cannot be read: {reason}."
             ) from None
@@ -124,9 +122,9 @@ class InitialWeights:
         state = model.state_dict()
         try:
             tensors = dict(model.initial_weights(load_file(self.file)))
-            if other := tensors.keys() - state.keys():
+            if unknown := tensors.keys() - state.keys():
                 raise BrokenPlugin(
-                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which"
+                    f"{type(model).__name__}.initial_weights returns {quoted(min(unknown))}, which"
                     " the model does not have."
                 )
             model.load_state_dict(state | tensors)
@@ -179,8 +177,8 @@ class TrainingSetup:
         return issubclass(self.model_class, CountTrained)
 
     def config_of(self, group: str) -> Any:
-        """Return the settings of a group, "model", "tokenizer" or "training". Those of the model
-        have a placeholder for the vocabulary, the smallest one.
+        """Return the settings of a group, "model", "tokenizer" or "training". The settings of the
+        model have the smallest vocabulary as a placeholder.
         """
         if group == "model":
             return check_settings(self.model_class.Config, self.model_settings)
@@ -226,15 +224,15 @@ class TrainingSetup:
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        # the config of a model of an earlier version lacks these fields
-        known = conditions if self.trained is None else self.trained.bundle.model.config
-        counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
+        source = conditions if self.trained is None else self.trained.bundle.model.config
         ids = vocabulary_settings(
             self.model_class.Config,
             conditions.vocab_size,
             tokenizer.bos_id,
             tokenizer.eos_id,
-            *counts,
+            # 0 if an earlier version trained the model: its config lacks these two fields
+            getattr(source, "condition_ids", 0),
+            getattr(source, "field_ids", 0),
         )
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
@@ -272,11 +270,7 @@ def resolve_setup(
     """
     if isinstance(start, ReviewModel):
         setup = _from_model(start, model, tokenizer, training)
-    elif not isinstance(start, str) or (
-        # not Path.is_dir, which raises for a name that is too long
-        os.path.isdir(start)  # noqa: PTH112
-        and start.removesuffix(PLAIN) not in preset_names()
-    ):
+    elif not isinstance(start, str) or _is_folder_only(start):
         raise ConfigError(
             f"{start!s:.60} is not the name of a preset. To train a saved model further, write"
             f" --from {start!s:.60} on the command line, and reviewgen.train(reviewgen.load(...),"
@@ -284,19 +278,25 @@ def resolve_setup(
         )
     else:
         preset = find_preset(start)
-        setup = (_from_blend if preset.parts else _from_preset)(
-            start, preset, model, tokenizer, training
-        )
+        make_setup = _from_blend if preset.parts else _from_preset
+        setup = make_setup(start, preset, model, tokenizer, training)
     if initial_weights is None:
         return setup
     return replace(setup, initial_weights=InitialWeights.find(initial_weights, setup), sizes=None)
 
 
+def _is_folder_only(name: str) -> bool:
+    """Return whether there is a folder of this name, and no preset."""
+    # not Path.is_dir, which raises for a name that is too long
+    is_folder = os.path.isdir(name)  # noqa: PTH112
+    return is_folder and name.removesuffix(PLAIN) not in preset_names()
+
+
 def dotted(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Flatten settings by group: {"model": {"order": 4}} becomes {"model.order": 4}."""
     values = dict[str, Any]()
-    for group, own in groups.items():
-        values |= {f"{group}.{name}": value for name, value in own.items()}
+    for group, settings in groups.items():
+        values |= {f"{group}.{name}": value for name, value in settings.items()}
     return values
 
 
@@ -311,13 +311,12 @@ def merge_settings(
             tokenizer.
     """
     own = {} if own is None else check_mapping(f"{group} settings", own, _EXAMPLE)
-    if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
-        hint = (
-            "set tokenizer.vocab_size if the tokenizer has such a setting"
-            if decided[0] == "vocab_size"
-            else "leave it out"
-        )
-        raise ConfigError(f"model.{decided[0]} is the tokenizer's: {hint}.")
+    for name in VOCABULARY_FIELDS:
+        if group == "model" and name in own:
+            hint = "leave it out"
+            if name == "vocab_size":
+                hint = "set tokenizer.vocab_size if the tokenizer has such a setting"
+            raise ConfigError(f"model.{name} is the tokenizer's: {hint}.")
     try:
         return dict(defaults) | from_strings(config, own)
     except ConfigError as error:
@@ -335,42 +334,30 @@ def check_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def _from_preset(
-    name: str,
-    preset: Preset,
-    model: Any,
-    tokenizer: Any,
-    training: Any,
-    trained: ReviewModel | None = None,
+    name: str, preset: Preset, model: Any, tokenizer: Any, training: Any
 ) -> TrainingSetup:
+    """Return the setup of a preset of a single model, with the user's settings in place of the
+    preset's.
+    """
     model_class, model_plugin = find_model(preset.model)
     tokenizer_class, tokenizer_plugin = find_tokenizer(preset.tokenizer)
-    for plugin_class, plugin in (model_class, model_plugin), (tokenizer_class, tokenizer_plugin):
-        config: Any = getattr(plugin_class, "Config", None)
-        is_usable = (
-            isinstance(plugin_class, type) and isinstance(config, type) and is_dataclass(config)
-        )
-        if not is_usable or (plugin is model_plugin and "vocab_size" not in fields_of(config)):
-            needed = (
-                "a class, with a frozen keyword-only dataclass Config"
-                + " that has vocab_size" * (plugin is model_plugin)
-            )
-            raise BrokenPlugin(
-                f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be"
-                f" {needed}."
-            )
+    _check_class(model_class, model_plugin, "vocab_size")
+    _check_class(tokenizer_class, tokenizer_plugin)
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
     tokenizer_settings = merge_settings(
         tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer"
     )
-    chooses_size = bool(preset.sizes) and not any(
-        (model or {}).keys() & size.keys() for size in preset.sizes
-    )
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
+    defaults = dict(preset.training_settings)
     # the value of ``accelerate config`` is a default, which preset and user may replace
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
-    usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(
-        preset.training_settings
-    )
+    if steps.isdecimal():
+        defaults.setdefault("gradient_accumulation_steps", int(steps))
+    training_settings = merge_settings(TrainingConfig, defaults, training, "training")
+    own_model = model or {}
+    own_training = training or {}
+    has_own_size = any(own_model.keys() & size.keys() for size in preset.sizes)
+    chooses_size = preset.sizes and not has_own_size
     return TrainingSetup(
         preset=name,
         model_class=model_class,
@@ -379,18 +366,27 @@ def _from_preset(
         tokenizer_class=tokenizer_class,
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=from_dict(tokenizer_class.Config, tokenizer_settings),
-        training=from_dict(
-            TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")
-        ),
+        training=from_dict(TrainingConfig, training_settings),
         generation=from_dict(GenerationConfig, {"words": "known", **preset.generation_settings}),
-        trained=trained,
-        sizes=preset.with_fixed(model or {}, training or {}) if chooses_size else None,
-        own=frozenset(
-            [
-                *(f"model.{name}" for name in model or ()),
-                *(f"training.{name}" for name in training or ()),
-            ]
-        ),
+        sizes=preset.with_fixed(own_model, own_training) if chooses_size else None,
+        own=frozenset(dotted({"model": own_model, "training": own_training})),
+    )
+
+
+def _check_class(plugin_class: Any, plugin: Plugin, *required: str) -> None:
+    """Check that a plugin's class has a Config with the required fields.
+
+    Raises:
+        BrokenPlugin: It does not.
+    """
+    config: Any = getattr(plugin_class, "Config", None)
+    is_usable = isinstance(plugin_class, type) and isinstance(config, type) and is_dataclass(config)
+    if is_usable and fields_of(config).keys() >= set(required):
+        return
+    having = "".join(f" that has {name}" for name in required)
+    raise BrokenPlugin(
+        f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be a class,"
+        f" with a frozen keyword-only dataclass Config{having}."
     )
 
 
@@ -401,9 +397,10 @@ def _from_blend(
     component gets the blend's tokenizer, and the model settings that its config has.
     """
     presets = {component: find_preset(component) for component in preset.parts}
-    if len(presets) < 2 or any(
+    is_mixed = any(
         single.parts or single.tokenizer != preset.tokenizer for single in presets.values()
-    ):
+    )
+    if is_mixed or len(presets) < 2:
         raise ConfigError(
             f"The preset {name!r} cannot be trained: a blend is made of two or more single models"
             " of one tokenizer."
@@ -448,8 +445,7 @@ def _share_settings(
     Raises:
         ConfigError: Several components have the same setting, or the settings are not a mapping.
     """
-    shared: dict[str, dict[str, Any]] = {component: {} for component in configs}
-    first = next(iter(configs))
+    shares: dict[str, dict[str, Any]] = {component: {} for component in configs}
     own = {} if overrides is None else check_mapping("model settings", overrides, _EXAMPLE)
     for setting, value in {**defaults, **own}.items():
         owners = [
@@ -461,8 +457,9 @@ def _share_settings(
                 f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately,"
                 " and combine them with reviewgen blend."
             )
-        shared[owners[0] if owners else first][setting] = value
-    return shared
+        component = next(iter(owners or configs))
+        shares[component][setting] = value
+    return shares
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
@@ -480,21 +477,22 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
             )
         raise ConfigError(f"{name} has no weights that can be trained further, since it is {what}.")
     try:
-        usual = find_preset(trained.preset).training_settings
+        defaults = find_preset(trained.preset).training_settings
     # the package of the preset is not installed any more, another package uses its name, or the
     # preset was composed in another process
     except PluginError:
-        usual = {}
-    peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
+        defaults = {}
+    peak = _PEAK_SHARE * defaults.get("learning_rate", TrainingConfig().learning_rate)
     preset = Preset(
         model=bundle.model_plugin.name,
         tokenizer=bundle.tokenizer_plugin.name,
         model_settings=without_vocabulary(to_dict(bundle.model.config)),
         tokenizer_settings=to_dict(bundle.tokenizer_config),
-        training_settings={**usual, "learning_rate": peak, "warmup": _WARMUP},
+        training_settings={**defaults, "learning_rate": peak, "warmup": _WARMUP},
         generation_settings=to_dict(bundle.generation),
     )
-    setup = _from_preset(trained.preset, preset, model, tokenizer, training, trained)
+    setup = _from_preset(trained.preset, preset, model, tokenizer, training)
+    setup = replace(setup, trained=trained)
     saved = to_dict(bundle.tokenizer_config)
     for setting, value in to_dict(setup.tokenizer_config).items():
         if value != saved[setting]:
@@ -523,16 +521,14 @@ def _find_difference(setup: TrainingSetup, trained: ReviewModel) -> str | None:
         changed: Any = setup.build_model(trained.tokenizer, trained.conditions, seed=0)
     except (RuntimeError, ConfigError) as error:
         return _last_line(error)
-    probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size  # (1, T)
+    # (1, T) some ids of the vocabulary
+    probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size
     with torch.inference_mode():
-        one, other = (
-            variant.eval()(probe, variant.initial_state(1))[0] for variant in (changed, model)
-        )
-    return (
-        None
-        if torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE)
-        else "it would predict something else"
-    )
+        changed_logits, _ = changed.eval()(probe, changed.initial_state(1))
+        logits, _ = model.eval()(probe, model.initial_state(1))
+    if torch.allclose(changed_logits, logits, rtol=_TOLERANCE, atol=_TOLERANCE):
+        return None
+    return "it would predict something else"
 
 
 def _last_line(error: BaseException) -> str:
@@ -560,15 +556,15 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     parent |= {
         name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training
     }
+    # Go back to the oldest training that is kept, and drop those before it: JSON that is nested too
+    # deeply cannot be read again.
     oldest: dict[str, Any] = parent
-    for _ in range(_ANCESTORS):  # JSON that is nested too deeply cannot be read again
+    for _ in range(_ANCESTORS):
         oldest = oldest.get("parent") or {}
     oldest.pop("parent", None)
     return {"parent": parent}
 
 
 def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a model's training record that the record of a blend keeps: also the
-    settings and the curves.
-    """
+    """Return what the record of a blend keeps of the training record of one of its models."""
     return {name: training[name] for name in _OF_COMPONENT if name in training}

@@ -27,6 +27,8 @@ from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
 _TRAIN_TOKENS = 100_000  # tokens of the training text that are scored
+# options of ``train`` that make sense for a single training only
+_OF_ONE_TRAINING = ("out", "overwrite", "resume")
 
 
 def split_name(setting: str) -> tuple[str, str]:
@@ -77,6 +79,15 @@ def check_values(setting: str, values: Any) -> None:
         raise ConfigError(f"Give a list of at least one value of {setting}; got {quoted(values)}.")
 
 
+def combine(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of the values of some settings, each with the settings' names.
+
+    >>> combine({"a": [1, 2], "b": [3]})
+    [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
+    """
+    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+
+
 class Variants:
     """Trainings of the same preset or model on the same source with different settings.
 
@@ -100,18 +111,15 @@ class Variants:
     ) -> None:
         name, *arguments = function
         refuse_unknown_options(
-            options,
-            TrainKwargs,
-            name,
-            others=arguments,
-            hidden=[*GROUPS, "out", "overwrite", "resume"],
+            options, TrainKwargs, name, others=arguments, hidden=[*GROUPS, *_OF_ONE_TRAINING]
         )
-        for option in (*GROUPS, "out", "overwrite", "resume"):
-            if option in GROUPS and option in options:
+        for group in GROUPS:
+            if group in options:
                 raise ConfigError(
-                    f"{name} takes {option} settings in settings, as in"
-                    f" settings={{{quoted(option)}: {{...}}}}."
+                    f"{name} takes {group} settings in settings, as in"
+                    f" settings={{{quoted(group)}: {{...}}}}."
                 )
+        for option in _OF_ONE_TRAINING:
             if options.get(option) not in (None, False):
                 raise ConfigError(
                     f"{name} trains several models, and no model is saved, so it takes no {option}."
@@ -163,10 +171,11 @@ class Variants:
             setup.training.novelty,
             setup.training.novelty_mb,
         )
-        corpus = next((corpus for known, corpus in self._corpora if known == needed), None)
-        if corpus is None:
-            corpus = tokenize(plan, read_plan(plan))
-            self._corpora.append((needed, corpus))
+        for prepared, corpus in self._corpora:
+            if prepared == needed:
+                return corpus
+        corpus = tokenize(plan, read_plan(plan))
+        self._corpora.append((needed, corpus))
         return corpus
 
     def start(self, plan: TrainingPlan) -> TrainingRun:
@@ -219,11 +228,9 @@ class SweepRow:
     @property
     def copy_rate(self) -> float | None:
         """The copy rate; None if it was not measured, or was measured on too few characters."""
-        return (
-            self.novelty.get("copy_rate")
-            if self.novelty.get("copy_rate_characters", 0) >= MIN_CHARACTERS
-            else None
-        )
+        if self.novelty.get("copy_rate_characters", 0) < MIN_CHARACTERS:
+            return None
+        return self.novelty.get("copy_rate")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
@@ -277,22 +284,19 @@ def sweep(
         raise ConfigError(
             f"{setting} is swept, so it cannot have a series for each of its values too."
         )
-    all_of_them = [
-        dict(zip(varied, combination, strict=True))
-        for combination in itertools.product(*varied.values())
-    ]
     # make all plans first, so that a bad value is refused before any work
-    plans = [(variants.plan(changed), changed) for changed in all_of_them]
-    return (
-        _train_row(
-            variants.start(plan), changed[setting], {name: changed[name] for name in grouping}
-        )
-        for plan, changed in plans
-    )
+    plans = [(variants.plan(changed), changed) for changed in combine(varied)]
+    return (_train_row(variants.start(plan), changed, setting) for plan, changed in plans)
 
 
-def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> SweepRow:
-    """Train the model to the end, and return its row of the table."""
+def _train_row(run: TrainingRun, changed: Mapping[str, Any], setting: str) -> SweepRow:
+    """Train the model to the end, and return its row of the table.
+
+    Args:
+        run: The run.
+        changed: The settings that are varied, with the values of this run.
+        setting: The setting that is swept. The other settings distinguish the series.
+    """
     seconds = 0.0
     for report in run:
         seconds = report.seconds
@@ -300,18 +304,19 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
     documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
     train_bits, train_impossible = _bits(evaluate(run.model, documents, run.tokenizer.vocab_size))
     held_out_bits, held_out_impossible = _bits(run.evaluation)
+    novelty = model.training["novelty"] or {}
     return SweepRow(
-        value=value,
+        value=changed[setting],
         train_bits=train_bits,
         held_out_bits=held_out_bits,
         megabytes=sum(tensor.nbytes for tensor in run.model.state_dict().values()) / 1e6,
         seconds=seconds,
-        token_copy_rate=(model.training["novelty"] or {}).get("token_copy_rate"),
-        series=series,
+        token_copy_rate=novelty.get("token_copy_rate"),
+        series={name: value for name, value in changed.items() if name != setting},
         train_impossible=train_impossible,
         held_out_impossible=held_out_impossible,
         ngrams=_count_ngrams(count_parameters(run.model)),
-        novelty=model.training["novelty"] or {},
+        novelty=novelty,
     )
 
 
@@ -354,52 +359,47 @@ def plot_sweep(
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
-    for name, value in (("setting", setting), ("preset", preset)):
-        check_text(name, value)
+    check_text("setting", setting)
+    check_text("preset", preset)
     rows = check_list("rows", rows, "list(reviewgen.sweep(...))")
-    if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
-        raise ConfigError(
-            f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them."
-        )
+    for row in rows:
+        if not isinstance(row, SweepRow):
+            raise ConfigError(
+                f"rows must be what reviewgen.sweep has yielded; got {quoted(row)} among them."
+            )
     file = refuse_chart(file, overwrite)
     lines = [list(line) for _, line in itertools.groupby(rows, key=lambda row: row.series)]
     bits = list[Series]()
     copies = list[Series]()
     impossible = list[Series]()
-    for number, line in enumerate(lines):
-        name = "".join(
+    for colour, line in enumerate(lines):
+        prefix = "".join(
             f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items()
         )
-        # each series has one colour; without series, each curve has its own
-        training, copied = (number, number) if len(lines) > 1 else (7, 5)
-        bits.append(Series(f"{name}held-out text", _points(line, "held_out_bits"), number))
-        bits.append(
-            Series(f"{name}training text", _points(line, "train_bits"), training, is_dashed=True)
-        )
-        copies.append(Series(f"{name}copy rate", _points(line, "copy_rate"), copied))
+        train_colour = 7
+        copy_colour = 5
+        if len(lines) > 1:  # each series has one colour
+            train_colour = colour
+            copy_colour = colour
+        bits.append(Series(f"{prefix}held-out text", _points(line, "held_out_bits"), colour))
+        train = _points(line, "train_bits")
+        bits.append(Series(f"{prefix}training text", train, train_colour, is_dashed=True))
+        copies.append(Series(f"{prefix}copy rate", _points(line, "copy_rate"), copy_colour))
         if any(row.held_out_impossible for row in line):
-            impossible.append(
-                Series(f"{name}probability zero", _points(line, "held_out_impossible"), number)
-            )
+            shares = _points(line, "held_out_impossible")
+            impossible.append(Series(f"{prefix}probability zero", shares, colour))
     panels = [Panel("bits per character", bits)]
     if any(series.points for series in copies):
         panels.append(Panel("copy rate of generated text", copies, 90.0, (0.0, 1.0)))
     if impossible:
         panels.append(Panel("impossible tokens of held-out text", impossible, 90.0))
-    save_chart(
-        Chart(
-            preset,
-            setting,
-            panels,
-            labels=[str(row.value) for row in max(lines, key=len, default=[])],
-        ),
-        file,
-    )
+    labels = [str(row.value) for row in max(lines, key=len, default=[])]
+    save_chart(Chart(preset, setting, panels, labels=labels), file)
 
 
 def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
     """Return the points of a line, (index of the row, value of the field ``name``), without the
     rows whose value is None.
     """
-    values = [(float(place), getattr(row, name)) for place, row in enumerate(rows)]
-    return [point for point in values if point[1] is not None]
+    points = [(float(index), getattr(row, name)) for index, row in enumerate(rows)]
+    return [point for point in points if point[1] is not None]

@@ -7,7 +7,6 @@ training continues without it.
 import contextlib
 import contextvars
 import io
-import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -109,19 +108,22 @@ class RunLog:
         if tracker is not None and (
             tracker == "dvclive" or _tracker_classes()[tracker].requires_logging_directory
         ):
+            # a new folder for each run keeps their curves apart
             parent = (Path() if out is None else out.parent) / "runs"
-            names = itertools.chain(
-                [self._name], (f"{self._name}-{number}" for number in itertools.count(2))
-            )
-            self._folder = next(
-                folder for folder in map(parent.joinpath, names) if not folder.exists()
-            )
-            check_output(self._folder)  # a new folder for each run keeps their curves apart
+            folder = parent / self._name
+            number = 1
+            while folder.exists():
+                number += 1
+                folder = parent / f"{self._name}-{number}"
+            check_output(folder)
+            self._folder = folder
 
     def describe(self) -> str | None:
         """Return a sentence that says where the log is; None without a tracker."""
+        if self._kind is None:
+            return None
         where = f"{self._kind} as {self._name}" if self._folder is None else str(self._folder)
-        return None if self._kind is None else f"Logging to {where}."
+        return f"Logging to {where}."
 
     @contextlib.contextmanager
     def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
@@ -148,13 +150,13 @@ class RunLog:
                 logged; None if there is none.
         """
         if self._tracker is not None and kept is not None:
-            named = {
+            values = {
                 name: value
                 for name, value in kept.items()
                 if name in _LOGGED or name.startswith(TERM)
             }
-            named |= kept.get("metrics", {})
-            values = {name: value for name, value in named.items() if value is not None}
+            values |= kept.get("metrics", {})
+            values = {name: value for name, value in values.items() if value is not None}
             if report.sample and self._kind in _TAKE_TEXT:
                 values["sample"] = report.sample
             self._try(self._tracker.log, values, report.step)
@@ -164,6 +166,7 @@ class RunLog:
         return replace(report, notes=(*report.notes, self.failure))
 
     def _start(self, settings: Mapping[str, Any]) -> None:
+        """Start the tracker, and give it the settings of the run."""
         kind = self._kind or ""
         tracker_class = _tracker_classes()[kind]
         name = self._name
@@ -176,10 +179,12 @@ class RunLog:
         project = name if kind in _NAMED_BY_RUN else _PROJECT
         tracker = tracker_class(project, *arguments, **options)
         tracker.start()
-        simple = bool | int | float | str  # the types of hyperparameters that trackers accept
-        tracker.store_init_configuration(
-            {name: x if isinstance(x, simple) else json.dumps(x) for name, x in settings.items()}
-        )
+        # trackers accept hyperparameters of these types only
+        hyperparameters = {
+            setting: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+            for setting, value in settings.items()
+        }
+        tracker.store_init_configuration(hyperparameters)
         self._tracker = tracker
 
     def _try(self, action: Callable[..., None], *arguments: Any, is_shown: bool = False) -> None:

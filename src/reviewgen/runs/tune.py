@@ -46,7 +46,7 @@ _PROGRESS_STEPS = 1_000  # optuna gets the progress of a run as an integer from 
 _MIN_SHARE = 0.4
 # a range whose ends differ by this factor or more is searched on a logarithmic scale
 _LOGARITHMIC_FACTOR = 10
-# The first of these settings that a model has is searched. One is enough for twenty trials.
+# Of these settings, only the first that a model has is searched: twenty trials are too few for both
 _DROPOUTS = ("output_dropout", "dropout")
 # number of first trials that are sampled at random and run to the end; the sampler and the pruner
 # learn from them
@@ -133,8 +133,9 @@ def tune(
         } or _usual_space(setup, variants)
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
-    for setting, values in space.items():
-        for value in getattr(values, "choices", None) or (values.low, values.high):
+    for setting, distribution in space.items():
+        choices = getattr(distribution, "choices", None)  # None for a range
+        for value in choices or (distribution.low, distribution.high):
             variants.plan({setting: value})  # a value out of range is refused before any work
     about = {
         "preset": setup.preset,
@@ -159,10 +160,11 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
         TrainingError: No trial gave a model.
     """
     tried = check_list("trials", trials, "list(reviewgen.tune(...))")
-    if wrong := [trial for trial in tried if not isinstance(trial, TuneTrial)]:
-        raise ConfigError(
-            f"trials must be what reviewgen.tune has yielded; got {quoted(wrong[0])} among them."
-        )
+    for trial in tried:
+        if not isinstance(trial, TuneTrial):
+            raise ConfigError(
+                f"trials must be what reviewgen.tune has yielded; got {quoted(trial)} among them."
+            )
     done = [trial for trial in tried if trial.outcome == "done" and trial.bits is not None]
     if not done:
         reason = f": {tried[-1].problem}" if tried and tried[-1].problem else "."
@@ -191,6 +193,7 @@ def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
     trained by counting.
     """
     fields = fields_of(setup.model_class.Config)
+    # the lowest value, the highest one and the step of each setting
     ranges = dict[str, tuple[Any, Any, int | None]]()
     size = "order" if setup.is_counted else "hidden_size"
     if not setup.is_counted:
@@ -200,8 +203,11 @@ def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
         value = _current(setup, f"model.{size}")
         step = 1 if setup.is_counted else max(1, value // 4)
         ranges[f"model.{size}"] = max(step, value - 2 * step), value + 4 * step, step
-    dropouts = [f"model.{name}" for name in _DROPOUTS if name in fields]
-    ranges |= {name: (0.0, max(0.5, _current(setup, name)), None) for name in dropouts[:1]}
+    for name in _DROPOUTS:
+        if name in fields:
+            setting = f"model.{name}"
+            ranges[setting] = 0.0, max(0.5, _current(setup, setting)), None
+            break
 
     def allowed(name: str, value: Any) -> Any:
         """Return a value, or the preset's value if it is out of the bounds of the setting."""
@@ -233,6 +239,7 @@ def _parse(setup: TrainingSetup, setting: str, searched: Any) -> Any:
     """
     from optuna.distributions import CategoricalDistribution
 
+    # from here on, a tuple is a range, and a list is values
     if isinstance(searched, str):
         searched = tuple(searched.split(":")) if ":" in searched else searched.split(",")
     if not isinstance(searched, list | tuple) or not searched:
@@ -242,6 +249,7 @@ def _parse(setup: TrainingSetup, setting: str, searched: Any) -> Any:
         )
     group, name = split_name(setting)
     stripped = [value.strip() if isinstance(value, str) else value for value in searched]
+    # strings are converted to the type of the setting
     values = [
         merge_settings(type(setup.config_of(group)), {}, {name: value}, group)[name]
         for value in stripped
@@ -270,12 +278,14 @@ def _current(setup: TrainingSetup, setting: str) -> Any:
     return getattr(setup.config_of(group), name)
 
 
-def _holds(values: Any, value: Any) -> bool:
+def _holds(distribution: Any, value: Any) -> bool:
     """Return whether a distribution contains a value."""
-    if hasattr(values, "choices"):
-        return value in values.choices
-    is_inside = isinstance(value, int | float) and values.low <= value <= values.high
-    return is_inside and (values.step is None or (value - values.low) % values.step == 0)
+    if hasattr(distribution, "choices"):
+        return value in distribution.choices
+    low = distribution.low
+    if not isinstance(value, int | float) or not low <= value <= distribution.high:
+        return False
+    return distribution.step is None or (value - low) % distribution.step == 0
 
 
 # The following functions run the trials.
@@ -363,52 +373,58 @@ def _search(
     about |= {"corpus": variants.corpus(plan).corpus.fingerprint}
     with _quiet(file):
         saved = study.user_attrs.get(_ABOUT, about)
-        if saved != about:
-            other = next(name for name in {**about, **saved} if about.get(name) != saved.get(name))
-            raise ConfigError(
-                f"{file} holds another search, of {other} {saved.get(other)}, not"
-                f" {about.get(other)}: give another file."
-            )
+        for name in {**about, **saved}:
+            if about.get(name) != saved.get(name):
+                raise ConfigError(
+                    f"{file} holds another search, of {name} {saved.get(name)}, not"
+                    f" {about.get(name)}: give another file."
+                )
         study.set_user_attr(_ABOUT, about)
-        before = [
+        finished = [
             TuneTrial(**trial.user_attrs[_RECORD])
             for trial in study.trials
             if _RECORD in trial.user_attrs
         ]
-    yield from before[:trials]
+    yield from finished[:trials]
     current = {name: _current(plan.setup, name) for name in space}
-    for number in range(len(before), trials):
+    for number in range(len(finished), trials):
         with _quiet(file):
             seed = int(np.random.SeedSequence([about["seed"], number]).generate_state(1)[0])
             study.sampler = TPESampler(seed=seed, n_startup_trials=_STARTUP, constant_liar=False)
             if number == 0 and all(_holds(space[name], value) for name, value in current.items()):
                 study.enqueue_trial(current)  # the first trial has the preset's own settings
             trial = study.ask(space)
-        values = trial.params.items()
         settings = {
             name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
-            for name, value in values
+            for name, value in trial.params.items()
         }
-        blank = TuneTrial(
+        unfinished = TuneTrial(
             number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed"
         )
-        result = _try(trial, variants, blank, file)
+        result = _try(trial, variants, unfinished, file)
         with _quiet(file):
             trial.set_user_attr(_RECORD, asdict(result))
-            study.tell(
-                trial, *((result.bits,) if result.outcome == "done" else (None, TrialState.PRUNED))
-            )
+            if result.outcome == "done":
+                study.tell(trial, result.bits)
+            else:
+                study.tell(trial, state=TrialState.PRUNED)
         yield result
 
 
 def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -> TuneTrial:
     """Train with a trial's settings, until the run ends or the trial is pruned; return its result.
 
+    Args:
+        trial: The trial of optuna, which decides on pruning.
+        variants: Starts the training.
+        result: The number and the settings of the trial, with the outcome "failed".
+        file: The file of the search.
+
     Raises:
         TrainingError: This is the first trial, and its time budget ran out after a few steps.
         NotADistribution: The model's scores are not a probability distribution.
     """
-    best = math.inf
+    best_bits = math.inf
     stopped = None
     try:
         run = variants.start(variants.plan(result.settings))
@@ -417,20 +433,19 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
             stopped = report.stopped
             if stopped == StopReason.DIVERGED:
                 return replace(result, problem=" ".join(report.notes))
-            if report.sample is None:
+            if report.sample is None:  # the step was not evaluated
                 continue
             if report.evaluation is None:
                 what = "The scores of this model are not a probability distribution"
                 raise NotADistribution(f"{what}, so there is nothing to tune by.")
             bits = report.evaluation.bits_per_character
-            best = min(best, bits)
+            best_bits = min(best_bits, bits)
             if stopped is None:
                 with _quiet(file):
                     trial.report(bits, int(report.progress * _PROGRESS_STEPS))
                     if trial.should_prune():
-                        return replace(
-                            result, outcome="pruned", bits=best if math.isfinite(best) else None
-                        )
+                        finite_bits = best_bits if math.isfinite(best_bits) else None
+                        return replace(result, outcome="pruned", bits=finite_bits)
     except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
         return replace(result, steps=0, seconds=0.0, problem=str(error))
     if (
@@ -443,6 +458,6 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
             f" {counted(result.steps, 'step')} in it. Increase the budget, or give a number of"
             " steps."
         )
-    if not math.isfinite(best):
+    if not math.isfinite(best_bits):
         return replace(result, problem="It gives some held-out tokens probability zero.")
-    return replace(result, outcome="done", bits=best)
+    return replace(result, outcome="done", bits=best_bits)

@@ -27,7 +27,7 @@ from reviewgen.evaluation.metrics import TextStatistics, measure_texts, take_wor
 from reviewgen.generation.decode import SAMPLING_SETTINGS
 from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.runs.run import TrainingRun
-from reviewgen.runs.sweep import check_values
+from reviewgen.runs.sweep import check_values, combine
 from reviewgen.sentences import sentence_ends
 
 DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {
@@ -71,12 +71,10 @@ class SamplingTrial:
         read. Infinite if more than 2 % of the texts repeat a sentence, or if their distinct-2 is
         below 0.6 times that of human texts."""
         texts = self.generated
-        bits = self.generated.bits_per_character
-        is_dull = (
-            texts.repeated_sentences > _MAX_REPEATED
-            or texts.distinct[1] < _MIN_DISTINCT * self.human.distinct[1]
-        )
-        return math.inf if is_dull or bits is None else bits
+        is_dull = texts.distinct[1] < _MIN_DISTINCT * self.human.distinct[1]
+        if is_dull or texts.repeated_sentences > _MAX_REPEATED or texts.bits_per_character is None:
+            return math.inf
+        return texts.bits_per_character
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trial as JSON values."""
@@ -127,8 +125,8 @@ def tune_sampling(
         ConfigError: A setting or an argument is unusable; raised before any generation.
         DataError: The source cannot be read, or has fewer than 40 texts.
     """
-    for name, value in {"model": model, "judge": judge or model}.items():
-        check_model(name, value)
+    check_model("model", model)
+    check_model("judge", judge or model)
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
         raise ConfigError(
             f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}."
@@ -137,15 +135,17 @@ def tune_sampling(
     if profile != "likeness" or defaults.likeness:
         defaults = defaults.of_profile(profile)
     seed = check_seed(seed)
-    settings = _combine(defaults, search, texts)
+    combinations = _combinations(defaults, search, texts)
     human = _read_human(source, model, seed, options)
+    # without a judge, half of the human texts train one
     half = len(human) // 2 if judge is None else 0
     scorer = judge or _train_judge(human[:half], seed)
     reference = [shorten_as_generated(text, model) for text in human[half:]]
     lexicon = model.bundle.lexicon
 
-    def score(some: Sequence[str]) -> float:
-        return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
+    def score(scored: Sequence[str]) -> float:
+        """Return the bits per character of texts under the judge."""
+        return scorer.evaluate([text for text in scored if text], clean=False).bits_per_character
 
     measure = partial(
         measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score
@@ -154,15 +154,15 @@ def tune_sampling(
     def trials() -> Iterator[SamplingTrial]:
         """Generate texts with each combination of settings, and yield a trial for each."""
         deviations = _deviations(reference, texts, measure)
-        for combination in settings:
+        for combination in combinations:
             written = model.generate(
                 "", generation_config=defaults, num_return_sequences=texts, seed=seed, **combination
             )
-            by_people = measure(take_words(reference, measure_texts(written).words))
-            generated = measure(take_words(written, by_people.words))
-            yield SamplingTrial(
-                combination, generated, by_people, _distance(generated, by_people, deviations)
-            )
+            # both samples are cut to about the same number of words
+            of_people = measure(take_words(reference, measure_texts(written).words))
+            generated = measure(take_words(written, of_people.words))
+            distance = _distance(generated, of_people, deviations)
+            yield SamplingTrial(combination, generated, of_people, distance)
 
     return trials()
 
@@ -207,7 +207,7 @@ def _deviations(
     return [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in columns]
 
 
-def _combine(
+def _combinations(
     defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int
 ) -> list[dict[str, Any]]:
     """Return every combination of the values of the searched settings. All are checked, so that a
@@ -220,13 +220,10 @@ def _combine(
                 f"{quoted(name)} is not a setting of sampling. {did_you_mean(name, _SEARCHED)}"
             )
         check_values(name, listed)
-    combined = [
-        dict(zip(values, combination, strict=True))
-        for combination in itertools.product(*values.values())
-    ]
-    for settings in combined:
+    combinations = combine(values)
+    for settings in combinations:
         generation_config(defaults, settings=settings | {"num_return_sequences": texts})
-    return combined
+    return combinations
 
 
 def shorten_as_generated(text: str, model: ReviewModel) -> str:
@@ -243,7 +240,9 @@ def shorten_as_generated(text: str, model: ReviewModel) -> str:
 
 
 def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
-    # chosen here, not by the hash of a text: the texts may come from one part of a split by hash
+    """Train the judge, an n-gram, on texts; return it."""
+    # The first tenth is held out. The hashes of the texts are not used to choose it: all texts may
+    # come from one split, and that was chosen by these hashes.
     held_out = max(1, len(texts) // 10)
     settings: Any = {"model": {"order": 6}, "training": {"novelty": "none", "copy_tokens": 0}}
     run = TrainingRun(
@@ -268,10 +267,11 @@ def _figures(statistics: TextStatistics) -> list[float]:
 def _distance(
     generated: TextStatistics, human: TextStatistics, deviations: Sequence[float]
 ) -> float:
+    """Return the distance of generated and human texts; see ``SamplingTrial``."""
     figures = zip(_figures(generated), _figures(human), deviations, strict=True)
     # an infinite difference counts as the maximum, too
     differences = [
         min(_MAX_DEVIATIONS, abs(one - other) / deviation) for one, other, deviation in figures
     ]
-    distinct = len(generated.distinct)
+    distinct = len(generated.distinct)  # these figures come first, and count as one
     return fmean([fmean(differences[:distinct]), *differences[distinct:]])

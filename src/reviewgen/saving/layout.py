@@ -267,18 +267,19 @@ def check_manifest(
     changed = find_changes(saved, present)
     if not changed:
         return
-    first = changed[0]
+    first, *others = changed
     if first not in present:
         problem = "is missing, but was saved with the model"
     elif first not in saved:
         problem = "was not saved with the model"
     else:
         problem = "has changed since the model was saved"
-    also = f" Changed as well: {', '.join(changed[1:])}." if changed[1:] else ""
+    also = f" Changed as well: {', '.join(others)}." if others else ""
     raise BundleError(f"{first} of {folder} {problem}.{also} {_what_to_do(folder, is_local)}")
 
 
 def _what_to_do(folder: Path, is_local: bool = True) -> str:
+    """Return the sentence that says how to accept a change of a folder's files."""
     # the command accepts a relative path only if it starts with a dot
     path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"
     pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"

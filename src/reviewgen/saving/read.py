@@ -94,9 +94,8 @@ def read_training(folder: Path) -> dict[str, Any]:
     """
     with _reading(folder):
         training = _parse_training(folder)
-        layout.check_manifest(
-            folder, [layout.TRAINING], layout.digest_files(folder, [layout.TRAINING])
-        )
+        names = [layout.TRAINING]
+        layout.check_manifest(folder, names, layout.digest_files(folder, names))
         return training
 
 
@@ -145,13 +144,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
                 f"reviewgen {__version__} reads schema {layout.SCHEMA} of 'reviewgen'."
             )
     _check(config, _CONFIG, layout.CONFIG, optional={"conditions", layout.SHARED_WEIGHTS})
-    shared = config.get(layout.SHARED_WEIGHTS, {"": ""})
-    digests = shared.values() if isinstance(shared, dict) else ()
-    if not digests or not all(isinstance(digest, str) for digest in digests):
-        raise BundleError(
-            f"{layout.SHARED_WEIGHTS} in {layout.CONFIG} should have the SHA-256 of each part's"
-            f" file; got {quoted(shared)}."
-        )
+    if layout.SHARED_WEIGHTS in config:
+        shared = config[layout.SHARED_WEIGHTS]
+        digests = shared.values() if isinstance(shared, dict) else ()
+        if not digests or not all(isinstance(digest, str) for digest in digests):
+            raise BundleError(
+                f"{layout.SHARED_WEIGHTS} in {layout.CONFIG} should have the SHA-256 of each part's"
+                f" file; got {quoted(shared)}."
+            )
     if len(config["preset"]) > _MAX_PRESET or not _PRESET.fullmatch(config["preset"]):
         raise BundleError(
             f"preset in {layout.CONFIG} cannot be read: {quoted(config['preset'])} is not a preset"
@@ -179,6 +179,9 @@ def _check(
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:
+    """Raise if a folder lacks a file of a saved model or, with ``strict``, has files that are not
+    in ``known``.
+    """
     present = {file.name for file in folder.iterdir()} - layout.TOLERATED - layout.CLIENT_FILES
     # users may delete the card on the Hub
     optional = layout.OPTIONAL_FILES if strict else layout.OPTIONAL_FILES | {layout.CARD}
@@ -194,6 +197,7 @@ def _check_files(folder: Path, known: set[str], strict: bool) -> None:
 
 
 def _parse_training(folder: Path) -> dict[str, Any]:
+    """Read training.json and check it."""
     training = _read_json(folder / layout.TRAINING, MAX_RECORD)
     check_record(training)
     return dict(training)
@@ -220,7 +224,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     if (folder / layout.NOVELTY).is_file():
         fingerprint = layout.fingerprint(training, tokenizer_plugin.name, facts["config"])
         index = read_index(folder / layout.NOVELTY, fingerprint, tokenizer.vocab_size)
-    lexicon = folder / layout.LEXICON
+    lexicon_file = folder / layout.LEXICON
     return Bundle(
         preset=config["preset"],
         weights=weights,
@@ -232,7 +236,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         training=training,
         card=_read_card(folder / layout.CARD),
         index=index,
-        lexicon=read_lexicon(lexicon) if lexicon.is_file() else None,
+        lexicon=read_lexicon(lexicon_file) if lexicon_file.is_file() else None,
         conditions=conditions,
         folder=folder,
     )
@@ -274,8 +278,10 @@ def _read_weights(
     values = facts["config"]
     version = facts["version"]
     factory = find_stepper(plugin)
-    model_config = None if factory is None else read_saved_config(factory.Config, values, version)
-    expected = None if factory is None else factory.expect(model_config)
+    expected = None  # if the model needs torch to generate
+    if factory is not None:
+        model_config = read_saved_config(factory.Config, values, version)
+        expected = factory.expect(model_config)
     if factory is None or expected is None:
         from reviewgen.saving.torch_model import read_model
 
@@ -285,6 +291,7 @@ def _read_weights(
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
 
     def load() -> Any:
+        """Build the torch model, on its first use."""
         from reviewgen.saving.torch_model import build_model
 
         return build_model(plugin, model_config, tensors)
@@ -294,6 +301,7 @@ def _read_weights(
 
 
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
+    """Return the content of a JSON file of a saved folder."""
     try:
         return read_json(file, max_bytes)
     # raised if the file is not UTF-8 or not JSON, is too large, is nested too deeply, or has a
@@ -303,6 +311,7 @@ def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
 
 
 def _read_card(file: Path) -> str:
+    """Return the text of a card; "" if there is none."""
     try:
         return read_text(file, encoding="utf-8-sig") if file.is_file() else ""
     except ValueError as error:

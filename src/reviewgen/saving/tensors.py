@@ -62,7 +62,7 @@ class SavedTensors:
         files = {}
         for number, (preset, digest) in enumerate(shared.items()):
             installed = find_weights(preset)
-            files[f"{number}."] = file = (installed or folder) / WEIGHTS
+            file = (installed or folder) / WEIGHTS
             if not file.is_file() or digest_of(file) != digest:
                 problem = (
                     "differ from those it was made of" if file.is_file() else "are not installed"
@@ -71,6 +71,7 @@ class SavedTensors:
                     f"This blend uses the weights that ship with {ascii(preset)[:60]}, which"
                     f" {problem}."
                 )
+            files[f"{number}."] = file
         return cls(files or {"": folder / WEIGHTS})
 
     def load(
@@ -106,8 +107,8 @@ class SavedTensors:
         return {name: stored[key] for name, (key, _, _) in self._read_headers().items()}
 
     def _read_headers(self) -> dict[str, _Header]:
-        """Return the header of each tensor, without reading the tensors. A tied tensor, and its
-        scales, are listed under each of its names.
+        """Return the header of each tensor by its name, without reading the tensors. A tied tensor,
+        and its scales, are listed under each of its names.
         """
         headers: dict[str, _Header] = {}
         for prefix, file in self.files.items():
@@ -115,18 +116,19 @@ class SavedTensors:
                 slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
                 metadata = tensors.metadata() or {}
             stored_names: dict[str, str] = {}
-            for name, key in metadata.items():
-                if name == FORMAT or key not in slices:
+            for tied_name, stored_name in metadata.items():
+                if tied_name == FORMAT or stored_name not in slices:
                     continue
-                stored_names[name] = key
-                if key + SCALE in slices and slices[key].get_dtype() == "I8":
-                    stored_names.setdefault(name + SCALE, key + SCALE)
+                stored_names[tied_name] = stored_name
+                scale = stored_name + SCALE
+                if scale in slices and slices[stored_name].get_dtype() == "I8":
+                    stored_names.setdefault(tied_name + SCALE, scale)
             stored_names |= {name: name for name in slices}
-            for name, key in stored_names.items():
+            for name, stored_name in stored_names.items():
                 headers[prefix + name] = (
-                    prefix + key,
-                    dtype_name(slices[key].get_dtype()),
-                    tuple(slices[key].get_shape()),
+                    prefix + stored_name,
+                    dtype_name(slices[stored_name].get_dtype()),
+                    tuple(slices[stored_name].get_shape()),
                 )
         return headers
 
@@ -136,7 +138,7 @@ class SavedTensors:
         """
         headers = self._read_headers()
         scaled = set()
-        stored = dict(expected)
+        stored = dict(expected)  # the tensors that the file should have
         for name, (dtype, shape) in expected.items():
             is_matrix = dtype == "float32" and len(shape) == 2
             if not is_matrix or name + SCALE in expected:

@@ -57,6 +57,7 @@ def build_model(plugin: Plugin, config: Any, arrays: Mapping[str, np.ndarray]) -
 
 
 def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
+    """Build a model in evaluation mode; the errors are those of ``build_model``."""
     model: LanguageModel = model_class(config)
     try:
         model.load_state_dict(tensors)

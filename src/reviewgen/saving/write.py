@@ -72,15 +72,14 @@ def write_bundle(
         BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
     """
     with _new_model_folder(folder, overwrite) as scratch:
-        model = bundle.model_plugin
-        tokenizer = bundle.tokenizer_plugin
-        tokenizer_files = save_tokenizer(bundle.tokenizer, tokenizer.name, scratch)
+        tokenizer_plugin = bundle.tokenizer_plugin
+        tokenizer_files = save_tokenizer(bundle.tokenizer, tokenizer_plugin.name, scratch)
         tensors, tied = _store_once(bundle.model.state_dict())
         _save_tensors(_narrow(tensors, tied, bundle, dtype), tied, scratch / layout.WEIGHTS)
         # the tokenizer's config may have changed since the index was read
         if bundle.index is not None:
             fingerprint = layout.fingerprint(
-                bundle.training, tokenizer.name, to_dict(bundle.tokenizer_config)
+                bundle.training, tokenizer_plugin.name, to_dict(bundle.tokenizer_config)
             )
             write_index(replace(bundle.index, fingerprint=fingerprint), scratch / layout.NOVELTY)
         if bundle.lexicon is not None:
@@ -90,11 +89,10 @@ def write_bundle(
             "library": "reviewgen",
             "library_version": __version__,
             "preset": bundle.preset,
-            "model": saved_facts(model, bundle.model.config),
-            "tokenizer": (
-                saved_facts(tokenizer, bundle.tokenizer_config) | {"files": tokenizer_files}
-            ),
+            "model": saved_facts(bundle.model_plugin, bundle.model.config),
+            "tokenizer": saved_facts(tokenizer_plugin, bundle.tokenizer_config),
         }
+        config["tokenizer"]["files"] = tokenizer_files
         if bundle.conditions:
             config["conditions"] = bundle.conditions.to_json()
         _write(scratch / layout.CONFIG, config)
@@ -150,14 +148,15 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
             if (saved / name).is_file():
                 shutil.copyfile(saved / name, scratch / name)
         for name in layout.find_changes(bundle.digests, layout.digest_files(scratch, names)):
-            if generation is None or name != layout.GENERATION:
+            if generation is None or name != layout.GENERATION:  # that file is replaced below
                 raise BundleError(
                     f"{name} of {saved} has changed since the model was loaded. Load it again."
                 )
         (scratch / layout.CARD).touch()  # a user may have deleted the card on the Hub
         if layout.SHARED_WEIGHTS in config:
             shared = SavedTensors.find(saved, config.pop(layout.SHARED_WEIGHTS))
-            _save_tensors(*_store_once(shared.load_as_stored(load_file)), scratch / layout.WEIGHTS)
+            tensors, tied = _store_once(shared.load_as_stored(load_file))
+            _save_tensors(tensors, tied, scratch / layout.WEIGHTS)
             _write(scratch / layout.CONFIG, config)
         if generation is not None:
             _write(scratch / layout.GENERATION, to_dict(generation))
@@ -333,7 +332,7 @@ def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     stored: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first_names: dict[tuple[Any, ...], str] = {}
-    pointers: set[int] = set()
+    pointers: set[int] = set()  # of the memory of the stored tensors
     for name, tensor in tensors.items():
         view = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         first = first_names.setdefault(view, name)
@@ -341,10 +340,10 @@ def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
             tied[name] = first
             continue
         plain = tensor.detach().cpu().contiguous()
-        pointer = plain.untyped_storage().data_ptr()
-        is_view = plain.untyped_storage().nbytes() != plain.nbytes
-        stored[name] = plain.clone() if pointer in pointers or is_view else plain
-        pointers.add(pointer)
+        memory = plain.untyped_storage()
+        is_view = memory.nbytes() != plain.nbytes
+        stored[name] = plain.clone() if is_view or memory.data_ptr() in pointers else plain
+        pointers.add(memory.data_ptr())
     return stored, tied
 
 
@@ -375,13 +374,13 @@ def _narrow(
     names = {*tensors, *tied}
     # matrices that cannot become int8, since the model has a tensor of its own with the name of the
     # scales
-    has_scale = {tied.get(name, name) for name in names if name + SCALE in names}
+    kept = {tied.get(name, name) for name in names if name + SCALE in names}
     narrow: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         is_float32 = tensor.dtype == torch.float32
         is_finite = bool(tensor.isfinite().all())
-        is_matrix = is_float32 and tensor.dim() == 2 and name not in has_scale
-        if dtype == "int8" and is_matrix and is_finite:
+        can_be_int8 = is_float32 and is_finite and tensor.dim() == 2 and name not in kept
+        if dtype == "int8" and can_be_int8:
             rounded, scales = quantize(tensor.cpu().numpy(), 8)
             narrow[name] = torch.from_numpy(rounded).to(torch.int8)
             narrow[name + SCALE] = torch.from_numpy(scales)

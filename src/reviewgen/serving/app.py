@@ -104,13 +104,14 @@ def create_app(
 
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
     if cors_origins:
-        cors = Middleware(
-            CORSMiddleware,
-            allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["authorization", "content-type"],
+            )
         )
-        middleware.append(cors)
     handlers: dict[Any, Any] = dict.fromkeys(
         (RequestError, HTTPException, Exception), _answer_error
     )
@@ -223,19 +224,19 @@ async def _metrics(request: Request) -> Response:
 async def _openapi(request: Request) -> Response:
     """The OpenAPI 3.1 document, made from the routes and the fields of a completion."""
     schemas = json.loads(Path(__file__).with_name("schemas.json").read_text(encoding="utf-8"))
-    document = {
-        "openapi": "3.1.0",
-        "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
-        "paths": {
-            route.path_format: _operation(method, route) for method, route in _documented(request)
-        },
-        "components": {
-            "schemas": schemas | _request_schemas(request.app.state.service.limits),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
-        "security": [{}, {"key": []}],
-    }
-    return JSONResponse(document)
+    paths = {route.path_format: _operation(method, route) for method, route in _documented(request)}
+    return JSONResponse(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
+            "paths": paths,
+            "components": {
+                "schemas": schemas | _request_schemas(request.app.state.service.limits),
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            },
+            "security": [{}, {"key": []}],
+        }
+    )
 
 
 def _request_schemas(limits: Limits) -> dict[str, Any]:
@@ -284,10 +285,12 @@ async def _docs(request: Request) -> Response:
 
 
 async def _page(request: Request) -> Response:
+    """The page that writes texts."""
     return HTMLResponse(page_for_server())
 
 
 async def _static(request: Request) -> Response:
+    """A script or a style sheet of the page."""
     file = static_files().get(request.path_params["name"])
     if file is None:
         raise RequestError(404, "The page has no file of this name.", code="not_found")
@@ -320,9 +323,6 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     """Answer a request that was refused, or that failed by a fault of the server, in OpenAI's
     format. The log has the traceback of a fault.
     """
-    problem = RequestError(
-        500, "The server failed; its log says why.", None, "server_error", {"connection": "close"}
-    )
     if isinstance(error, RequestError):
         problem = error
     elif isinstance(error, HTTPException):  # an unknown path, another method
@@ -332,6 +332,9 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         code = "method_not_allowed" if error.status_code == 405 else "not_found"
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         problem = RequestError(error.status_code, message, code=code, headers=headers)
+    else:
+        message = "The server failed; its log says why."
+        problem = RequestError(500, message, None, "server_error", {"connection": "close"})
     return JSONResponse(problem.to_json(), problem.status, problem.headers)
 
 
@@ -343,7 +346,7 @@ def _documented(request: Request) -> list[tuple[str, Route]]:
 
 def _operation(method: str, route: Route) -> dict[str, Any]:
     """Return the entry of a route in the OpenAPI document."""
-    done = {"application/json": {"schema": {"type": "object"}}}
+    answer = {"application/json": {"schema": {"type": "object"}}}
     words = [word.strip("{}") for word in route.path_format.split("/") if word]
     operation: dict[str, Any] = {
         "summary": route.endpoint.__doc__,
@@ -357,14 +360,15 @@ def _operation(method: str, route: Route) -> dict[str, Any]:
     if method == "post":
         name = _SCHEMAS[route.endpoint.__name__]
         operation["requestBody"] = {"required": True, "content": _content(f"{name}Request")}
-        done = _content(name)
+        answer = _content(name)
         if name != "Embedding":
-            done["text/event-stream"] = {"schema": _STRING}
-    operation["responses"] = {"200": {"description": "Done.", "content": done}}
+            answer["text/event-stream"] = {"schema": _STRING}
+    operation["responses"] = {"200": {"description": "Done.", "content": answer}}
     for status, reason in _REASONS.items():
         operation["responses"][str(status)] = {"description": reason, "content": _content("Error")}
     return {method: operation}
 
 
 def _content(name: str) -> dict[str, Any]:
+    """Return the content of a body whose schema has this name."""
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}

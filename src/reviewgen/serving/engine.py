@@ -119,7 +119,7 @@ class ServedText(Text):
     def can_advance(self) -> bool:
         """Whether the text can get its next token."""
         is_going = self.state is not None and self.finish_reason is None
-        return is_going and not (self.request.is_stopped or self.is_scoring_prompt)
+        return is_going and not self.request.is_stopped and not self.is_scoring_prompt
 
     @property
     def is_ready(self) -> bool:
@@ -134,7 +134,9 @@ class ServedText(Text):
     @property
     def is_unscored(self) -> bool:
         """Whether the text has tokens that must be scored before its next block."""
-        tokens = len(self.ids) - self.out.first + (self.finish_reason == "end")
+        tokens = len(self.ids) - self.out.first
+        if self.finish_reason == "end":
+            tokens += 1  # eos is scored, too
         return self.out.is_scored and len(self.out.scores) < tokens
 
 
@@ -142,15 +144,15 @@ class TextDelta(NamedTuple):
     """The new part of a text, as it is delivered to the consumer.
 
     Attributes:
-        text: The text in the engine. Its attributes are final once the text is complete.
-        characters: The new characters. The first ones follow the prompt; if the prompt is echoed,
+        served: The text in the engine. Its attributes are final once the text is complete.
+        new_text: The new characters. The first ones follow the prompt; if the prompt is echoed,
             they are those of the prompt.
         tokens: The new tokens, if log probabilities are computed.
         is_over: Whether the text is complete.
     """
 
-    text: ServedText
-    characters: str
+    served: ServedText
+    new_text: str
     tokens: Sequence[Token]
     is_over: bool
 
@@ -246,13 +248,13 @@ class ActiveRequest:
         """Whether texts of the request may be scheduled. They may not while too many characters
         wait for the consumer.
         """
-        unread = sum(1 + len(delta.characters) for delta in [*self._unread])
+        unread = sum(1 + len(delta.new_text) for delta in [*self._unread])
         return not self.is_stopped and unread <= _MAX_UNREAD
 
     @property
     def is_done(self) -> bool:
         """Whether the engine has nothing left to do."""
-        return self.is_stopped or not (self.texts or self.waiting)
+        return self.is_stopped or (not self.texts and not self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -264,9 +266,10 @@ class ActiveRequest:
         """What requests must have in common for their texts to be sampled in one block."""
         params = self.decoder.params
         guard = self.decoder.guard
-        spelling = self.decoder.spelling
-        numbers = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
-        return numbers, None if guard is None else (id(guard.windows), guard.run), id(spelling)
+        # an array cannot be a key; max_new_tokens may differ, see ``_sample_block``
+        settings = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
+        copy_limit = None if guard is None else (id(guard.windows), guard.run)
+        return settings, copy_limit, id(self.decoder.spelling)
 
     def text(self, index: int) -> ServedText | None:
         """Return the text with this index among the texts that are not complete, or None. If there
@@ -277,23 +280,24 @@ class ActiveRequest:
         return self.texts[index] if index < len(self.texts) else None
 
     def _start_text(self) -> None:
+        """Start the next waiting text: a copy of its start with its own lists and random stream."""
         number = len(self.started)
         start = self.starts[number]
         submission = self.submission
-        own = {
+        own_fields = {
             "ids": list(start.ids),
             "prefix": [start.prefix[0], *submission.request.prefix_of(number)],
             "rng": np.random.default_rng((submission.request.seed, number)),
             "number": number,
         }
-        text = ServedText(**vars(start) | own, request=self)
+        text = ServedText(**vars(start) | own_fields, request=self)
         text.out = Detokenizer(
             text,
             start.config.stop_strings,
-            self.decoder.guard is not None or not submission.is_streamed,
-            submission.is_echoed,
-            submission.alternatives is not None,
-            submission.scores_prompts,
+            is_whole=self.decoder.guard is not None or not submission.is_streamed,
+            is_echoed=submission.is_echoed,
+            is_scored=submission.alternatives is not None,
+            scores_prompt=submission.scores_prompts,
         )
         self.started.append(text)
         self.texts.append(text)
@@ -305,9 +309,9 @@ class ActiveRequest:
         is_over = text.finish_reason is not None
         if self.is_stopped or (is_over and text.is_unscored):
             return
-        characters, tokens = text.out.release()
-        if characters or tokens or is_over:
-            self._unread.append(TextDelta(text, characters, tokens, is_over))
+        new_text, tokens = text.out.release()
+        if new_text or tokens or is_over:
+            self._unread.append(TextDelta(text, new_text, tokens, is_over))
         if is_over:
             text.state = text.logits = text.score_state = text.score_logits = None
             self.texts.remove(text)
@@ -395,10 +399,10 @@ class Engine:
         if submission.prompt_ids is not None:
             prompts = [tuple(ids) for ids in submission.prompt_ids]
         # equal prompts are encoded once
-        first = {
+        start_of = {
             prompt: self.generator.text(request, prompt, 0) for prompt in dict.fromkeys(prompts)
         }
-        starts = [first[prompt] for prompt in prompts]
+        starts = [start_of[prompt] for prompt in prompts]
         decoder = self.generator.decoder(request, guard, request.deadline(), starts)
         active = ActiveRequest(submission, decoder, starts, notify, self._wake.set)
         with self._lock:
@@ -452,7 +456,8 @@ class Engine:
             for text in texts:
                 if text.config.max_new_tokens == 0 and text.finish_reason is None:
                     text.finish_unextended()
-                if text.request.decoder.is_over([text]) and text.is_scoring_prompt:
+                # without the scores of the prompts, there is nothing to answer
+                if text.request.decoder.finish_if_late([text]) and text.is_scoring_prompt:
                     text.request.fail(
                         RequestTimeout(
                             "The time ran out before the prompts were scored. Try again later."
@@ -484,6 +489,7 @@ class Engine:
         waiting: dict[_CachedPrefix, list[ServedText]] = {}
         for text in texts:
             ids = (*text.prefix, *text.ids)
+            # removed and inserted again, so that the most recently used entry is the last
             prefix = self._prefixes.pop(ids, None) or _CachedPrefix(
                 ids, self._stepper.initial_state(1)
             )
@@ -495,14 +501,15 @@ class Engine:
         queue = deque(sorted(waiting, key=lambda prefix: prefix.waits_since))
         while queue and time.monotonic() < until:
             prefix = queue.popleft()
-            before = prefix.fed
+            fed_before = prefix.fed
             if not prefix.is_fed:
                 self._call_isolated(waiting[prefix], partial(self._feed, prefix))
-            if before < prefix.fed and not prefix.is_fed:  # otherwise it is complete, or has failed
+            has_failed = prefix.fed == fed_before
+            if not prefix.is_fed and not has_failed:
                 queue.append(prefix)
-        for prefix, some in waiting.items():
+        for prefix, its_texts in waiting.items():
             if prefix.is_fed:
-                for text in some:
+                for text in its_texts:
                     _start_after(text, prefix)
 
     def _feed(self, prefix: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
@@ -532,8 +539,9 @@ class Engine:
         while texts and time.monotonic() < until:
             for group in _grouped(texts, lambda text: text.request):
                 self._call_isolated(group, self._step)
+            # all texts that continue are fed in one batch, of whichever requests they are
             going = [text for text in texts if text.can_advance and text.logits is None]
-            self._call_isolated(going, lambda some: some[0].request.decoder.forward(some))
+            self._call_isolated(going, lambda batch: batch[0].request.decoder.forward(batch))
             texts = [text for text in going if text.can_advance and not text.is_ready]
 
     def _step(self, texts: Sequence[ServedText]) -> None:
@@ -549,15 +557,16 @@ class Engine:
         """
         if not texts:
             return
+        # random numbers of a text, of which a token usually takes one: as many as there is time for
         numbers = int(_TICK_SECONDS / (self._sampled_seconds * len(texts))) + 1
         numbers = min(max(numbers, _MIN_NUMBERS), _MAX_NUMBERS)
         started = time.monotonic()
-        before = sum(text.new_tokens for text in texts)
+        tokens_before = sum(text.new_tokens for text in texts)
         # Do this before the threads start: the spelling states of a request are not thread-safe.
         for text in texts:
             if text.place is None and text.request.decoder.spelling is not None:
                 text.request.decoder.place(text)
-        groups: list[list[ServedText]] = []
+        groups: list[list[ServedText]] = []  # a group is sampled by one thread
         for alike in _grouped(texts, lambda text: text.request.batch_key):
             count = min(self._threads, max(1, len(alike) // _MIN_ROWS_OF_A_THREAD))
             groups += [alike[first::count] for first in range(count)]
@@ -567,12 +576,13 @@ class Engine:
             blocks.append((group, _sample_block(group, numbers)))
 
         run: Callable[..., Iterable[object]] = map if len(groups) == 1 else self._pool.map
+        # the list is not used, but making it waits for all groups
         list(run(lambda group: self._call_isolated(group, sample), groups))
-        for group, table in blocks:
-            for text, tokens in zip(group, table.tolist(), strict=True):
+        for group, block in blocks:
+            for text, tokens in zip(group, block.tolist(), strict=True):
                 # appending raises if the logits are damaged
                 self._call_isolated([text], partial(self._append, tokens))
-        sampled = sum(text.new_tokens for text in texts) - before
+        sampled = sum(text.new_tokens for text in texts) - tokens_before
         if sampled > 0:
             seconds = (time.monotonic() - started) / sampled
             self._sampled_seconds = (self._sampled_seconds + seconds) / 2
@@ -580,9 +590,9 @@ class Engine:
     def _append(self, tokens: list[int], texts: Sequence[ServedText]) -> None:
         """Append the tokens of a block to a text."""
         text = texts[0]
-        before = text.new_tokens
-        text.request.decoder.append(text, tokens[: text.config.max_new_tokens - before])
-        text.lacks_random = text.new_tokens == before
+        length = text.new_tokens
+        text.request.decoder.append(text, tokens[: text.config.max_new_tokens - length])
+        text.lacks_random = text.new_tokens == length
 
     def _score_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Score the tokens of texts one by one, until the time of a tick is over or all tokens are
@@ -657,7 +667,9 @@ def _start_after(text: ServedText, prefix: _CachedPrefix) -> None:
 
 
 def _sample_block(texts: Sequence[ServedText], numbers: int) -> np.ndarray:
-    """Return the tokens that the stepper samples for texts with the same ``batch_key``, (B, N)."""
+    """Return the tokens (B, N) that the stepper samples for B texts with the same ``batch_key``; N
+    is the number of random numbers for each text, usually ``numbers``.
+    """
     request = texts[0].request
     params = request.decoder.params
     if any(text.request is not request for text in texts):  # each request has its own limit
@@ -677,12 +689,12 @@ def _schedule(requests: Sequence[ActiveRequest], max_rows: int) -> list[ServedTe
     scheduled: list[ServedText] = []
     index = 0
     while going and len(scheduled) < max_rows:
-        # a waiting text is started if it is taken
+        # a generator: ``text`` starts a waiting text, so it is called only while there is room
         texts = (request.text(index) for request in going)
-        some = list(islice(filter(None, texts), max_rows - len(scheduled)))
-        if not some:
+        taken = list(islice(filter(None, texts), max_rows - len(scheduled)))
+        if not taken:
             break
-        scheduled += some
+        scheduled += taken
         index += 1
     return scheduled
 

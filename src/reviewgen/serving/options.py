@@ -165,7 +165,7 @@ def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[st
                 f"{quoted(name)} is not the name of a host: give one without a port, as in"
                 " example.org, or *."
             )
-    if "*" in more or not (more or is_loopback(address)):
+    if "*" in more or (not more and not is_loopback(address)):
         return None
     return [*_THIS_MACHINE, f"[{host}]" if ":" in host else host, *more]
 
@@ -192,7 +192,9 @@ def name_sources(given: Sequence[str]) -> dict[str, str]:
 
 
 def _name_source(text: str) -> tuple[str, str]:
+    """Return the name and the source of a model; see ``name_sources``."""
     name, equals, source = text.partition("=")
+    # a file name may contain an =
     if not equals or os.path.exists(os.path.expanduser(text)):  # noqa: PTH110, PTH111  Path raises for a name that is too long
         source = text
         name = source.removeprefix("hf://").partition("@")[0]

@@ -72,19 +72,21 @@ class RequestError(Exception):
     def to_json(self) -> dict[str, Any]:
         """Return the body of the response, in OpenAI's format."""
         other = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {
-            "message": shortened(self.message, _MAX_MESSAGE),
-            "type": _KINDS.get(self.status, other),
-            "param": None if self.param is None else shortened(self.param, _MAX_PARAM),
-            "code": self.code,
+        return {
+            "error": {
+                "message": shortened(self.message, _MAX_MESSAGE),
+                "type": _KINDS.get(self.status, other),
+                "param": None if self.param is None else shortened(self.param, _MAX_PARAM),
+                "code": self.code,
+            }
         }
-        return {"error": error}
 
 
 def to_request_error(error: ReviewgenError) -> RequestError:
     """Convert an error of the library to an error for the client."""
     message = str(error)
     if isinstance(error, ConfigError | DataError):
+        # the first setting whose name is in the message, as a singular or a plural
         for name in _SETTINGS:
             if re.search(rf"\b{name.removesuffix('s')}s?\b", message):
                 return RequestError(400, message, name)
@@ -196,11 +198,10 @@ _described = (
 
 
 def _optional(hint: Any) -> Any:
-    return (
-        Annotated[hint.__origin__ | None, *hint.__metadata__]
-        if hasattr(hint, "__metadata__")
-        else hint | None
-    )
+    """Return the type hint of a value that may also be None."""
+    if hasattr(hint, "__metadata__"):
+        return Annotated[hint.__origin__ | None, *hint.__metadata__]
+    return hint | None
 
 
 HINTS = fields_of(OpenAIFields) | {name: _optional(hint) for name, hint in _SETTINGS.items()}
@@ -292,7 +293,7 @@ def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RequestError: There is no message of the user, or its content is not text.
     """
-    content = None
+    content = None  # of the last message of the user
     for message in _objects(chat.get("messages")):
         if message.get("role") == "user":
             content = message.get("content")
@@ -300,12 +301,11 @@ def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(content, str):
         texts = [part.get("text") for part in _objects(content)]
     if not _are_texts(texts):
-        accepted = 'a string, or a list of parts {"type": "text", "text": "The movie"}'
-        raise RequestError(
-            400,
-            f"messages must hold a message with the role user, whose content is {accepted}.",
-            "messages",
+        problem = (
+            "messages must hold a message with the role user, whose content is a string, or a list"
+            ' of parts {"type": "text", "text": "The movie"}.'
         )
+        raise RequestError(400, problem, "messages")
     fields = {name: chat[name] for name in CHAT_FIELDS if name in chat}
     max_tokens = chat.get("max_completion_tokens") or chat.get("max_tokens")
     return fields | {"prompt": "".join(texts), "max_tokens": max_tokens}
@@ -342,8 +342,8 @@ def read_embedding(body: Mapping[str, Any], limits: Limits) -> list[str]:
     _refuse_if(len(texts) > limits.max_texts, "input", message)
     is_unknown = body.get("encoding_format") not in (None, "float", "base64")
     _refuse_if(is_unknown, "encoding_format", "encoding_format must be float or base64.")
-    has_dimensions = body.get("dimensions") is not None
-    _refuse_if(has_dimensions, "dimensions", "dimensions is not supported: leave it out.")
+    message = "dimensions is not supported: leave it out."
+    _refuse_if(body.get("dimensions") is not None, "dimensions", message)
     _refuse_long(texts, limits, "input")
     return texts
 
@@ -370,7 +370,7 @@ def read_call(
     name = find_model(fields.model, list(models))
     model = models[name]
     tokenizer = model.tokenizer
-    prompts, ids, with_bos = _prompts_and_ids(inputs, fields, tokenizer)
+    prompts, prompt_ids, starts_with_bos = _prompts_and_ids(inputs, fields, tokenizer)
     _refuse_long(prompts, limits)
     options = {**settings, "temperature": fields.temperature or None}
     if fields.scores_prompts and options.get("finish") is None:
@@ -388,16 +388,17 @@ def read_call(
         raise to_request_error(error) from None
     if fields.scores_prompts:
         request = replace(request, draws=())  # a score does not depend on the seed
-    _refuse_many_logprobs(fields, request, ids)
+    _refuse_many_logprobs(fields, request, prompt_ids)
+    # the best texts are chosen by the log probabilities of their tokens
     submission = EngineRequest(
         request,
-        prompt_ids=_repeat(ids, tries) or None,
+        prompt_ids=_repeat(prompt_ids, tries) or None,
         alternatives=0 if fields.logprobs is None and fields.picks_best else fields.logprobs,
         is_streamed=bool(fields.stream),
         is_echoed=bool(fields.echo),
         scores_prompts=fields.scores_prompts,
     )
-    return CompletionCall(name, fields, submission, _repeat(with_bos, tries), tokenizer)
+    return CompletionCall(name, fields, submission, _repeat(starts_with_bos, tries), tokenizer)
 
 
 def _repeat(items: Iterable[T], times: int) -> list[T]:
@@ -411,15 +412,16 @@ def _prompts_and_ids(
     """Return three lists: the text of each prompt; the ids to feed in place of each encoded text,
     or no ids at all; and whether the ids that the client sent began with bos.
     """
-    with_bos = [False] * len(inputs)
+    starts_with_bos = [False] * len(inputs)
     if not isinstance(inputs[0], str):
-        with_bos = [each[:1] == [tokenizer.bos_id] for each in inputs]
-        ids = [each[has_bos:] for each, has_bos in zip(inputs, with_bos, strict=True)]
-        return [_decode(each, tokenizer) for each in ids], ids, with_bos
+        bos = [tokenizer.bos_id]
+        starts_with_bos = [ids[:1] == bos for ids in inputs]
+        prompt_ids = [ids[1:] if ids[:1] == bos else ids for ids in inputs]
+        return [_decode(ids, tokenizer) for ids in prompt_ids], prompt_ids, starts_with_bos
     if fields.scores_prompts:  # a prompt is scored as it is: its last word is not sampled again
-        ids = [list(tokenizer.encode(prompt)) for prompt in inputs]
-        return [tokenizer.decode(each) for each in ids], ids, with_bos
-    return inputs, [], with_bos
+        prompt_ids = [list(tokenizer.encode(prompt)) for prompt in inputs]
+        return [tokenizer.decode(ids) for ids in prompt_ids], prompt_ids, starts_with_bos
+    return inputs, [], starts_with_bos
 
 
 def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:
@@ -437,8 +439,9 @@ def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]
         for name, value in settings.items():
             check_value(name, value, HINTS[name])
         return from_dict(OpenAIFields, others), settings
-    except ConfigError as error:  # the description says what to do
-        param = str(error).partition(" ")[0]
+    except ConfigError as error:
+        param = str(error).partition(" ")[0]  # the message begins with the name of the field
+        # the description of the field says what to do
         raise RequestError(400, f"{error} {DESCRIPTIONS.get(param, '')}".rstrip(), param) from None
 
 
@@ -453,26 +456,30 @@ def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) ->
         is_known = name in _STREAM_OPTIONS and isinstance(value, bool)
         message = f"stream_options may hold include_usage, true or false; got {quoted(options)}."
         _refuse_if(not is_known, "stream_options", message)
-    is_lost = options and not fields.stream
-    _refuse_if(is_lost, "stream_options", "stream_options needs stream: true.")
+    message = "stream_options needs stream: true."
+    _refuse_if(options and not fields.stream, "stream_options", message)
     tries = fields.tries_per_prompt
     message = f"best_of={tries} is below n={fields.n}: raise it."
     _refuse_if(tries < (fields.n or 1), "best_of", message)
     message = "best_of chooses among whole texts: leave out stream."
     _refuse_if(fields.picks_best and fields.stream, "best_of", message)
-    is_lost = settings.get("max_copy") is not None and settings.get("novelty") != "filter"
-    _refuse_if(is_lost, "max_copy", 'max_copy needs novelty: "filter".')
+    lacks_filter = settings.get("max_copy") is not None and settings.get("novelty") != "filter"
+    _refuse_if(lacks_filter, "max_copy", 'max_copy needs novelty: "filter".')
 
 
 def _refuse_many(fields: OpenAIFields, prompts: int, limits: Limits) -> None:
+    """Raise if the request asks for too many texts; ``prompts`` is the number of its prompts."""
     texts = fields.tries_per_prompt * prompts
-    most = min(limits.max_texts, limits.max_waiting)
+    max_texts = min(limits.max_texts, limits.max_waiting)
     message = (
-        f"A request may ask for at most {most:,} texts, all prompts together; this one asks for"
-        f" {texts:,}."
+        f"A request may ask for at most {max_texts:,} texts, all prompts together; this one asks"
+        f" for {texts:,}."
     )
-    given = [name for name in ("best_of", "n") if getattr(fields, name)]
-    _refuse_if(texts > most, [*given, "prompt"][0], message, "limit_exceeded")
+    param = "prompt"
+    for name in ("n", "best_of"):
+        if getattr(fields, name):
+            param = name
+    _refuse_if(texts > max_texts, param, message, "limit_exceeded")
 
 
 def _refuse_many_logprobs(
@@ -495,11 +502,13 @@ def _refuse_many_logprobs(
 
 
 def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_value") -> None:
+    """Raise a ``RequestError`` about a field if ``is_wrong`` is true."""
     if is_wrong:
         raise RequestError(400, message, param, code)
 
 
 def _refuse_long(prompts: Sequence[Any], limits: Limits, param: str = "prompt") -> None:
+    """Raise if texts, or lists of token ids, are too long together. ``param`` is their field."""
     length = sum(map(len, prompts))
     unit = "characters" if isinstance(prompts[0], str) else "token ids"
     message = (
@@ -513,12 +522,16 @@ def _read_prompts(prompt: Any) -> list[Any]:
     """Return the prompts, which are all texts or all lists of token ids. Without a prompt, return
     the empty text.
     """
+    # a list of token ids is one prompt, too; an empty list has no prompts
     is_one = not isinstance(prompt, list) or (prompt and _are_ids(prompt))
     prompts: list[Any] = [prompt or ""] if is_one else prompt
     if _are_texts(prompts) or (prompts and all(map(_are_ids, prompts))):
         return prompts
-    accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
-    raise RequestError(400, f"prompt must be {accepted}; got {quoted(prompt)}.", "prompt")
+    problem = (
+        "prompt must be a string, a list of strings, a list of token ids, or a list of such lists;"
+        f" got {quoted(prompt)}."
+    )
+    raise RequestError(400, problem, "prompt")
 
 
 def _are_ids(value: Any) -> bool:
@@ -537,8 +550,9 @@ def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
         _refuse_if(not 0 <= token < tokenizer.vocab_size or token in ends, "prompt", message)
     text = tokenizer.decode(ids)
     is_cut = "\ufffd" in text and tokenizer.encode(text) != ids
-    message = "The token ids of prompt end inside a character: add the rest of it."
-    _refuse_if(is_cut, "prompt", message)
+    _refuse_if(
+        is_cut, "prompt", "The token ids of prompt end inside a character: add the rest of it."
+    )
     return text
 
 

@@ -46,11 +46,11 @@ class Choice:
 
     def add(self, delta: TextDelta) -> None:
         """Append the new part of the text."""
-        self.served = delta.text
+        self.served = delta.served
         self.is_over = delta.is_over
         self.tokens += delta.tokens
-        self.text += delta.characters
-        self.unsent += delta.characters
+        self.text += delta.new_text
+        self.unsent += delta.new_text
 
     @property
     def mean_logprob(self) -> float:
@@ -77,7 +77,7 @@ class Completion(CompletionCall):
     @cached_property
     def id(self) -> str:
         """The name of the completion, for the client's log."""
-        return f"{'chat' * self.is_chat}cmpl-{uuid.uuid4().hex}"
+        return f"{'chatcmpl' if self.is_chat else 'cmpl'}-{uuid.uuid4().hex}"
 
     @cached_property
     def choices(self) -> list[Choice]:
@@ -130,19 +130,20 @@ class Completion(CompletionCall):
 
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the number of tokens of all prompts, each counted once, and of all texts."""
-        prompts = {
+        tokens_of_prompt = {
             text.number // self.fields.tries_per_prompt: len(text.ids) - text.new_tokens
             for text in started
         }
-        prompt_tokens = sum(prompts.values())
-        new = sum(text.new_tokens for text in started)
+        prompt_tokens = sum(tokens_of_prompt.values())
+        new_tokens = sum(text.new_tokens for text in started)
         return {
             "prompt_tokens": prompt_tokens,
-            "completion_tokens": new,
-            "total_tokens": prompt_tokens + new,
+            "completion_tokens": new_tokens,
+            "total_tokens": prompt_tokens + new_tokens,
         }
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return OpenAI's object around choices: a whole response, or a chunk of a stream."""
         kind = "text_completion"
         if self.is_chat:
             kind = "chat.completion.chunk" if self.fields.stream else "chat.completion"
@@ -198,14 +199,19 @@ class Completion(CompletionCall):
         return token.start >= len(choice.prompt) and token.id != self.tokenizer.bos_id
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
-        """Return the log probabilities of tokens in OpenAI's format. For each token of the text,
-        there are its own log probability and those of the most probable tokens in its place.
+        """Return the log probabilities of the unsent tokens of a text in OpenAI's format: of each
+        token itself, and of the most probable tokens in its place. If prompts are scored, too, eos
+        is the last token.
         """
         listed = list(choice.tokens)
         served = choice.served
-        has_ended = served is not None and choice.is_over and served.finish_reason == "end"
-        if served is not None and has_ended and self.fields.scores_prompts:
-            score = served.out.scores[len(served.ids)]
+        if (
+            served is not None
+            and self.fields.scores_prompts
+            and choice.is_over
+            and served.finish_reason == "end"
+        ):
+            score = served.out.scores[len(served.ids)]  # of eos, which follows the ids
             listed.append(Token(self.tokenizer.eos_id, _END, len(choice.text), score))
         return {
             "tokens": [token.text for token in listed],
@@ -222,17 +228,17 @@ class Completion(CompletionCall):
         if logprob is None:
             return None
         top: dict[str, float] = {}
-        for other in token.score.alternatives:
-            if other.token != token.id:
-                text = _END if other.token == self.tokenizer.eos_id else other.text
-                top.setdefault(text, other.logprob)
+        for alternative in token.score.alternatives:
+            if alternative.token != token.id:
+                text = _END if alternative.token == self.tokenizer.eos_id else alternative.text
+                top.setdefault(text, alternative.logprob)
         return top | {token.text: logprob}
 
     def _own_token(self, token: Token) -> dict[str, Any]:
         """Return a token with a list of its alternatives; two of them may have the same text."""
         alternatives = [
-            {"text": text, "logprob": logprob, "is_end": other == self.tokenizer.eos_id}
-            for other, text, logprob in token.score.alternatives
+            {"text": text, "logprob": logprob, "is_end": token_id == self.tokenizer.eos_id}
+            for token_id, text, logprob in token.score.alternatives
         ]
         return {"text": token.text, "logprob": token.score.logprob, "alternatives": alternatives}
 

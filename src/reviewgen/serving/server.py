@@ -67,9 +67,9 @@ class _Connection(H11Protocol):
         limit = self.limit_concurrency
         if limit is not None and len(self.connections) >= limit:
             connections = [each for each in self.connections if isinstance(each, _Connection)]
-            first = min(connections, key=lambda each: each.deadline)
-            if first.deadline < math.inf:
-                first.timeout_keep_alive_handler()
+            longest_waiting = min(connections, key=lambda each: each.deadline)
+            if longest_waiting.deadline < math.inf:
+                longest_waiting.timeout_keep_alive_handler()  # closes it
         self._start_timer(self.loop.time() + self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
@@ -153,14 +153,13 @@ def load_engines(
         ReviewgenError: No model is left, or a model fails and ``leave_out`` is None.
     """
     engines: dict[str, Engine] = {}
-    remaining = len(options.sources)
+    *_, last_name = options.sources
     for name, source in options.sources.items():
-        remaining -= 1
         try:
             model = load(source, weight_bits=options.weight_bits)
             engines[name] = Engine(model, max_rows=options.limits.max_rows)
         except ReviewgenError as error:
-            is_last_chance = not engines and not remaining
+            is_last_chance = not engines and name == last_name
             if leave_out is None or is_last_chance:
                 for engine in engines.values():
                     engine.close()
@@ -218,26 +217,27 @@ def run(
         workers: The number of processes. uvicorn restarts a process that has ended, and stops all
             processes after a signal.
     """
-    how = uvicorn_options(options.limits, options.access_log)
+    settings = uvicorn_options(options.limits, options.access_log)
     if workers == 1:
         # uvicorn raises the signal again after the end, which is not a failure
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        uvicorn.Server(uvicorn.Config(_make_app(options, engines), **how)).run([listening])
+        for each in signal.SIGTERM, signal.SIGINT:
+            signal.signal(each, lambda *_: None)
+        uvicorn.Server(uvicorn.Config(_make_app(options, engines), **settings)).run([listening])
         return
+    # a worker does not try again to load the models that have failed here
     fields = asdict(options) | {"sources": {name: options.sources[name] for name in engines}}
     while engines:
         engines.popitem()[1].close()
     with temporary_folder() as folder:
         os.environ |= {"PROMETHEUS_MULTIPROC_DIR": str(folder), _OPTIONS: json.dumps(fields)}
         listening.set_inheritable(True)
-        how |= {
+        settings |= {
             "factory": True,
             "workers": workers,
             "fd": listening.fileno(),
             "timeout_worker_healthcheck": _HEALTH_SECONDS,
         }
-        uvicorn.run("reviewgen.serving.server:app_of_worker", **how)
+        uvicorn.run("reviewgen.serving.server:app_of_worker", **settings)
 
 
 def app_of_worker() -> Starlette:

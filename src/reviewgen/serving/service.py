@@ -176,6 +176,7 @@ class Service:
         model = self.engines[name].model
 
         def answer() -> bytes:
+            """Compute the vectors, and return the response as JSON. Called in another thread."""
             vectors: list[Any] = list(model.embed(texts))
             if fields.get("encoding_format") == "base64":
                 vectors = [b64encode(vector.astype("<f4")).decode() for vector in vectors]
@@ -315,7 +316,7 @@ class CompletionResponse:
         self, send: Send, headers: dict[str, str], started: float, deadline: float
     ) -> None:
         """Send the texts while they are generated."""
-        seconds = self.service.limits.stall_seconds
+        stall_seconds = self.service.limits.stall_seconds
         first_token = self.service.metrics.first_token.labels(self.model)
         while not self.completion.is_over:
             await self._advance(deadline)
@@ -326,9 +327,9 @@ class CompletionResponse:
                 self.status = "200"
             data = await self._encode(self.completion.chunks, *_EVENT)
             if data:
-                await self._send(send, data, seconds)
+                await self._send(send, data, stall_seconds)
         last = await self._encode(lambda: self.completion.last_chunks(self.active.started), *_EVENT)
-        await self._send(send, last + _DONE, seconds, is_last=True)
+        await self._send(send, last + _DONE, stall_seconds, is_last=True)
 
     async def _advance(self, deadline: float) -> None:
         """Wait until the texts have grown, and add the new parts to ``completion.choices``.
@@ -351,10 +352,10 @@ class CompletionResponse:
         if self.active.is_cancelled:
             raise ClientGone
         for delta in self.active.take():
-            choice = self.completion.choices[delta.text.number]
+            choice = self.completion.choices[delta.served.number]
             choice.add(delta)
             if choice.is_over and self.completion.submission.request.novelty is not None:
-                choice.copied = await self._find_copies(delta.text.ids)
+                choice.copied = await self._find_copies(delta.served.ids)
         if self.active.error is not None:
             raise to_request_error(self.active.error)
 
@@ -364,8 +365,8 @@ class CompletionResponse:
         """
         generator = self.service.engines[self.model].generator
         index = require_index(generator.index)
-        decode = generator.tokenizer.decode
-        return (await asyncio.to_thread(index.examine, ids, decode)).spans
+        novelty = await asyncio.to_thread(index.examine, ids, generator.tokenizer.decode)
+        return novelty.spans
 
     async def _encode(
         self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b""
@@ -384,7 +385,7 @@ class CompletionResponse:
         """Send a message of a stream.
 
         Raises:
-            TimeoutError: The client has not read for too long.
+            TimeoutError: The client has read nothing for ``seconds``.
         """
         async with asyncio.timeout(seconds):
             await send({"type": "http.response.body", "body": data, "more_body": not is_last})
@@ -429,12 +430,12 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     now = asyncio.get_running_loop().time
     until = now() + limits.request_seconds
     try:
-        async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as limit:
+        async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as timeout:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limits.max_body:
                     raise too_large
-                limit.reschedule(min(now() + limits.stall_seconds, until))
+                timeout.reschedule(min(now() + limits.stall_seconds, until))
     except TimeoutError:
         message = "The body, or the next part of it, did not come in time."
         raise RequestError(408, message, None, "timeout", headers) from None

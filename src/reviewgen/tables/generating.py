@@ -44,7 +44,7 @@ _OWN_COLUMNS = {
     "new_tokens": "int64",
     "exceeds_max_copy": "bool",
 }
-_MAKE: dict[str, Any] = {"int64": int, "double": float, "string": str}
+_TO_TYPE: dict[str, Any] = {"int64": int, "double": float, "string": str}
 _logger = logging.getLogger("reviewgen")
 
 
@@ -72,28 +72,28 @@ def _make_plan(
     """
     prompts = request.prompts
     conditions = model.conditions
-    own = _OWN_COLUMNS if shards.columns else {"text": "string"}
-    names = column_names(conditions, [*_OWN_COLUMNS, "receipt", *NOVELTY_COLUMNS])
-    types = {names[condition.name]: _column_type(condition, request) for condition in conditions}
+    text_columns = _OWN_COLUMNS if shards.columns else {"text": "string"}
+    column_of = column_names(conditions, [*_OWN_COLUMNS, "receipt", *NOVELTY_COLUMNS])
+    condition_columns = {
+        column_of[condition.name]: _column_type(condition, request) for condition in conditions
+    }
     novelty_columns = NOVELTY_COLUMNS if request.novelty is not None else {}
 
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
         numbers = range(first, last)
-        shard_request = replace(
-            request,
-            prompts=[prompts[number // n % len(prompts)] for number in numbers],
-            seed=seed,
-            offset=first,
-        )
+        # n texts of each prompt; if more texts are drawn, the prompts begin again
+        shard_prompts = [prompts[number // n % len(prompts)] for number in numbers]
+        shard_request = replace(request, prompts=shard_prompts, seed=seed, offset=first)
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
-            row: Row = {name: getattr(text, name) for name in own}
+            row: Row = {name: getattr(text, name) for name in text_columns}
             for condition in conditions:
                 # a value that the user gave was not converted yet
                 value = condition.plain(text.conditions.get(condition.name))
-                column = names[condition.name]
-                row[column] = None if value is None else _MAKE[types[column]](value)
+                column = column_of[condition.name]
+                to_type = _TO_TYPE[condition_columns[column]]
+                row[column] = None if value is None else to_type(value)
             if receipts:
                 row["receipt"] = json.dumps(make_receipt(model, text, origin), ensure_ascii=False)
             if novelty_columns:
@@ -115,7 +115,7 @@ def _make_plan(
         "unique": shards.unique,
     }
     return TablePlan(
-        columns=own | types | receipt_column | novelty_columns,
+        columns=text_columns | condition_columns | receipt_column | novelty_columns,
         facts=facts,
         stage="Generating",
         rows=rows,
@@ -182,24 +182,29 @@ def generate_dataset(
             for group in request.draws:
                 given.pop(group.names[0], None)  # its value is missing or "draw"
             groups = read_schema(shards.schema, loaded.conditions, given)
-        drawn = {*itertools.chain.from_iterable(group.names for group in groups)}
-        groups += [group for group in request.draws if not drawn.intersection(group.names)]
+        by_schema = {*itertools.chain.from_iterable(group.names for group in groups)}
+        _warn_if_forgotten(loaded, by_schema)
+        groups += [group for group in request.draws if not by_schema.intersection(group.names)]
         request = replace(request, device=loaded.device, draws=groups)
-        evaluations = loaded.training.get("evaluations") or ()
-        is_counted = evaluations and all(
-            entry.get("train_nats_per_token") is None for entry in evaluations
-        )
-        if is_counted and any(condition.name in drawn for condition in loaded.conditions.fixed):
-            _logger.info(
-                "This model was trained by counting, so it forgets a condition after a few tokens;"
-                " networks do not."
-            )
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         portable = None if origin is None else portable_origin(origin, file)
         seed = None if options.get("seed") is None else request.seed
         return _make_plan(loaded, portable, n, request, seed, shards, receipts)
 
     return write_table(plan, out, shards, progress, shards.schema)
+
+
+def _warn_if_forgotten(model: ReviewModel, drawn: set[str]) -> None:
+    """Tell the user if a model that was trained by counting gets drawn values of conditions."""
+    evaluations = model.training.get("evaluations") or ()
+    is_counted = evaluations and all(
+        entry.get("train_nats_per_token") is None for entry in evaluations
+    )
+    if is_counted and any(condition.name in drawn for condition in model.conditions.fixed):
+        _logger.info(
+            "This model was trained by counting, so it forgets a condition after a few tokens;"
+            " networks do not."
+        )
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:
@@ -214,8 +219,10 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
             "num_return_sequences is not a generation setting here: n and seed are arguments of"
             " their own."
         )
-    one: Any = {**options, "num_return_sequences": 1}
-    request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
+    settings: Any = {**options, "num_return_sequences": 1}
+    request = make_request(
+        prompt, model.generation_config, settings, model.tokenizer, model.conditions
+    )
     if not request.prompts:
         raise ConfigError("There are no prompts: give at least one, or leave prompt out.")
     if request.config.max_time is not None:
@@ -269,17 +276,16 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
         )
     weights = source
     is_json = isinstance(source, str) and source.lstrip().startswith("{")
-    if is_json or (isinstance(source, str | Path) and Path(source).suffix.lower() == ".json"):
-        try:
-            if is_json:
-                weights = json.loads(source)
-            else:
-                weights = read_json(to_path("schema", source), MAX_RECORD)
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"The schema {quoted(source) if is_json else source} cannot be read:"
-                f" {getattr(error, 'strerror', None) or error}."
-            ) from None
+    try:
+        if is_json:
+            weights = json.loads(source)
+        elif isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
+            weights = read_json(to_path("schema", source), MAX_RECORD)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"The schema {quoted(source) if is_json else source} cannot be read:"
+            f" {getattr(error, 'strerror', None) or error}."
+        ) from None
     if not isinstance(weights, Mapping):
         groups = [_read_table(open_records(source), conditions)]
     elif weights:
@@ -320,9 +326,10 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
     head = list(itertools.islice(rest, _HEAD_ROWS))
     columns = dict.fromkeys(map(str, itertools.chain.from_iterable(head)))
     chosen = [condition for condition in conditions if condition.name in columns]
+    records = itertools.chain(head, rest) if chosen else ()
     rows = list[tuple[Value, ...]]()
-    rare: Counter[str] = Counter()
-    for number, record in enumerate(itertools.chain(head, rest) if chosen else (), 1):
+    rare: Counter[str] = Counter()  # rows with a rare value, by condition
+    for number, record in enumerate(records, 1):
         try:
             values = [_table_value(each, record.get(each.name), rare) for each in chosen]
             rows.append(tuple(values))
@@ -356,6 +363,7 @@ def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
 
 
 def _checked(condition: Condition, value: Any) -> Value:
+    """Check and convert a value of a schema. None stands for "not given"."""
     plain = condition.plain(value)
     if plain is None or (plain == ANY and _is_unknown(condition, plain)):
         return None

@@ -35,8 +35,8 @@ from reviewgen.registry.metadata import Plugin
 from reviewgen.storage import open_input
 from reviewgen.version import __version__
 
-# characters that a message shows around the first difference
-_EXCERPT = 40
+# characters that a message shows on each side of the first difference
+_EXCERPT = 20
 # The start of ``source`` if the model is neither in the folder of the receipts nor in the working
 # directory.
 _ELSEWHERE = ".../"
@@ -45,6 +45,8 @@ _VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
 
 
 class _Checked:
+    """A dataclass that checks its fields."""
+
     def __post_init__(self) -> None:
         check(self)
 
@@ -149,8 +151,8 @@ def has_functions(request: Request) -> bool:
 def portable_origin(origin: str | Path, file: Path) -> str:
     """Return the origin of a model without absolute paths of this machine.
 
-    For a local folder, return its path relative to the folder of the receipts or to the working
-    directory. If the folder is in neither, return only its name.
+    For a local folder, this is its path relative to the folder of ``file``, the receipts, or to the
+    working directory. If the folder is in neither, this is only its name.
     """
     folder = Path(origin).expanduser()
     if not folder.is_dir():
@@ -205,7 +207,7 @@ def read_receipts(file: Path) -> Iterator[Receipt]:
                 number += 1
                 values = parse_json(line.decode())
                 if not isinstance(values, dict):
-                    raise ValueError(f"{values!r:.60} is not an object")
+                    raise ValueError
                 yield from_dict(Receipt, values)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
@@ -237,31 +239,36 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     )
     # the receipt has the drawn values
     request = dataclasses.replace(request, draws=())
+    # a sampled text has the random stream of its number
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
     first = receipt.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
-    here = device_facts(model.device).get("device", "cpu")
-    before = receipt.model
-    differences = []
-    if model.digest != before.digest:
-        differences.append(
-            f"The model is a different one: its digest is {model.digest}, not {before.digest}."
-        )
-    if model.weight_bits != before.bits:
-        differences.append(
-            f"The model has {model.weight_bits}-bit weights; the text was generated with"
-            f" {before.bits}-bit weights."
-        )
-    if here != before.device:
-        differences.append(f"The device is {here}; the text was generated on {before.device}.")
-    for name, now in library_versions(model, request.plugins).items():
-        then = receipt.versions.get(name)
-        if now != then:
-            differences.append(f"{name} is {now}; the text was generated with {then}.")
+    differences = list(_describe_changes(receipt, model, request))
     if text != receipt.text:
         differences.append(_describe_difference(receipt.text, text))
     return Replay(text, text == receipt.text, tuple(differences))
+
+
+def _describe_changes(receipt: Receipt, model: ReviewModel, request: Request) -> Iterator[str]:
+    """Yield a sentence on each thing that differs from what the receipt records: the model, its
+    weights, its device and the versions.
+    """
+    before = receipt.model
+    if model.digest != before.digest:
+        yield f"The model is a different one: its digest is {model.digest}, not {before.digest}."
+    if model.weight_bits != before.bits:
+        yield (
+            f"The model has {model.weight_bits}-bit weights; the text was generated with"
+            f" {before.bits}-bit weights."
+        )
+    device = device_facts(model.device).get("device", "cpu")
+    if device != before.device:
+        yield f"The device is {device}; the text was generated on {before.device}."
+    for name, now in library_versions(model, request.plugins).items():
+        then = receipt.versions.get(name)
+        if now != then:
+            yield f"{name} is {now}; the text was generated with {then}."
 
 
 def describe_replays(replays: Sequence[Replay]) -> str:
@@ -287,22 +294,24 @@ def describe_replays(replays: Sequence[Replay]) -> str:
 def _describe_difference(before: str, after: str) -> str:
     """Return a sentence that shows the first difference of two texts."""
     index = len(os.path.commonprefix([before, after]))  # noqa: RUF071  character by character is what is needed
-    start = max(0, index - _EXCERPT // 2)
-    new, old = (repr(text[start : index + _EXCERPT // 2]) for text in (after, before))
+    excerpt = slice(max(0, index - _EXCERPT), index + _EXCERPT)
+    new = repr(after[excerpt])
+    old = repr(before[excerpt])
     return f"The text differs from character {index} on: {new} instead of {old}."
 
 
 def library_versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[str, str]:
     """Return the versions of the libraries and plugins that affect a generated text, by name."""
     used = (model.bundle.model_plugin, model.bundle.tokenizer_plugin, *processors)
-    return {**_versions(), **{plugin.package: plugin.version for plugin in used}}
+    return _versions() | {plugin.package: plugin.version for plugin in used}
 
 
 @cache
 def _versions() -> dict[str, str]:
-    core = {
+    """Return the versions that do not depend on the model, by name."""
+    return {
         "reviewgen": __version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        **{name: version(name) for name in _VERSIONS},
     }
-    return core | {name: version(name) for name in _VERSIONS}

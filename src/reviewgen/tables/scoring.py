@@ -55,12 +55,12 @@ NOVELTY_COLUMNS = {
     "longest_copy_tokens": "int64",
     **{f"copied_share_{length}": "double" for length in WINDOWS},
 }
-_SHARE = [*NOVELTY_COLUMNS][-1]
+_SHARE = f"copied_share_{WINDOWS[-1]}"  # the column whose mean is reported
 _DEFAULTS = {
     name: value for name, value in to_dict(EvaluationOptions()).items() if value is not None
 }
 _LONG_COPY = 50  # a copy of at least this many characters counts as long
-_Scorer = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
+_Judge = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Row]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
 
@@ -145,12 +145,12 @@ def evaluate(
         ProcessLost: Another process has failed or ended.
     """
 
-    def check() -> ReviewModel:
+    def load() -> ReviewModel:
         loaded = load_saved(model)[0]
         move(loaded, device)
         return loaded
 
-    def work() -> tuple[dict[int, Any], str, Any]:
+    def score_own_batches() -> tuple[dict[int, Any], str, Any]:
         """Score the batches of this process. Return the totals of each batch by its number, a
         digest of all texts, and the gain in bits of each condition.
         """
@@ -160,47 +160,45 @@ def evaluate(
         device = weights.device
         network = weights.model_on_device
         documents = read_documents(source, loaded.bundle, **options)
-        first = list[Any]()
+        # the texts on which the gains are measured, and the nats of each, as far as it is scored
+        gain_texts = list[Any]()
         nats = list[float]()
         if loaded.conditions and not processes.rank:
-            documents = keep_first(documents, first)
+            documents = keep_first(documents, gain_texts)
         done = 0
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch))
             digest.update(str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
-                sink = nats if len(nats) < len(first) else None
+                kept_nats = nats if len(nats) < len(gain_texts) else None
                 totals[number] = evaluate_totals(
-                    network, batch, loaded.tokenizer.vocab_size, device, sink
+                    network, batch, loaded.tokenizer.vocab_size, device, kept_nats
                 )
             done += len(batch)
             if progress is not None:
                 progress("Evaluating", done, None)
-        # ``measure_gains`` can reuse the scores of the first texts only if this process has scored
-        # all of them.
+        # the nats can be reused only if this process has scored all of these texts
         known = nats if processes.world_size == 1 else ()
-        return (
-            totals,
-            digest.hexdigest(),
-            measure_gains(network, first, loaded.conditions, device, known),
-        )
+        gains = measure_gains(network, gain_texts, loaded.conditions, device, known)
+        return totals, digest.hexdigest(), gains
 
     with all_processes() as processes:
-        loaded = processes.each(check, model)
+        loaded = processes.each(load, model)
         processes.refuse_differences(_facts(loaded, source, options))
-        results = processes.gather(work, _name(source))
+        results = processes.gather(score_own_batches, _name(source))
+        totals_by_process, digests, gains = zip(*results, strict=True)
         # For example, each process may have read a different part of a pipe.
-        if len({digest for _, digest, _ in results}) > 1:
+        if len({*digests}) > 1:
             raise TrainingError(
                 "The processes have read different texts. Run the same command everywhere, with the"
                 " same corpus."
             )
         totals = dict[int, Any]()
-        for own, _, _ in results:
-            totals |= own
+        for own_totals in totals_by_process:
+            totals |= own_totals
         evaluation = sum_totals(totals[number] for number in range(len(totals))).evaluation()
-        return loaded, replace(evaluation, conditions=results[0][2])
+        return loaded, replace(evaluation, conditions=gains[0])  # the main process's
 
 
 def score_texts(
@@ -222,7 +220,7 @@ def score_texts(
         ProcessLost: Another process has failed or ended.
     """
     settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    judge_columns, judge, summarize, stage = _SCORERS[kind]
+    judge_columns, judge, summarize, stage = _KINDS[kind]
 
     def plan(_: Path) -> TablePlan:
         """Check the arguments of the call, and return the plan of its table."""
@@ -233,9 +231,11 @@ def score_texts(
             others=("source", "out", "format", "shard_texts"),
         )
         loaded = load_saved(model)[0]
-        labels = dict[str, str]()
+        condition_columns = dict[str, str]()
         if kind == "score":
-            labels = dict.fromkeys(_condition_columns(loaded.conditions).values(), "string")
+            condition_columns = dict.fromkeys(
+                _condition_columns(loaded.conditions).values(), "string"
+            )
             move(loaded, device)
         else:
             require_index(loaded.bundle.index)
@@ -246,7 +246,7 @@ def score_texts(
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
         # all processes must have the same value
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity
-        done = 0
+        done = 0  # number of texts that were scored or skipped
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
             """Yield the rows of the texts ``first`` to ``last - 1``. The texts before ``first``
@@ -259,7 +259,7 @@ def score_texts(
                 yield from judge(loaded, part)
 
         return TablePlan(
-            columns={"text": "string"} | labels | judge_columns,
+            columns={"text": "string"} | condition_columns | judge_columns,
             facts=facts,
             stage=stage,
             rows=rows,
@@ -276,7 +276,7 @@ def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[
         "model": model.digest,
         **device_facts(model.device),
         "source": _name(source),
-        "options": dict(options),
+        "options": options,
         "versions": library_versions(model, ()),
     }
 
@@ -332,12 +332,12 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
             plain = condition.plain(value)
             row[columns[condition.name]] = None if plain is None else str(plain)
         bits = float(nats.sum(dtype=np.float64)) / math.log(2)
-        is_known = math.isfinite(bits)
+        is_finite = math.isfinite(bits)
         scores = {
             "characters": characters,
             "tokens": len(nats),
-            "bits": bits if is_known else None,
-            "bits_per_character": bits / characters if is_known and characters else None,
+            "bits": bits if is_finite else None,
+            "bits_per_character": bits / characters if is_finite and characters else None,
         }
         yield row | scores
 
@@ -380,7 +380,7 @@ def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     """
     shares = array("d")
     longest = 0
-    long = 0
+    long_copies = 0
     unknown = 0
     for row in rows:
         length = row["longest_copy_characters"]
@@ -388,18 +388,20 @@ def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
             unknown += 1
         else:
             longest = max(longest, length)
-            long += length >= _LONG_COPY
+            long_copies += length >= _LONG_COPY
         if row[_SHARE] is not None:
             shares.append(row[_SHARE])
     return {
         "longest_copy_characters": longest,
-        f"texts_with_copies_of_{_LONG_COPY}_characters": long,
+        f"texts_with_copies_of_{_LONG_COPY}_characters": long_copies,
         f"mean_{_SHARE}": math.fsum(shares) / len(shares) if shares else None,
         "texts_with_unknown_copies": unknown,
     }
 
 
-_SCORERS: dict[str, tuple[dict[str, str], _Scorer, _Summarize, str]] = {
+# For each kind of table: its columns, the functions that make its rows and its summary, and the
+# name of the work.
+_KINDS: dict[str, tuple[dict[str, str], _Judge, _Summarize, str]] = {
     "score": (_SCORE_COLUMNS, _score, _summarize_scores, "Scoring"),
     "novelty": (NOVELTY_COLUMNS, _examine, _summarize_copies, "Looking for copies"),
 }

@@ -152,9 +152,8 @@ def write_table(
         ReviewgenError: See ``make_plan``.
         ProcessLost: Another process has failed or ended.
     """
-
     if out is None:
-        from datasets import Dataset  # importing it, with pandas, takes a second
+        from datasets import Dataset  # takes a second, since it imports pandas
 
         if shards.format is not None:
             raise ConfigError(
@@ -169,18 +168,22 @@ def write_table(
         # only pandas DataFrames have this method
         return dataset.to_pandas() if hasattr(given, "iterrows") else dataset
 
-    def check() -> _Table:
+    def make_table() -> _Table:
+        """Check the arguments of the call, in each process, and return its view of the table."""
         path, format = _check_target(out, shards.format)
         check_count("shard_texts", shards.shard_texts)
         return _Table(path, replace(shards, format=format), make_plan(path), processes, progress)
 
     with all_processes() as processes, ExitStack() as locks:
-        table = processes.each(check, out)
-        return table.open(locks) or table.write()
+        table = processes.each(make_table, out)
+        complete = table.open(locks)
+        return complete or table.write()
 
 
 def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
-    """Check the path and the format of a table, and return both."""
+    """Check the path and the format of a table, and return both. If the format is None, the one
+    that is usual for this path is returned.
+    """
     path = to_path("out", out)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _OTHER_FILES:
@@ -189,22 +192,22 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
             " .csv."
         )
     is_file = suffix in (*_FORMATS, "csv")
-    usual = suffix if is_file else _FORMATS[0]
-    kind = usual if format is None else format
-    if not is_file and not (isinstance(kind, str) and kind in _FORMATS):
+    if format is None:
+        format = suffix if is_file else _FORMATS[0]
+    if not is_file and format not in _FORMATS:
         raise ConfigError(
-            f"The format of a folder is jsonl or parquet; got {quoted(kind)}. For a CSV file, let"
+            f"The format of a folder is jsonl or parquet; got {quoted(format)}. For a CSV file, let"
             " the name of out end in .csv."
         )
-    if is_file and kind != suffix:
+    if is_file and format != suffix:
         raise ConfigError(
-            f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format"
+            f"out={path.name} is a file of {suffix}, and the format is {format}: leave the format"
             " out."
         )
     # A path without a name is "." or "/". These exist, so the check fails.
     if is_file or not path.name or _read_manifest(path) is None:
         check_output(path)
-    return path, kind
+    return path, format
 
 
 class _Table:
@@ -227,16 +230,16 @@ class _Table:
         )
         # shards are read back, so they are not in CSV
         self.format = "jsonl" if shards.format == "csv" else shards.format
-        files = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
-        self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
-        self.job = Job(
-            out, "table", {name: value for name, value in self.facts.items() if name != "seed"}
-        )
+        layout = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
+        self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **layout}))
+        # the seed may not be known yet
+        known = {name: value for name, value in self.facts.items() if name != "seed"}
+        self.job = Job(out, "table", known)
         self.progress = progress if processes.rank == 0 else None
         self.keep_formulas = shards.keep_formulas
         self.unique = bool(self.facts.get("unique"))
         self.is_resumed = False
-        # number of texts in a shard, before repeats are left out
+        # number of texts in a shard of the job, which may have repeats
         self.size = min(self.shard_texts, plan.total or self.shard_texts)
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
@@ -244,80 +247,88 @@ class _Table:
         is already complete, return the table, else None.
         """
         self.processes.refuse_differences({**self.facts, "out": str(self.out)})
-        self.facts, finished = self.processes.main(lambda: self._open(locks), self.out)
-        if finished is None:
+        self.facts, complete = self.processes.main(lambda: self._open_job(locks), self.out)
+        if complete is None:
             self.processes.gather(self._require_shared, self.out)
-        return finished
+        return complete
 
     def write(self) -> WrittenTexts:
         """Write the shards in rounds, and then the table. If texts must differ, draw texts until
         enough of them differ, but at most ten times the wanted number.
         """
         total = self.plan.total
-        wanted = total or sys.maxsize
+        wanted = total or sys.maxsize  # texts to write; if texts must differ, texts to draw
         size = self.size
-        count = 0  # shards that are written
-        texts = 0
-        hashes = np.empty(0, np.uint64)
+        shards = 0  # number of shards that are written
+        texts = 0  # number of texts in them
+        hashes = np.empty(0, np.uint64)  # of these texts, if they must differ
 
-        def work() -> tuple[int, np.ndarray]:
-            first = (count + self.processes.rank) * size
+        def write_own_shard() -> tuple[int, np.ndarray]:
+            """Write this process's shard of the round. Return the number of its texts, and their
+            hashes.
+            """
+            first = (shards + self.processes.rank) * size
             rows = self._write_shard(first, wanted) if first < wanted else []
-            hashed = [hash_text(row["text"]) for row in rows] if self.unique else []
-            return len(rows), np.array(hashed, np.uint64)
+            own_hashes = [hash_text(row["text"]) for row in rows] if self.unique else []
+            return len(rows), np.array(own_hashes, np.uint64)
 
-        while count * size < wanted:
-            results = self.processes.gather(work, self.out)
+        while shards * size < wanted:
+            results = self.processes.gather(write_own_shard, self.out)
             hashes = np.concatenate([hashes, *(shard_hashes for _, shard_hashes in results)])
             texts += sum(length for length, _ in results)
-            count += self.processes.world_size
-            if total is None and results[-1][0] < size:
-                break
-            if self.unique and total is not None and count * size >= wanted:
+            shards += self.processes.world_size
+            if total is None:
+                if results[-1][0] < size:  # the plan has no more texts
+                    break
+            elif self.unique and shards * size >= wanted:
                 distinct = int(first_of_each(hashes).sum())
-                most = _MAX_DRAWS * total
-                if distinct < total and texts < most:
+                max_drawn = _MAX_DRAWS * total
+                if distinct < total and texts < max_drawn:
+                    # as many drawn texts per distinct one as so far, and some more
                     missing = (total - distinct) * texts / max(1, distinct) * _MORE
-                    wanted = min(most, texts + math.ceil(missing))
-                    count = texts // size
+                    wanted = min(max_drawn, texts + math.ceil(missing))
+                    shards = texts // size  # without those that began after the last wanted text
         return self.processes.main(lambda: self._finish(texts, hashes), self.out)
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
         """Write a shard unless it exists, and return its rows. Each process calls this for its own
         shard.
         """
-        file = self._shard(first // self.size)
-        last = first + self.size
-        if file.exists() and self._digest(file).exists():
+        file = self._shard_path(first // self.size)
+        if file.exists() and self._digest_path(file).exists():
             return list(read_rows(file))
         # The shard does not exist; or it is damaged, or its process was killed before it recorded
         # the digest.
         remove(file)
-        total = self.plan.total and wanted
+        last = first + self.size
+        if not self.unique:  # if texts must differ, all shards have the same size
+            last = min(last, wanted)
+        total = None if self.plan.total is None else wanted
         written = list[Row]()
-        for row in self.plan.rows(
-            self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)
-        ):
+        for row in self.plan.rows(self.facts.get("seed", 0), first, last):
             self.processes.stop_if_interrupted()
             written.append(row if self.format == "jsonl" else _replace(row, _SURROGATES, "\ufffd"))
             if self.progress is not None and not len(written) % _REPORTED_TEXTS:
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
-            self._write_rows(file, written, self.format)
-            Job.write_whole(self._digest(file), Path.touch)
+            self._write_file(file, written, self.format)
+            Job.write_whole(self._digest_path(file), Path.touch)
         return written
 
-    def _shard(self, number: int) -> Path:
+    def _shard_path(self, number: int) -> Path:
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
 
-    def _digest(self, shard: Path) -> Path:
+    def _digest_path(self, shard: Path) -> Path:
         """Return the path of the empty file whose name records the digest of a shard. It exists if
         the shard is complete.
         """
         return self.job.path(f"digests/{shard.name}.{digest_of(shard)}")
 
-    def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
+    def _open_job(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
+        """Open the table in the main process. Return its facts, with a seed if it has one, and the
+        table if it is already complete.
+        """
         facts = dict(self.facts)
         manifest = None if self.is_file else _read_manifest(self.out)
         if manifest is None:
@@ -325,11 +336,14 @@ class _Table:
             if not self.plan.can_resume:
                 self.job.clear()
             self.is_resumed = any(self.job.path("shards").glob("t*"))
-        before = self.job.require({}) if manifest is None else manifest["job"]
-        if "seed" in facts and facts["seed"] is None:
+            before = self.job.require({})
+        else:
+            before = manifest["job"]
+        if "seed" in facts and facts["seed"] is None:  # the user has given none
             facts["seed"] = before.get("seed", secrets.randbits(32))
         if manifest is None:
-            self.job.require({name: facts[name] for name in ("seed",) if name in facts})
+            if "seed" in facts:
+                self.job.require({"seed": facts["seed"]})
             return facts, None
         names = facts | before
         if different := [name for name in names if facts.get(name) != before.get(name)]:
@@ -350,6 +364,7 @@ class _Table:
         )
 
     def _require_shared(self) -> None:
+        """Raise if this process does not see the working folder of the main process."""
         if not self.job.done("job.json"):
             raise StorageError(
                 f"{self.job.folder} is not the same folder on all machines: give an --out on a file"
@@ -362,7 +377,7 @@ class _Table:
         """
         # an unpublished table of an earlier call, which may no longer match the shards
         remove(self.job.path("table"))
-        shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
+        shards = [self._shard_path(number) for number in range(math.ceil(texts / self.size))]
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
         total = self.plan.total
         if self.plan.summarize is not None:
@@ -371,18 +386,19 @@ class _Table:
             summary = {"seed": self.facts["seed"], "asked": total, "drawn": texts, "repeats": 0}
         if self.unique:
             is_first = first_of_each(hashes)
-            positions = np.flatnonzero(is_first)[:total]
+            positions = np.flatnonzero(is_first)[:total]  # of the texts of the table
+            # texts after the last one of the table do not count as drawn
             drawn = int(positions[-1]) + 1 if len(positions) == total else texts
             rows = islice(compress(rows, is_first.tolist()), len(positions))
             texts = len(positions)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
-        if self.is_file:
+        if not self.is_file:
+            files = self._write_folder(rows, texts, summary)
+        else:
             if self.plan.receipts is not None:
                 rows = _write_receipts(self.plan.receipts, rows)
-            self._write_rows(self.job.path("table"), rows, self.facts["format"])
-            files: tuple[str, ...] = (self.out.name,)
-        else:
-            files = self._write_folder(rows, texts, summary)
+            self._write_file(self.job.path("table"), rows, self.facts["format"])
+            files = (self.out.name,)
         self.job.finish("table")
         return WrittenTexts(self.out, texts, summary, files, is_resumed=self.is_resumed)
 
@@ -399,7 +415,7 @@ class _Table:
         for number in range(count):
             # the naming scheme of the library ``datasets``
             file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"
-            self._write_rows(file, islice(rows, size), self.format)
+            self._write_file(file, islice(rows, size), self.format)
             files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
         content = {
             "format": _FORMAT,
@@ -413,7 +429,8 @@ class _Table:
         (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
         return tuple(files)
 
-    def _write_rows(self, file: Path, rows: Iterable[Row], format: str | None) -> None:
+    def _write_file(self, file: Path, rows: Iterable[Row], format: str | None) -> None:
+        """Write rows to a file that has its name only once it is complete."""
         columns = self.plan.columns
         Job.write_whole(
             file, lambda path: _write_rows(path, rows, format, columns, self.keep_formulas)
@@ -433,7 +450,7 @@ def _write_rows(
     rows: Iterable[Row],
     format: str | None,
     columns: Mapping[str, str],
-    keep_formulas: bool = False,
+    keep_formulas: bool,
 ) -> None:
     """Write rows to a file. ``columns`` has the pyarrow type of each column, as in {"text":
     "string"}.
@@ -448,6 +465,7 @@ def _write_rows(
     if format == "csv":
         with file.open("w", encoding="utf-8-sig", newline="") as table:
             writer = csv.DictWriter(table, columns)
+            # the header is written like a row, since a name may look like a formula
             for row in chain([dict(zip(columns, columns, strict=True))], rows):
                 cells = _replace(row, _SURROGATES, "\ufffd")
                 writer.writerow(cells if keep_formulas else _replace(cells, _FORMULA, "'"))

@@ -195,8 +195,8 @@ def losses(model: Any) -> None:
     assert reached and all(grad.isfinite().all() for grad in reached), (
         "The gradients must be finite, and reach a parameter."
     )
-    has_dropout = any(not torch.equal(term, again[name]) for name, term in terms.items())
-    if not has_dropout:  # then repeated rows have the same logits
+    has_no_dropout = all(torch.equal(term, again[name]) for name, term in terms.items())
+    if has_no_dropout:  # then repeated rows have the same logits
         sentence = "changes if each row is there twice: return a mean per target, not a sum."
         for name, term in _compute_losses(model, seed=0, times=2).items():
             assert_close(term, terms[name], f"{name!r} {sentence}")
@@ -210,6 +210,7 @@ def parameter_groups(model: Any) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def list_names() -> list[list[str | None]]:
+        """Return the names of the parameters of each group; None for one of another model."""
         groups = model.parameter_groups()
         return [[names.get(id(parameter)) for parameter in group["params"]] for group in groups]
 
@@ -220,19 +221,24 @@ def parameter_groups(model: Any) -> None:
     assert None not in listed and len(set(listed)) == len(listed), (
         f"It lists {listed}; None is not a parameter of the model."
     )
+    for group in model.parameter_groups():
+        _check_parameter_group(group)
+
+
+def _check_parameter_group(group: dict[str, Any]) -> None:
+    """Check the settings of a parameter group."""
     numbers = ("learning_rate_scale", "weight_decay")
     known = ("params", "optimizer", *numbers)
-    for group in model.parameter_groups():
-        assert group.keys() <= {*known}, (
-            f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
-        )
-        optimizer = group.get("optimizer", "adamw")
-        are_matrices = all(parameter.ndim == 2 for parameter in group["params"])
-        is_right = optimizer == "adamw" or (optimizer == "muon" and are_matrices)
-        assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
-        for name in numbers:
-            number = group.get(name, 0)
-            assert 0 <= number < torch.inf, f"{name} is {number}; it must be at least 0."
+    assert group.keys() <= {*known}, (
+        f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
+    )
+    optimizer = group.get("optimizer", "adamw")
+    are_matrices = all(parameter.ndim == 2 for parameter in group["params"])
+    is_right = optimizer == "adamw" or (optimizer == "muon" and are_matrices)
+    assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
+    for name in numbers:
+        number = group.get(name, 0)
+        assert 0 <= number < torch.inf, f"{name} is {number}; it must be at least 0."
 
 
 @law(SupportsScaledLogits)
@@ -309,6 +315,7 @@ def described_graph(model: Any) -> None:
         is_right = len(set(used)) == len(used) and set(used) <= set(known)
     assert is_right, f"It has the parameters {used}; the model has {known}."
     _check_graph(graph, {"B": ROWS, "T": STEPS})
+    # the axes of each edge from the ids, and of each edge to the logits
     ids = [edge.axes for edge in graph.edges if edge.source.split("/")[0] == "ids"]
     logits = [edge.axes for edge in graph.edges if edge.target.split("/")[0] == "logits"]
     assert ids[:1] == [("B", "T")] and logits[:1] == [("B", "T", "V")], (
@@ -338,9 +345,9 @@ def operations(model: Any) -> None:
             _check_operation(op, sizes)
     if isinstance(model, nn.Module):
         counted = sum(op.parameters for op in steps)
-        number = sum(parameter.numel() for parameter in model.parameters())
-        assert counted == number, (
-            f"The operations have {counted:,} parameters in all; the model has {number:,}."
+        expected = sum(parameter.numel() for parameter in model.parameters())
+        assert counted == expected, (
+            f"The operations have {counted:,} parameters in all; the model has {expected:,}."
         )
 
 
@@ -362,8 +369,7 @@ def _check_operation(op: Operation, sizes: dict[str, int]) -> None:
             f"{op.name!r} is a gate, and has values beyond 0 to 1."
         )
     if op.kind == "window":
-        is_right = not op.values.is_floating_point()
-        assert is_right, f"{op.name!r} is a window, and must hold ids."
+        assert not op.values.is_floating_point(), f"{op.name!r} is a window, and must hold ids."
 
 
 def holds_given(model: Any) -> bool:
@@ -479,11 +485,12 @@ def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
     errors: list[Exception] = []
 
     def run(rank: int) -> Any:
+        """Call the function as one thread; keep an error, and make the other threads raise."""
         try:
             return work(ThreadGroup(rank, slots, barrier))
         except Exception as error:
             errors.append(error)
-            barrier.abort()  # the others raise, too
+            barrier.abort()
 
     with ThreadPoolExecutor(processes) as pool:
         results = list(pool.map(run, range(processes)))
@@ -534,27 +541,27 @@ def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
     """
     sizes = {**sizes, **graph.sizes}
     nodes = {node.id: node for node in graph.nodes}
-    before: dict[str, set[str]] = {name: set() for name in nodes}
+    predecessors: dict[str, set[str]] = {name: set() for name in nodes}
     assert len(nodes) == len(graph.nodes) and not any("/" in name for name in nodes), (
         f"Nodes need other names: {[*nodes]}."
     )
     for edge in graph.edges:
-        source, _, output = edge.source.partition("/")
-        target, _, into = edge.target.partition("/")
+        source, _, outlet = edge.source.partition("/")
+        target, _, inlet = edge.target.partition("/")
         with asserting(f"The edge from {edge.source!r} to {edge.target!r}:"):
-            assert not output or output in _ends(nodes[source].inside, "source"), (
+            assert not outlet or outlet in _ends(nodes[source].inside, "source"), (
                 "It must leave an output of its node."
             )
-            assert not into or into in _ends(nodes[target].inside, "target"), (
+            assert not inlet or inlet in _ends(nodes[target].inside, "target"), (
                 "It must lead to an input of its node."
             )
-            actual = [axis_size(axis, sizes) for axis in edge.axes]
-            assert None not in actual and edge.delay >= 0, (
+            axis_sizes = [axis_size(axis, sizes) for axis in edge.axes]
+            assert None not in axis_sizes and edge.delay >= 0, (
                 f"It has the axes {edge.axes}, with the letters {[*sizes]}."
             )
             if not (edge.delay and source == target):
-                before[target].add(source)
-    TopologicalSorter(before).prepare()  # raises if edges without a delay form a cycle
+                predecessors[target].add(source)
+    TopologicalSorter(predecessors).prepare()  # raises if edges without a delay form a cycle
     for node in graph.nodes:
         if node.inside is not None:
             _check_graph(node.inside, sizes)

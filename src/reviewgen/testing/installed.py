@@ -116,8 +116,9 @@ def inspect_plugin(plugin: Plugin) -> None:
             _check_preset(find_preset(plugin))
         elif plugin.kind == "weights":
             find_weights(plugin)
-            known = describe_weights(plugin)
-            assert known is None or not known.problem, known and known.problem
+            weights = describe_weights(plugin)
+            if weights is not None:
+                assert not weights.problem, weights.problem
         else:
             _check(plugin.kind, find_plugin(plugin.kind, plugin)[0])
     except AssertionError as problem:
@@ -159,7 +160,8 @@ def assert_members(value: Any, protocol: type, *, is_class: bool = False) -> Non
     for name, member in sorted(members.items()):
         is_public = name == "__call__" or not name.startswith("_")
         is_of_class = name == "Config" or callable(member) or isinstance(member, classmethod)
-        if is_public and (is_of_class or not is_class) and getattr(value, name, None) is None:
+        is_needed = is_public and (is_of_class or not is_class)
+        if is_needed and getattr(value, name, None) is None:
             missing.append(name)
     owner = value if is_class else type(value)
     assert not missing, (
@@ -176,14 +178,17 @@ def assert_config(cls: Any, *, needs_vocab_size: bool = False) -> None:
         f"Config is {cls!r:.60}; it must be a class with @dataclass(frozen=True, kw_only=True)."
     )
     fields = dataclasses.fields(cls)
-    is_right = cls.__dataclass_params__.frozen and all(field.kw_only for field in fields)
-    assert is_right, (
+    assert cls.__dataclass_params__.frozen and all(field.kw_only for field in fields), (
         f"{cls.__name__} must be frozen and keyword-only: @dataclass(frozen=True, kw_only=True)."
     )
     with asserting(f"The types of {cls.__name__} cannot be read:"):
         fields_of(cls)
     missing = dataclasses.MISSING
-    required = {field.name for field in fields if field.default is field.default_factory is missing}
+    required = {
+        field.name
+        for field in fields
+        if field.default is missing and field.default_factory is missing
+    }
     if needs_vocab_size:
         first = fields[0].name if fields else "none"
         assert first == "vocab_size", (
@@ -205,8 +210,7 @@ def _check(kind: str, entry: Any) -> None:
         assert_members(entry, Tokenizer, is_class=True)
         assert_config(entry.Config)
     elif kind == "stepper":
-        is_factory = callable(entry) and callable(getattr(entry, "expect", None))
-        assert is_factory, (
+        assert callable(entry) and callable(getattr(entry, "expect", None)), (
             f"{entry!r:.60} is not a reviewgen.protocols.StepperFactory: a call, expect and Config."
         )
         assert_config(getattr(entry, "Config", None), needs_vocab_size=True)
@@ -243,6 +247,7 @@ def _check_preset(preset: Preset) -> None:
 
 
 def _check_settings(group: str, config: Any, settings: Mapping[str, Any]) -> None:
+    """Check that a config class accepts settings. ``group`` names them in the message."""
     with asserting(f"It has a {group} setting that cannot be used:"):
         from_dict(config, settings)
 
@@ -257,13 +262,13 @@ def _inspect_package(plugins: Sequence[Plugin], limit: float) -> list[Inspection
         end = _run_quietly([sys.executable, "-c", _SCRIPT, request], limit)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     results = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)]
-    problem = ""
-    for plugin in plugins[len(lines) :]:
-        if problem:  # an earlier plugin has ended the process
-            own = f"{title_of(plugin)} was not inspected: {problem}"
-        else:
-            own = problem = f"{title_of(plugin)} {end} while it is imported."
-        results.append(Inspection(plugin, own))
+    remaining = plugins[len(lines) :]
+    if remaining:  # the first of them has ended the process
+        cause = f"{title_of(remaining[0])} {end} while it is imported."
+        results.append(Inspection(remaining[0], cause))
+        for plugin in remaining[1:]:
+            problem = f"{title_of(plugin)} was not inspected: {cause}"
+            results.append(Inspection(plugin, problem))
     return results
 
 

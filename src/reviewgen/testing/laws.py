@@ -56,7 +56,10 @@ class Laws(list[Law]):
                 """Call the function with each set of arguments that ``bind`` returns."""
                 try:
                     for plugin, *others in self._bind(*arguments):
-                        if isinstance(plugin, need) if isinstance(need, type) else need(plugin):
+                        applies = (
+                            isinstance(plugin, need) if isinstance(need, type) else need(plugin)
+                        )
+                        if applies:
                             check(plugin, *others)
                 except AssertionError as error:
                     error.args = (f"{sentence} {str(error).strip()}",)
@@ -100,9 +103,10 @@ def run_python(
     done = subprocess.run(
         command, env=environment, input=stdin, capture_output=True, text=True, encoding="utf-8"
     )
-    last = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
-    assert done.returncode == 0, f"In a process of its own: {last}"
-    return (done.stdout.splitlines() or [""])[-1]
+    problem = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
+    assert done.returncode == 0, f"In a process of its own: {problem}"
+    lines = done.stdout.splitlines()
+    return lines[-1] if lines else ""
 
 
 def json_round_trip(config: Any) -> Any:

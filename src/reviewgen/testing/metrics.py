@@ -112,6 +112,7 @@ def records(reader: Any, source: str) -> None:
 
 
 def _has_names(row: Any) -> bool:
+    """Return whether a record is a mapping from the names of its columns."""
     return isinstance(row, Mapping) and all(isinstance(name, str) for name in row)
 
 
@@ -130,10 +131,10 @@ def texts(reader: Any, source: str) -> None:
 
 def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> float:
     """Return the metric of texts, for a model that was trained on some training texts."""
-    words = chain.from_iterable(make_sample(training).words)
-    sample = make_sample(texts, frozenset(map(str.casefold, words)))
-    number = counted(sum(map(len, sample.words)), "word")
-    with asserting(f"For {counted(len(texts), 'text')} with {number}:"):
+    training_words = chain.from_iterable(make_sample(training).words)
+    sample = make_sample(texts, frozenset(map(str.casefold, training_words)))
+    words = counted(sum(map(len, sample.words)), "word")
+    with asserting(f"For {counted(len(texts), 'text')} with {words}:"):
         value = metric(sample)
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         assert is_number and math.isfinite(value), f"It returned {value!r:.80}."
@@ -141,4 +142,5 @@ def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING
 
 
 def _read(reader: Any, source: str) -> list[Any]:
+    """Return all records of a source."""
     return list(records_of(reader(source)))

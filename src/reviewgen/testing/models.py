@@ -239,6 +239,7 @@ def fixed_state(model: Any) -> None:
     """
 
     def read(batch: int, time: int) -> Any:
+        """Return the state after ``time`` tokens that follow five others."""
         _, before = call(model, some_ids(model, batch, 5))
         return call(model, some_ids(model, batch, time), before)[1]
 
@@ -298,6 +299,7 @@ def causal_in_training(model: Any) -> None:
     """
 
     def seeded_call(model: Any, ids: Tensor) -> Tensor:
+        """Return the logits in training mode, with the same random numbers in each call."""
         with seeded():
             return logits_of(model.train(), ids)
 
@@ -314,9 +316,9 @@ def carried(model: Any) -> None:
     """
     state = model.train().initial_state(ROWS)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    for number in range(2):
+    for chunk in range(2):
         with assert_unchanged(state):
-            after = _train_chunk(model, number, state)
+            after = _train_chunk(model, chunk, state)
         optimizer.step()
         optimizer.zero_grad()
         state = map_state(Tensor.detach, after)
@@ -329,8 +331,8 @@ def gradients(model: Any) -> None:
     """
     with seeded():
         results = compute_in_chunks(model.train())
-    without = ", ".join(name for name, grad in results.items() if grad is None)
-    assert not without, f"There is no {without}: the parameter is unused or detached."
+    missing = ", ".join(name for name, grad in results.items() if grad is None)
+    assert not missing, f"There is no {missing}: the parameter is unused or detached."
     assert_all_finite({name: grad for name, grad in results.items() if grad is not None})
 
 
@@ -340,8 +342,9 @@ def autocast(model: Any) -> None:
     to those in 32 bits.
     """
     state = model.train().initial_state(ROWS)
-    for number in range(2):
-        state = map_state(Tensor.detach, _train_chunk(model, number, state, is_rounded=True))
+    for chunk in range(2):
+        after = _train_chunk(model, chunk, state, is_rounded=True)
+        state = map_state(Tensor.detach, after)
     ids = some_ids(model.eval(), ROWS, STEPS)
     exact = logits_of(model, ids)
     with torch.autocast("cpu", torch.bfloat16):
@@ -455,8 +458,8 @@ def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
     second, state = model(ids[:, 5:], state)
     logits = torch.cat((first, second), dim=1)  # (B, T, V)
     results: dict[str, Tensor | None] = {"logits": logits.detach()}
-    for number, tensor in enumerate(flatten_state(state)):
-        results[f"state ({number})"] = tensor.detach()
+    for index, tensor in enumerate(flatten_state(state)):
+        results[f"state ({index})"] = tensor.detach()
     if isinstance(model, nn.Module):
         weights = {
             name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad
@@ -473,13 +476,13 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
 
-def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) -> Any:
+def _train_chunk(model: Any, chunk: int, state: Any, is_rounded: bool = False) -> Any:
     """Compute the loss of a chunk and its gradients, check that they are finite, and return the
-    state after the chunk.
+    state after the chunk. ``chunk`` is its number, from 0.
     """
-    ids = some_ids(model, ROWS, STEPS, seed=seed)
-    targets = some_ids(model, ROWS, STEPS, seed=seed + 10)
-    with seeded(), asserting(f"In chunk {seed + 1}:"):
+    ids = some_ids(model, ROWS, STEPS, seed=chunk)
+    targets = some_ids(model, ROWS, STEPS, seed=chunk + 10)
+    with seeded(), asserting(f"In chunk {chunk + 1}:"):
         with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
             logits, after = model(ids, state)
         loss = _loss(logits, targets)
@@ -500,7 +503,10 @@ def assert_all_finite(results: Mapping[str, Tensor]) -> None:
 
 def _assert_finite(model: Any, logits: Tensor) -> None:
     """Raise AssertionError unless logits are finite, or -inf for a count model."""
-    wrong = logits[~(logits < torch.inf) if isinstance(model, CountTrained) else ~logits.isfinite()]
+    is_valid = logits.isfinite()
+    if isinstance(model, CountTrained):
+        is_valid = logits < torch.inf  # so NaN is not valid
+    wrong = logits[~is_valid]
     assert not len(wrong), (
         f"{len(wrong)} of {logits.numel()} logits are not finite, such as {wrong[0].item()}."
     )
@@ -515,8 +521,8 @@ def _repetitions(vocab_size: int) -> Tensor:
     so there are fewer different tokens: the loss of such a model must not pass.
     """
     bound = math.log(1 + (vocab_size - 1) / math.e)
-    tokens = min(2, vocab_size)
-    while tokens < min(4, vocab_size) and SHARE * math.log(tokens + 1) < 0.8 * bound:
-        tokens += 1
-    lanes = vocab_size - 1 - torch.arange(LANES) % tokens  # (B,)
+    different = min(2, vocab_size)
+    while different < min(4, vocab_size) and SHARE * math.log(different + 1) < 0.8 * bound:
+        different += 1
+    lanes = vocab_size - 1 - torch.arange(LANES) % different  # (B,)
     return lanes[:, None].repeat(1, LENGTH + 1)

@@ -187,7 +187,7 @@ class _Recorder:
         if report.when != "call" and report.passed:
             return
         outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
-        name = report.nodeid.partition("[")[2][:-1]
+        name = report.nodeid.partition("[")[2][:-1]  # what is in the brackets at the end
         crash = getattr(report.longrepr, "reprcrash", None)
         message = ""
         if crash is not None:
@@ -221,9 +221,10 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     Raises:
         UnknownPlugin: No installed plugin has that name.
     """
-    known = sorted(list_plugins(), key=lambda plugin: plugin.problem is not None)
-    first: dict[tuple[str, str], Plugin] = {}  # a usable plugin before others of the same name
-    for plugin in known:
+    # a usable plugin comes before an unusable one of the same name
+    plugins = sorted(list_plugins(), key=lambda plugin: plugin.problem is not None)
+    first: dict[tuple[str, str], Plugin] = {}
+    for plugin in plugins:
         first.setdefault((plugin.kind, plugin.name), plugin)
     named = [first[kind, name] for kind in _NAMED if (kind, name) in first]
     model = ""
@@ -239,28 +240,37 @@ def resolve_plugin(name: str) -> CheckedPlugin:
         preset = f"rnn-{name}"
         tokenizer = name
     elif not named:
-        raise _unknown(name, [plugin.name for plugin in known])
-    pair = [first[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in first]
-    package = [*named, *pair][0].package
-    beside = [plugin for plugin in pair if plugin.package == package]
-    # add the stepper and presets that are named after the model, or else after the tokenizer
-    if beside:
-        # a preset is named MODEL-TOKENIZER
-        index = 0 if beside[0].kind == "model" else 1
-        for plugin in known:
-            is_after = beside[0].name in plugin.name.split("-")[index : index + 1]
-            if is_after and plugin.package == package and plugin.kind in ("stepper", "preset"):
-                beside.append(plugin)
-    if name == model:
-        own = [plugin.name for plugin in beside if plugin.kind == "preset"]
-        preset = [*own, preset][0]
-    return CheckedPlugin(preset, tuple(dict.fromkeys([*named, *beside])))
+        raise _unknown(name, [plugin.name for plugin in plugins])
+    parts = [first[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in first]
+    # nothing is named by a preset that is only a pair of a model and a tokenizer
+    package = (named or parts)[0].package
+    related = [plugin for plugin in parts if plugin.package == package]
+    if related:
+        related += _named_after(related[0], plugins)
+    if name == model:  # a preset of the package, if it has one, instead of NAME-char
+        preset = next((plugin.name for plugin in related if plugin.kind == "preset"), preset)
+    return CheckedPlugin(preset, tuple(dict.fromkeys([*named, *related])))
+
+
+def _named_after(owner: Plugin, plugins: Iterable[Plugin]) -> list[Plugin]:
+    """Return the stepper and the presets of a package that are named after its model or tokenizer,
+    ``owner``.
+    """
+    related = []
+    for plugin in plugins:
+        model, _, rest = plugin.name.partition("-")  # a preset is named MODEL-TOKENIZER
+        name = model if owner.kind == "model" else rest.partition("-")[0]
+        is_beside = plugin.package == owner.package and plugin.kind in ("stepper", "preset")
+        if is_beside and name == owner.name:
+            related.append(plugin)
+    return related
 
 
 def _unknown(name: str, names: list[str]) -> UnknownPlugin:
+    """Return the error for a name that is not among the names of the installed plugins."""
     # the package reviewgen-mine may have the preset gru-char-mine
     ending = f"-{name.removeprefix('reviewgen-')}"
-    meant = next((each for each in names if each.endswith(ending)), name)
+    meant = next((known for known in names if known.endswith(ending)), name)
     return UnknownPlugin(
         f"No installed package provides a plugin {name!r}. {did_you_mean(meant, names)}"
     )
@@ -300,7 +310,8 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
     preset = find_preset(subject.preset)
     settings: dict[str, Any] = {}
     if not preset.parts:  # a blend has no settings to make a model from
-        settings = {**preset.model_settings, **[*preset.sizes, {}][0]}
+        smallest = preset.sizes[0] if preset.sizes else {}
+        settings = {**preset.model_settings, **smallest}
     if subject.has("model") and not preset.parts:
         make = functools.partial(make_model, preset.model, **settings)
         factory = find_stepper(preset.model)
@@ -316,11 +327,13 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
 
 
 def _bind(laws: Iterable[Callable[..., None]], of: str, *arguments: Any) -> Checks:
+    """Yield a check for each law, named after it and ``of``, that passes ``arguments`` to it."""
     for law in laws:
         yield f"law {law.__name__}{of}", functools.partial(law, *arguments)
 
 
 def _assert_none(problems: list[str]) -> None:
+    """Raise AssertionError with the problems, if there are any."""
     assert not problems, " ".join(problems)
 
 
@@ -332,8 +345,8 @@ def _check_presets(names: Iterable[str]) -> None:
         preset = find_preset(name)
         model_class, _ = find_model(preset.model)
         tokenizer_class, _ = find_tokenizer(preset.tokenizer)
-        tokenizer = from_dict(tokenizer_class.Config, preset.tokenizer_settings)
-        vocab_size = getattr(tokenizer, "vocab_size", None) or _VOCAB_SIZE
+        tokenizer_config = from_dict(tokenizer_class.Config, preset.tokenizer_settings)
+        vocab_size = getattr(tokenizer_config, "vocab_size", None) or _VOCAB_SIZE
         counts = []
         for size in preset.sizes or ({},):
             settings = {"vocab_size": vocab_size, **preset.model_settings, **size}
@@ -402,10 +415,12 @@ def _check_measuring(name: str) -> None:
 
 
 def _train(preset: str, **options: Any) -> ReviewModel:
+    """Train a preset on TEXTS."""
     return train(preset, list(TEXTS), progress=False, seed=0, **options)
 
 
 def _generate(model: ReviewModel) -> list[str]:
+    """Return the texts of a model for PROMPTS; the same in each process."""
     return model.generate(list(PROMPTS), max_new_tokens=20, seed=1)
 
 

@@ -24,6 +24,7 @@ MANY = 300  # tokens of a long text
 
 @lru_cache(maxsize=1)
 def _tokenizers() -> tuple[Tokenizer, ...]:
+    """Return the tokenizers that the laws use; they are trained once."""
     return make_tokenizer("char"), make_tokenizer("word")
 
 

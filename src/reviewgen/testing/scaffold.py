@@ -62,14 +62,18 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
 
 
 def _refuse_name(name: str) -> None:
+    """Raise ConfigError if a name is not valid, or is that of a plugin of reviewgen, or of the
+    model or tokenizer of one of its presets.
+    """
     if _NAME.fullmatch(name) is None:
         rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"
         raise ConfigError(f"{quoted(name, 60)} cannot name a plugin: {rule}.")
-    own = [plugin for plugin in list_plugins() if plugin.package == OWN]
-    same = [plugin for plugin in own if name in (plugin.name, *plugin.name.split("-")[:2])]
-    owners = [f"the {plugin.kind} {plugin.name!r} of {OWN}" for plugin in same]
-    if name == OWN:
-        owners.append(OWN)
+    owners = [OWN] if name == OWN else []
+    for plugin in list_plugins():
+        # a preset is named MODEL-TOKENIZER
+        reserved = (plugin.name, *plugin.name.split("-")[:2])
+        if plugin.package == OWN and name in reserved:
+            owners.append(f"the {plugin.kind} {plugin.name!r} of {OWN}")
     if owners:
         raise ConfigError(
             f"The name {quoted(name)} is reserved for {owners[0]}. Choose another name."
@@ -77,6 +81,7 @@ def _refuse_name(name: str) -> None:
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
-    for sign, value in values.items():
-        text = text.replace(sign, value)
+    """Replace each placeholder in a text by its value."""
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
     return text

@@ -75,8 +75,9 @@ def check_stepper(make: Callable[[], Any], factory: Any = None) -> None:
     Raises:
         AssertionError: A law is broken, or there is no stepper.
     """
-    has_stepper = factory is not None or isinstance(make(), SupportsStep)
-    assert has_stepper, "The model has no method stepper; pass the factory of its stepper."
+    assert factory is not None or isinstance(make(), SupportsStep), (
+        "The model has no method stepper; pass the factory of its stepper."
+    )
     STEPPER_LAWS.check(make, factory)
 
 
@@ -128,11 +129,12 @@ def batch_first(stepper: Any, model: Any, factory: Any) -> None:
 
 @law()
 def fixed_step_state(stepper: Any, model: Any, factory: Any) -> None:
-    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are
-    stacked: keep a fixed window.
+    """Shapes and dtypes of the state depend on the batch size only, since the states of texts of
+    different lengths are stacked. A model that reads earlier tokens keeps a fixed number of them.
     """
 
     def read(batch: int, time: int) -> Any:
+        """Return the state after ``time`` tokens."""
         ids = some_ids(model, batch, time)
         return forward(stepper, ids, stepper.initial_state(batch))[1]
 
@@ -262,12 +264,14 @@ def _sample_texts(
     them; unused ones are passed to the next call.
     """
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
+    # temperature 1, no filters, STEPS as the min and no max of new tokens, eos 1 and bos 0
     params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
     _, state = forward(stepper, ids, stepper.initial_state(len(ids)))
     texts = [np.empty(0, np.int64)] * len(ids)
     used = np.zeros(len(ids), np.int64)
-    live = np.arange(len(ids))
+    live = np.arange(len(ids))  # rows that are not finished
     while len(live):
+        # (rows, numbers): the next unused random numbers; at the end of them, the last ones
         starts = np.minimum(used[live], NUMBERS - numbers)
         passed = uniform[live[:, None], starts[:, None] + np.arange(numbers)]
         lengths = np.array([len(texts[row]) for row in live])
@@ -281,11 +285,11 @@ def _sample_texts(
         used[live] += consumed
         for row, sampled in zip(live, tokens, strict=True):
             texts[row] = np.append(texts[row], sampled[sampled != NONE])
-        going = [n for n, row in enumerate(live) if _is_unfinished(texts[row])]
-        state = select_rows(state, going)
-        live = live[going]
+        unfinished = [
+            index
+            for index, row in enumerate(live)
+            if len(texts[row]) < LENGTH and (texts[row] > 1).all()
+        ]
+        state = select_rows(state, unfinished)
+        live = live[unfinished]
     return [text[:LENGTH] for text in texts]
-
-
-def _is_unfinished(text: np.ndarray) -> bool:
-    return len(text) < LENGTH and bool((text > 1).all())

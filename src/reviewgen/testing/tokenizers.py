@@ -303,12 +303,12 @@ def plain_data(tokenizer: Any) -> None:
 def no_subfolders(tokenizer: Any) -> None:
     """``save`` writes plain files into the folder: no subfolders and no links."""
     with _saved(tokenizer) as folder:
-        odd = [
+        others = [
             path.name
             for path in sorted(folder.iterdir())
             if path.is_symlink() or not path.is_file()
         ]
-    assert not odd, f"It writes {', '.join(odd)}."
+    assert not others, f"It writes {', '.join(others)}."
 
 
 @law()
@@ -355,8 +355,8 @@ def own_folder(tokenizer: Any) -> None:
             (work, "into the working directory"),
             (home, "into HOME"),
         ):
-            odd = sorted({*folder.rglob("*")} - saved - {target})
-            assert not odd, f"The tokenizer writes {odd[0].name} {where}."
+            written = sorted({*folder.rglob("*")} - saved - {target})
+            assert not written, f"The tokenizer writes {written[0].name} {where}."
 
 
 @law(lambda tokenizer: _is_importable(type(tokenizer)))
@@ -381,10 +381,10 @@ def any_order(tokenizer: Any) -> None:
 def _is_importable(kind: type) -> bool:
     """Return whether another process can import a class, unlike one that a notebook defines."""
     try:
-        found = pkgutil.resolve_name(f"{kind.__module__}:{kind.__qualname__}")
+        resolved = pkgutil.resolve_name(f"{kind.__module__}:{kind.__qualname__}")
     except (ImportError, AttributeError, ValueError):
         return False
-    return found is kind and kind.__module__ != "__main__"
+    return resolved is kind and kind.__module__ != "__main__"
 
 
 @functools.cache
@@ -444,5 +444,5 @@ def _results(tokenizer: Any) -> tuple[Any, ...]:
     and decode.
     """
     ids = [tokenizer.encode(text) for text in (*TRAINING_TEXTS, *NASTY_TEXTS)]
-    texts = [tokenizer.decode([number]) for number in range(tokenizer.vocab_size)]
+    texts = [tokenizer.decode([id_]) for id_ in range(tokenizer.vocab_size)]
     return tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, ids, texts

@@ -33,12 +33,11 @@ from reviewgen.training.softmax import compute_logits, sampled_softmax
 
 _MAX_SLOW_STEPS = 5  # after this many slow steps in a row, a run falls back to one thread
 _SECONDS = 0.5  # time limit of autotuning
-_LONG_RUN_SHARE = 100  # a long run may spend 1/100 of its time, if that is more
-_SHARE = 20  # any run may spend at most 1/20 of its time
-_STEP_SECONDS = 0.03  # aim for the duration of a timed step: longer batches are shortened
+_LONG_RUN_DIVISOR = 100  # a long run may spend 1/100 of its time, if that is more than _SECONDS
+_DIVISOR = 20  # no run may spend more than 1/20 of its time
+_STEP_SECONDS = 0.03  # the intended duration of a timed step: longer batches are shortened
 _STEPS = 3  # timed steps of each configuration
 _MIN_LENGTH = 8  # time steps of a shortened batch
-_ALL_THREADS = 1 << 16  # more threads than torch has
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 
 
@@ -62,11 +61,13 @@ class Threads:
 
     def record(self, seconds: float) -> None:
         """Record the duration of a step; after five slow steps in a row, switch to one thread."""
-        if self.count > 1 and self.one_thread_seconds is not None:
-            self._slow_steps = self._slow_steps + 1 if seconds > 2 * self.one_thread_seconds else 0
-            if self._slow_steps == _MAX_SLOW_STEPS:
-                self.count = 1
-                torch.set_num_threads(1)
+        if self.count == 1 or self.one_thread_seconds is None:
+            return
+        is_slow = seconds > 2 * self.one_thread_seconds
+        self._slow_steps = self._slow_steps + 1 if is_slow else 0
+        if self._slow_steps == _MAX_SLOW_STEPS:
+            self.count = 1
+            torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def choose_execution(
     run_tokens: float,
     processes: Processes,
 ) -> list[Execution]:
-    """Choose how to compute the steps of a run.
+    """Choose how to compute the steps of a run. Only on a CPU, and only if there is a choice,
+    configurations are timed.
 
     Args:
         model: The model.
@@ -112,8 +114,7 @@ def choose_execution(
         processes: The processes; the first chooses for all.
 
     Returns:
-        The chosen configuration, followed by the other timed ones. Only on a CPU, and only if there
-        is a choice, configurations are timed.
+        The chosen configuration, followed by the others that were timed.
     """
     executions = [_default_execution(model, config, device)]
     if device == "cpu" and processes.rank == 0:  # the others wait for its result
@@ -126,19 +127,21 @@ def _autotune_seconds(run_seconds: float | None) -> float:
     """Return how many seconds autotuning may take in a run of ``run_seconds``; None if unknown."""
     if run_seconds is None:
         return _SECONDS
-    return min(max(_SECONDS, run_seconds / _LONG_RUN_SHARE), run_seconds / _SHARE)
+    return min(max(_SECONDS, run_seconds / _LONG_RUN_DIVISOR), run_seconds / _DIVISOR)
 
 
 def _default_execution(model: nn.Module, config: TrainingConfig, device: str) -> Execution:
     """Return the configuration to use without autotuning: all threads, and the model's first
     implementation.
     """
-    threads = min(config.threads or _ALL_THREADS, torch.get_num_threads())
+    available = torch.get_num_threads()
+    threads = min(config.threads or available, available)
     precision = choose_precision(config.precision, device)
     return Execution(threads, precision, next(iter(_implementations(model)), None))
 
 
 def _implementations(model: nn.Module) -> Sequence[str]:
+    """Return the names of the implementations of a model; empty if it has only one."""
     return model.implementations() if isinstance(model, SupportsImplementations) else ()
 
 
@@ -150,6 +153,7 @@ def _list_choices(
     Threads are the last setting, so that one thread is timed first: if other programs occupy a
     core, several threads that wait for one another can be fifty times slower.
     """
+    # a launcher has set the number of threads of each process
     are_threads_fixed = config.threads or process_state().num_processes > 1
     choices: dict[str, Sequence[Any]] = {
         "precision": ("no", default.precision) if config.precision == "auto" else (),
@@ -165,16 +169,17 @@ def autotune(
     """Time configurations of a model on the CPU; return those that were timed, the selected one
     first.
 
-    If the settings leave only one configuration, it is not timed. The plainest configuration is
-    timed first: one thread in 32 bits. When the time is over, the fastest so far is selected.
+    If the settings leave only one configuration, it is returned without being timed. Otherwise, the
+    plainest configuration is timed first: one thread in 32 bits. Then one setting after the other
+    is varied, from the best configuration so far. When the time is over, the fastest so far is
+    selected.
 
     Args:
         model: The model. It is not changed: a copy is timed, which shares only tables with sparse
             gradients.
-        config: Gives the batch shape, and whether threads and precision are fixed; a launcher has
-            set the number of threads.
+        config: Gives the batch shape, and whether threads and precision are fixed.
         seconds: Time limit. Configurations not yet timed by then are skipped.
-        run_tokens: The tokens of the run, if it has a number of steps. Then the time limit is
+        run_tokens: The number of tokens of a run of steps or epochs. If given, the time limit is
             computed from the estimated duration of the run, instead of ``seconds``.
     """
     default = _default_execution(model, config, "cpu")
@@ -185,9 +190,9 @@ def autotune(
     # the copy shares tables with sparse gradients, which are large
     trial = copy.deepcopy(model, {id(table): table for table in sparse_tables(model)}).train()
     with IsolatedRng(0):
-        batch = _shorten_batch(trial, plainest, config)
-        start = time.monotonic()  # the time starts here: the first call may have compiled
-        best = time_steps(trial, plainest, batch, config.sampled_softmax)
+        batch_shape = _shorten_batch(trial, plainest, config)
+        start = time.monotonic()  # not earlier, since the first call may have compiled
+        best = time_steps(trial, plainest, batch_shape, config.sampled_softmax)
         if math.isfinite(run_tokens):
             seconds = _autotune_seconds(run_tokens / best.tokens_per_second)
         deadline = start + seconds
@@ -200,10 +205,11 @@ def autotune(
                     break
                 start = time.monotonic()
                 execution = replace(best, **{setting: value})
-                timed.append(time_steps(trial, execution, batch, config.sampled_softmax))
-                steps = (_STEPS + 1) * math.prod(batch) / timed[-1].tokens_per_second
-                # the rest of the time was compilation, which does not count
-                deadline += max(0.0, time.monotonic() - start - steps)
+                execution = time_steps(trial, execution, batch_shape, config.sampled_softmax)
+                timed.append(execution)
+                step_seconds = math.prod(batch_shape) / execution.tokens_per_second
+                # the time beyond that of the steps was compilation, which does not count
+                deadline += max(0.0, time.monotonic() - start - (_STEPS + 1) * step_seconds)
             fastest = max(timed, key=lambda execution: execution.tokens_per_second)
             if fastest.tokens_per_second > _MIN_GAIN * best.tokens_per_second:
                 best = fastest
@@ -225,32 +231,45 @@ def _shorten_batch(
 
 
 def time_steps(
-    model: Any, execution: Execution, batch: tuple[int, int], drawn: int, steps: int = _STEPS
+    model: Any,
+    execution: Execution,
+    batch_shape: tuple[int, int],
+    softmax_size: int,
+    steps: int = _STEPS,
 ) -> Execution:
-    """Time steps with a configuration; return it with the throughput of the fastest step.
+    """Time steps of a model with a configuration; return the configuration with the throughput of
+    the fastest step.
 
-    A warm-up step comes first and does not count. With a sampled softmax of the size ``drawn``, the
-    input tokens follow Zipf's law, with id 0 the most frequent.
+    A warm-up step comes first and does not count.
+
+    Args:
+        model: The model.
+        execution: The configuration.
+        batch_shape: B and T of the batches.
+        softmax_size: The size of a sampled softmax; 0 for the full softmax.
+        steps: The number of steps that count.
     """
-    if isinstance(model, SupportsImplementations) and execution.implementation is not None:
+    if execution.implementation is not None:
         model.use_implementation(execution.implementation)
     vocab_size = model.config.vocab_size
-    sampled = sampled_softmax(model, drawn, "cpu")
-    tokens = math.prod(batch)
-    chances = torch.rand(batch[0], batch[1] + 1)
-    ids = ((vocab_size * chances) if sampled is None else vocab_size**chances - 1).long()
-    best = 0.0
+    sampled = sampled_softmax(model, softmax_size, "cpu")
+    lanes, length = batch_shape
+    uniform = torch.rand(lanes, length + 1)
+    # a sampled softmax takes less time if tokens repeat, so its ids follow Zipf's law
+    ids = vocab_size * uniform if sampled is None else vocab_size**uniform - 1
+    ids = ids.long()
+    fastest = 0.0
     with using_threads(execution.threads):
-        for number in range(steps + 1):
+        for step in range(steps + 1):
             start = time.perf_counter()
             with autocast("cpu", execution.precision):
-                state = model.initial_state(batch[0])
+                state = model.initial_state(lanes)
                 logits, targets, _ = compute_logits(sampled, model, ids[:, :-1], state, ids[:, 1:])
                 terms = own_losses(model, logits, targets)
-            entropy = cross_entropy(logits, targets, tokens)
+            entropy = cross_entropy(logits, targets, lanes * length)
             loss, _ = add_own_losses(entropy, terms, 1.0)
             torch.autograd.backward(loss)
-            if number:
-                best = max(best, tokens / (time.perf_counter() - start))
+            if step > 0:  # step 0 is the warm-up
+                fastest = max(fastest, lanes * length / (time.perf_counter() - start))
     model.zero_grad()
-    return replace(execution, tokens_per_second=best)
+    return replace(execution, tokens_per_second=fastest)

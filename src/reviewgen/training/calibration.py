@@ -52,22 +52,24 @@ def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str
     if not isinstance(model, SupportsScaledLogits):
         return None
     tokens = sum(len(ids) for ids, _ in documents)
-    chosen = spread_documents(documents, max(1, round(len(documents) * _TOKENS / max(1, tokens))))
-    pieces = _score(model, [ids.astype(np.int64) for ids, _ in chosen], vocab_size)
-    if not pieces or not all(bool(logits.isfinite().all()) for logits, _ in pieces):
+    count = round(len(documents) * _TOKENS / max(1, tokens))
+    sample = spread_documents(documents, max(1, count))
+    chunks = _score(model, [ids.astype(np.int64) for ids, _ in sample], vocab_size)
+    if not chunks or not all(bool(logits.isfinite().all()) for logits, _ in chunks):
         return None
-    scale = fit_scale(pieces)
-    before, after = (_cross_entropy(pieces, number) for number in (1.0, scale))
-    if not after < before or not model.scale_logits(scale):
-        return None
-    return (
-        f"Calibrated on held-out text: a temperature of {1 / scale:.2f} saves {before - after:.3f}"
-        " nats per token."
-    )
+    scale = fit_scale(chunks)
+    saved = _cross_entropy(chunks, 1.0) - _cross_entropy(chunks, scale)
+    # scale_logits returns whether the model could be scaled
+    if saved > 0 and model.scale_logits(scale):
+        return (
+            f"Calibrated on held-out text: a temperature of {1 / scale:.2f} saves {saved:.3f}"
+            " nats per token."
+        )
+    return None
 
 
-def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
-    """Find the factor of the logits that minimises the cross entropy, by Newton's method.
+def fit_scale(chunks: Sequence[ScoredChunk]) -> float:
+    """Use Newton's method to find the factor of the logits that minimises the cross entropy.
 
     The cross entropy is a convex function of the factor. Its first derivative is the mean logit
     under the model minus the logit of the target. Its second derivative is the variance of the
@@ -75,10 +77,11 @@ def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
     """
     scale = 1.0
     for _ in range(_ROUNDS):
-        slope, curvature = np.sum([_derivatives(*piece, scale) for piece in pieces], axis=0)
-        before = scale
-        scale = min(max(scale - slope / max(curvature, 1e-9), _MIN_SCALE), _MAX_SCALE)
-        if abs(scale - before) < _TOLERANCE:
+        slope, curvature = np.sum([_derivatives(*chunk, scale) for chunk in chunks], axis=0)
+        previous = scale
+        scale -= slope / max(curvature, 1e-9)
+        scale = min(max(scale, _MIN_SCALE), _MAX_SCALE)
+        if abs(scale - previous) < _TOLERANCE:
             break
     return scale
 
@@ -90,39 +93,40 @@ def _derivatives(
     ``scale``.
     """
     probs = (logits * scale).softmax(-1)
-    mean = (probs * logits).sum(-1)
-    chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    return float((mean - chosen).sum()), float(
-        ((probs * logits.square()).sum(-1) - mean.square()).sum()
-    )
+    mean = (probs * logits).sum(-1)  # (N,)
+    target_logits = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    variance = (probs * logits.square()).sum(-1) - mean.square()
+    return float((mean - target_logits).sum()), float(variance.sum())
 
 
-def _cross_entropy(pieces: Sequence[ScoredChunk], scale: float) -> float:
-    """Return the mean negative log likelihood (nats per token)."""
+def _cross_entropy(chunks: Sequence[ScoredChunk], scale: float) -> float:
+    """Return the mean negative log likelihood of scaled logits, in nats per token."""
     total = sum(
         float(F.cross_entropy(logits * scale, targets, reduction="sum"))
-        for logits, targets in pieces
+        for logits, targets in chunks
     )
-    return total / sum(len(targets) for _, targets in pieces)
+    return total / sum(len(targets) for _, targets in chunks)
 
 
 def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[ScoredChunk]:
     """Return the logits and target tokens of texts, at most ``_TOKENS`` tokens in all, in chunks.
 
-    Tokens up to the conditions and fields are not scored.
+    The ids of conditions and fields are read, but not scored.
     """
     rows = list[tuple[np.ndarray, int]]()
-    budget = _TOKENS
+    tokens_left = _TOKENS
     for text in texts:
-        offset = count_given(text, vocab_size)
-        if len(text) - 1 > offset and budget > 0:
-            rows.append((text[: offset + budget + 1], offset))
-            budget -= len(rows[-1][0]) - 1 - offset
+        given = count_given(text, vocab_size)
+        scored = min(len(text) - 1 - given, tokens_left)
+        if scored > 0:
+            rows.append((text[: given + scored + 1], given))
+            tokens_left -= scored
+    # texts of similar lengths share a batch
     rows.sort(key=lambda row: len(row[0]))
-    scored = list[ScoredChunk]()
+    chunks = list[ScoredChunk]()
     for first in range(0, len(rows), _ROWS):
-        scored += _score_rows(model, rows[first : first + _ROWS])
-    return scored
+        chunks += _score_rows(model, rows[first : first + _ROWS])
+    return chunks
 
 
 def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[ScoredChunk]:
@@ -134,12 +138,13 @@ def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[
     ids = pad_sequence([torch.from_numpy(text) for text, _ in rows], batch_first=True)
     positions = torch.arange(ids.shape[1] - 1)
     is_scored = torch.stack(
-        [(positions >= offset) & (positions < len(text) - 1) for text, offset in rows]
+        [(positions >= given) & (positions < len(text) - 1) for text, given in rows]
     )
     state = model.initial_state(len(rows))
-    for start in range(0, is_scored.shape[1], _STEPS):
-        steps = is_scored[:, start : start + _STEPS]
-        part = ids[:, start : start + steps.shape[1] + 1]
-        logits, state = model(part[:, :-1], state)
-        if steps.any():
-            yield logits[steps].float(), part[:, 1:][steps]
+    for start in range(0, len(positions), _STEPS):
+        mask = is_scored[:, start : start + _STEPS]
+        # one id more than the mask, since targets are one position further than inputs
+        window = ids[:, start : start + mask.shape[1] + 1]
+        logits, state = model(window[:, :-1], state)
+        if mask.any():
+            yield logits[mask].float(), window[:, 1:][mask]

@@ -79,7 +79,7 @@ class Checkpoints:
                 continue
             self._state = saved["state"]
             self.extra = saved["beside"]
-            self.seconds = saved["state"]["seconds"]
+            self.seconds = self._state["seconds"]
             for later in damaged:
                 self._file(later).unlink(missing_ok=True)
                 self._notes.append(
@@ -127,12 +127,11 @@ class Checkpoints:
                     self._file(old).unlink(missing_ok=True)
             self._is_failing = False
         except OSError as error:
-            if not self._is_failing:
-                last = (
-                    f"the last checkpoint is of step {self.steps()[-1]:,}"
-                    if self.steps()
-                    else "there is no checkpoint yet"
-                )
+            if not self._is_failing:  # of several failures in a row, only the first is reported
+                steps = self.steps()
+                last = "there is no checkpoint yet"
+                if steps:
+                    last = f"the last checkpoint is of step {steps[-1]:,}"
                 self._notes.append(
                     f"No checkpoint at step {step:,}: {error} Training continues; {last}."
                 )
@@ -151,8 +150,9 @@ class Checkpoints:
 
     def _schedule_next(self, cost: float) -> None:
         """Set the time of the next checkpoint, given the seconds that writing the last one took."""
-        wait = max(self._min_spacing, cost / _SHARE) if self._min_spacing else float("inf")
-        self._next = time.monotonic() + wait
+        wait = max(self._min_spacing, cost / _SHARE)
+        # with a min spacing of 0, no checkpoint is ever due
+        self._next = time.monotonic() + wait if self._min_spacing else float("inf")
 
     def _file(self, step: int) -> Path:
         return (self.folder or Path()) / f"step-{step:08d}.pt"
@@ -183,5 +183,6 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: _plain(part) for key, part in tree.items()}
     if isinstance(tree, list | tuple):
-        return (list if isinstance(tree, list) else tuple)(_plain(part) for part in tree)
+        items = [_plain(part) for part in tree]
+        return items if isinstance(tree, list) else tuple(items)
     return float(tree) if isinstance(tree, float) else tree

@@ -63,16 +63,11 @@ def train_by_counting(
             f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it"
             " without a launcher."
         )
-    tokens = texts = 0
+    tokens = 0
+    texts = 0
     facts: Mapping[str, Any] = {}
-    numbers = np.arange(processes.rank, len(train), processes.world_size)
     start = clock()
-    if seconds is not None:
-        # without count ranges, the first process finishes the model alone
-        gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0
-        numbers = _spread(
-            numbers, _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))
-        )
+    numbers = _choose_texts(model, train, seconds, processes)
     report_every = max(1, len(numbers) // 100)
     is_broken = False
     try:
@@ -83,20 +78,17 @@ def train_by_counting(
             if texts % report_every == 0:
                 train.release_pages()
                 yield Report(texts, texts / len(numbers), clock() - start, tokens)
-            if processes.interrupted.is_set() or (
-                seconds is not None and clock() - start > seconds
-            ):
+            is_late = seconds is not None and clock() - start > seconds
+            if is_late or processes.interrupted.is_set():
                 break
     except Exception:
         is_broken = True
         raise
-    finally:
+    finally:  # the model is finished even if the caller has stopped iterating
         train.release_pages()
         if not is_broken:
-            counts = processes.all_gather([texts, tokens, processes.interrupted.is_set()]).sum(
-                axis=0
-            )
-            texts, tokens, interrupted = map(int, counts)
+            totals = processes.all_gather([texts, tokens, processes.interrupted.is_set()])
+            texts, tokens, interrupted = map(int, totals.sum(axis=0))
             if tokens:
                 with block_signals():
                     facts = _finish(model, processes)
@@ -114,6 +106,21 @@ def train_by_counting(
     yield replace(evaluator.evaluate(model, report), seconds=clock() - start)
 
 
+def _choose_texts(
+    model: Any, train: Tokens, seconds: float | None, processes: Processes
+) -> Int64[np.ndarray, " N"]:
+    """Return the numbers of the texts that this process counts: of P processes, each takes every
+    P-th text, or only some of these if the time is short.
+    """
+    numbers = np.arange(processes.rank, len(train), processes.world_size)
+    if seconds is None:
+        return numbers
+    # without count ranges, the first process finishes the model alone
+    gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0
+    speedup = 1 + gain * (processes.world_size - 1)
+    return _spread(numbers, _countable_share(model, train, seconds, speedup))
+
+
 def _countable_share(model: Any, train: Tokens, seconds: float, speedup: float) -> float:
     """Estimate the share of the texts, at most 1, that can be counted and finished in a given time.
 
@@ -127,14 +134,15 @@ def _countable_share(model: Any, train: Tokens, seconds: float, speedup: float) 
         return 1.0
     start = clock()
     _time_sample(model, train, _WARM_UP_TOKENS)
-    first = _time_sample(model, train, _SAMPLE_TOKENS)
-    if first > seconds / 8:  # there is no time for the second sample
-        return _SAMPLE_TOKENS / train.count
-    second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
-    # seconds for all texts
-    needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.count / speedup
+    sample_seconds = _time_sample(model, train, _SAMPLE_TOKENS)
+    sample_share = _SAMPLE_TOKENS / train.count
+    if sample_seconds > seconds / 8:  # there is no time for the second sample
+        return sample_share
+    added_seconds = _time_sample(model, train, 4 * _SAMPLE_TOKENS) - sample_seconds
+    # the time for all texts, if it grows from the second sample on as from the first to the second
+    needed = added_seconds / (3 * _SAMPLE_TOKENS) * train.count / speedup
     time_left = _SAFETY * (seconds - (clock() - start))
-    return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.count, time_left / needed)
+    return 1.0 if needed <= time_left else max(sample_share, time_left / needed)
 
 
 def _time_sample(model: Any, train: Tokens, tokens: int) -> float:
@@ -142,21 +150,20 @@ def _time_sample(model: Any, train: Tokens, tokens: int) -> float:
     of about ``tokens`` tokens.
     """
     start = clock()
-    other = type(model)(model.config)
+    new_model = type(model)(model.config)
     for number in _spread(np.arange(len(train)), min(1.0, tokens / train.count)).tolist():
-        other.observe(train.document(number))
-    other.finish()
+        new_model.observe(train.document(number))
+    new_model.finish()
     return clock() - start
 
 
 def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
     """Return an evenly spread share of the numbers; at least one, unless there are none."""
+    if not len(numbers):
+        return numbers
     count = min(len(numbers), max(1, round(share * len(numbers))))
-    return (
-        numbers[np.linspace(0, len(numbers) - 1, count).round().astype(int)]
-        if len(numbers)
-        else numbers
-    )
+    indexes = np.linspace(0, len(numbers) - 1, count).round().astype(int)
+    return np.asarray(numbers[indexes])
 
 
 def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
@@ -179,7 +186,8 @@ def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
         facts = model.finish()
     if processes.rank:
         model.load_state_dict(group.receive(0))
-    for target in other_ranks if processes.rank == 0 else ():
+        return facts
+    for target in other_ranks:
         group.send(model.state_dict(), target)
     return facts
 
@@ -207,9 +215,11 @@ class GlooGroup:
         """Send ``parts[r]`` to rank r; return the arrays that this process received, in order of
         rank.
         """
+        # row r has the sizes of what rank r sends, so a column has the sizes of what a rank gets
         sizes = self.all_gather(np.array([len(part) for part in parts]))[:, self.rank].tolist()
         received = [np.empty((size, *parts[0].shape[1:]), parts[0].dtype) for size in sizes]
         received[self.rank] = parts[self.rank]
+        # in each round, every rank sends to one other rank, and receives from another
         for shift in range(1, self.world_size):
             target = (self.rank + shift) % self.world_size
             source = (self.rank - shift) % self.world_size
@@ -236,13 +246,14 @@ class GlooGroup:
     @connection_errors()
     def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
         """Write the parts of all ranks to ``whole``, in order of rank, in rank 0 only."""
-        edges = np.cumsum([0, *self.all_gather(np.array([len(part)]))[:, 0]]).tolist()
+        ends = np.cumsum(self.all_gather(np.array([len(part)]))[:, 0]).tolist()
         if self.rank:
             for piece in _pieces(np.ascontiguousarray(part)):
                 distributed.send(piece, 0, self._group)
             return
         whole[: len(part)] = part  # part may already be a view of this slice
-        for source, (start, stop) in enumerate(pairwise(edges[1:]), 1):
+        # the slices of the other ranks follow that of rank 0
+        for source, (start, stop) in enumerate(pairwise(ends), 1):
             for piece in _pieces(whole[start:stop]):
                 distributed.recv(piece, source, self._group)
 
@@ -254,14 +265,12 @@ class GlooGroup:
 
         ``sizes`` holds the length of the slice of each rank.
         """
-        for target, (start, stop) in enumerate(pairwise(np.cumsum([0, *sizes]).tolist())):
-            step = _PIECE_BYTES // array.itemsize
-            for first in range(start, stop, step):
-                distributed.reduce(
-                    torch.from_numpy(array[first : min(stop, first + step)]),
-                    target,
-                    group=self._group,
-                )
+        piece_length = _PIECE_BYTES // array.itemsize
+        edges = np.cumsum([0, *sizes]).tolist()
+        for target, (start, stop) in enumerate(pairwise(edges)):
+            for first in range(start, stop, piece_length):
+                piece = torch.from_numpy(array[first : min(stop, first + piece_length)])
+                distributed.reduce(piece, target, group=self._group)
 
     @connection_errors()
     def send(self, tensors: Mapping[str, Tensor], target: int) -> None:

@@ -42,7 +42,8 @@ def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...
             f"training.device={wanted} is not available here: this process computes on"
             f" {available.type}. Set training.device=auto to use that device."
         )
-    return torch.device("cpu") if wanted == "cpu" else available, ()
+    device = torch.device("cpu") if wanted == "cpu" else available
+    return device, ()
 
 
 def choose_precision(wanted: str, device: str) -> str:
@@ -67,11 +68,9 @@ def native_precision(device: str) -> str:
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device == "cpu":
-        return (
-            "bf16"
-            if any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items())
-            else "no"
-        )
+        capabilities = torch.cpu.get_capabilities().items()
+        has_bf16 = any("bf16" in name and is_there for name, is_there in capabilities)
+        return "bf16" if has_bf16 else "no"
     return "no"
 
 

@@ -129,27 +129,23 @@ class Evaluator:
         if self.seconds_each is not None and self.copy_texts is None:
             start = clock()
             self._limit_to_seconds(model, device, self.seconds_each)
-            self.setup_seconds = float(self.processes.all_gather([clock() - start])[0, 0])
+            self.setup_seconds = self._seconds_since(start)
             self.total_seconds = self.setup_seconds
         start = clock()
         evaluation = self._score(model, device)
         generated = None if self.processes.rank else self._measure_texts(model, device)
         sample, token_copy_rate, metrics = self.processes.broadcast(generated)
         is_best = self._update_best(evaluation, token_copy_rate)
-        # the main process's clock
-        self.seconds = float(self.processes.all_gather([clock() - start])[0, 0])
+        self.seconds = self._seconds_since(start)
         self.total_seconds += self.seconds
-        group, rate = self.best_rank
-        notes = []
+        notes = (*report.notes, *self.metrics.pop_notes())
+        group, copy_rate = self.best_rank
         if report.stopped and group == _BEYOND_LIMIT:
-            share = (
-                "of the 20-token windows of its texts, more than"
-                f" training.copy_limit={self.config.copy_limit:g}"
+            notes += (
+                "At every evaluation, the model copied of the 20-token windows of its texts, more"
+                f" than training.copy_limit={self.config.copy_limit:g}; the weights that copied the"
+                f" fewest, {copy_rate:.3f}, are kept.",
             )
-            notes = [
-                f"At every evaluation, the model copied {share}; the weights that copied the"
-                f" fewest, {rate:.3f}, are kept."
-            ]
         return replace(
             report,
             evaluation=evaluation,
@@ -158,7 +154,7 @@ class Evaluator:
             is_best=is_best,
             metrics=metrics,
             evaluation_seconds=self.total_seconds,
-            notes=(*report.notes, *self.metrics.pop_notes(), *notes),
+            notes=notes,
         )
 
     def end_warmup(self) -> None:
@@ -182,11 +178,11 @@ class Evaluator:
         if seconds is not None:
             self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
             return
-        # half for scoring, half for generating
-        budget = MAX_SHARE * round(tokens) / self.config.evaluations / 2
+        # what an evaluation may cost, in tokens of training: half for scoring, half for generating
+        half = MAX_SHARE * round(tokens) / self.config.evaluations / 2
         self._limit(
-            max(_MIN_TOKENS, round(_TRAINING_COST * budget)),
-            max(_MIN_COPY_TEXTS, round(budget / SAMPLE_TOKENS)),
+            max(_MIN_TOKENS, round(_TRAINING_COST * half)),
+            max(_MIN_COPY_TEXTS, round(half / SAMPLE_TOKENS)),
         )
 
     def has_time(self, seconds: float) -> bool:
@@ -210,47 +206,48 @@ class Evaluator:
         vars(self).update({name: value for name, value in state.items() if name != "texts"})
         self.documents = spread_documents(self.documents, state["texts"])
 
+    def _seconds_since(self, start: float) -> float:
+        """Return the seconds since ``start`` by the main process's clock, in every process."""
+        return float(self.processes.all_gather([clock() - start])[0, 0])
+
     def _limit_to_seconds(self, model: Any, device: str, seconds: float) -> None:
         """Limit each evaluation to ``seconds``: half for scoring and half for generating, at the
         speeds measured now.
         """
+        half = seconds / 2
         tokens = math.inf
         texts = 1.0
         if self.processes.rank == 0:
             with suppress(NotADistribution):
-                tokens = (
-                    seconds
-                    / 2
-                    * measure_rate(model, self.documents, self.tokenizer.vocab_size, device)
-                )
+                rate = measure_rate(model, self.documents, self.tokenizer.vocab_size, device)
+                tokens = half * rate
             with suppress(GenerationError):  # the model has diverged; the next step reports it
                 # on an accelerator, a batch takes as long as one text
                 side_by_side = 1 if device == "cpu" else choose_batch_size(device)
                 self._generate(model, device, side_by_side)  # a warm-up
                 start = clock()
                 self._generate(model, device, side_by_side)
-                texts = seconds / 2 * side_by_side / max(clock() - start, 1e-9)
+                texts = half * side_by_side / max(clock() - start, 1e-9)
         self._limit(*self.processes.broadcast((tokens, texts)))
 
     def _limit(self, tokens: float, copy_texts: float) -> None:
         """Limit the tokens to score and the texts to generate in each evaluation, and keep at least
         one of each.
         """
-        share = min(1.0, tokens / max(1, sum(len(ids) for ids, _ in self.documents)))
-        self.documents = spread_documents(
-            self.documents, max(1, round(share * len(self.documents)))
-        )
+        all_tokens = sum(len(ids) for ids, _ in self.documents)
+        share = min(1.0, tokens / max(1, all_tokens))
+        count = max(1, round(share * len(self.documents)))
+        self.documents = spread_documents(self.documents, count)
         self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
 
     def _wanted_texts(self) -> int:
-        """Return how many texts to generate if there is no limit: more with a sparse index, which
-        covers few windows.
-        """
-        factor = (
-            bool(self.metrics)
-            if self.index is None
-            else max(1, min(self.index.stride // _DENSE_STRIDE, _MAX_FACTOR))
-        )
+        """Return how many texts to generate if there is no limit."""
+        factor = 1
+        if self.index is not None:
+            # a sparse index covers few windows, so more texts are needed
+            factor = max(1, min(self.index.stride // _DENSE_STRIDE, _MAX_FACTOR))
+        elif not self.metrics:
+            return 1  # nothing is measured; the text is a sample for the user
         return max(1, self.config.copy_tokens * factor // SAMPLE_TOKENS)
 
     def _score(self, model: Any, device: str) -> Evaluation | None:
@@ -264,12 +261,11 @@ class Evaluator:
             totals = evaluate_totals(model, documents, self.tokenizer.vocab_size, device)
         except NotADistribution:
             is_scored = False
-        nats, *counts, scored = self.processes.all_gather([*totals, is_scored]).sum(axis=0).tolist()
-        return (
-            Totals(nats, *map(int, counts)).evaluation()
-            if scored == self.processes.world_size
-            else None
-        )
+        sums = self.processes.all_gather([*totals, is_scored]).sum(axis=0).tolist()
+        nats, *counts, scoring_processes = sums
+        if scoring_processes < self.processes.world_size:
+            return None
+        return Totals(nats, *map(int, counts)).evaluation()
 
     def _measure_texts(
         self, model: Any, device: str
@@ -320,7 +316,9 @@ class Evaluator:
         if is_best:
             self.best = bits
             self.best_rank = rank
-        gains = rank < self.rank_to_beat and not self.has_nan
-        self.without_gain = 0 if gains else self.without_gain + 1
-        self.rank_to_beat = rank if gains else self.rank_to_beat
+        if rank < self.rank_to_beat and not self.has_nan:
+            self.rank_to_beat = rank
+            self.without_gain = 0
+        else:
+            self.without_gain += 1
         return is_best

@@ -17,6 +17,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def fit(
     with all_processes() as evaluator.processes:
         if isinstance(model, CountTrained):
             yield from train_by_counting(model, train, budget.seconds, evaluator)
-        elif not any(True for _ in model.parameters()):
+        elif not list(model.parameters()):
             report = evaluator.evaluate(
                 model.eval(), Report(0, 1.0, 0.0, 0, notes=("The model has nothing to train.",))
             )
@@ -161,13 +162,13 @@ class Loop:
         checkpoints: Checkpoints,
         all_evaluations: bool,
     ) -> None:
+        config = evaluator.config
         self.model: Any = model
         self.budget = budget
         self.evaluator = evaluator
         self.checkpoints = checkpoints
-        self.config = evaluator.config
+        self.config = config
         self.processes = evaluator.processes
-        config = evaluator.config
         self.lanes = Lanes(
             train,
             lanes=config.batch_size,
@@ -179,11 +180,13 @@ class Loop:
         )
         resume_state = self.processes.broadcast(checkpoints.pop_state())
         batches = self.lanes.batches_in(budget.epochs) if budget.epochs else 0
+        # 0 with a time budget
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
         self.sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
         self.optimizers = optimizing.make_optimizers(model, config)
         self._set_up_execution(resume_state)
+        # all processes begin with the weights of the main process
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
@@ -195,8 +198,7 @@ class Loop:
         # this model is evaluated, and its best weights are kept
         self.evaluated_model: Any = model if self.averaged is None else self.averaged.module
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # the clock starts at the end of the first step
-        self.started: float | None = None
+        self.started: float | None = None  # the clock starts at the end of the first step
         self.seconds_before = 0.0  # training time before the run was interrupted
         self.tokens = 0  # tokens trained on so far, in all processes
         self.position = (0, 0)  # epoch of the next batch, and its number in the epoch
@@ -229,20 +231,21 @@ class Loop:
         """
         report: Report | None = None
         try:
-            batches = iter(self.lanes.start_at(*self.position))
-            for step_batches in zip(
-                *[batches] * self.config.gradient_accumulation_steps, strict=False
-            ):
+            batches = self.lanes.start_at(*self.position)
+            while True:
+                step_batches = list(islice(batches, self.config.gradient_accumulation_steps))
                 loss = self.train_step(step_batches)
                 do_save = self.finish_step()
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
                 # a check waits for an accelerator: check only before weights are evaluated or saved
-                steps = report.step if do_evaluate or do_save else None
-                if self.guard.bad_step or (steps and not self.guard.check(steps)):
+                if do_evaluate or do_save:
+                    self.guard.check(report.step)
+                if self.guard.bad_step:
                     yield self.end_diverged(report)
                     break
-                report = self.evaluate(report) if do_evaluate else report
+                if do_evaluate:
+                    report = self.evaluate(report)
                 if report.stopped:
                     yield replace(report, notes=(*report.notes, *self.close()))
                     break
@@ -272,9 +275,10 @@ class Loop:
         if self.evaluator.best == math.inf:
             return ()
         self.model.load_state_dict(self.best_weights)
-        is_wanted = self.config.calibration
+        if not self.config.calibration:
+            return ()
         vocab_size = self.evaluator.tokenizer.vocab_size
-        note = calibrate(self.model, self.evaluator.documents, vocab_size) if is_wanted else None
+        note = calibrate(self.model, self.evaluator.documents, vocab_size)
         return () if note is None else (Detail(note),)
 
     def state(self) -> dict[str, Any]:
@@ -285,7 +289,7 @@ class Loop:
         by rank.
         """
         local_state = {
-            "carried_state": _to(self.carried_state, torch.device("cpu")),
+            "carried_state": _copy_state(self.carried_state, torch.device("cpu")),
             "rng": self.rng.states,
         }
         return {
@@ -320,7 +324,7 @@ class Loop:
             self.seconds_before = state["seconds"]
             local_state = state["own"][self.processes.rank]
             self.rng.resume(local_state["rng"])
-            self.carried_state = _to(local_state["carried_state"], self.device)
+            self.carried_state = _copy_state(local_state["carried_state"], self.device)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint does not fit this model: {first_line(error)}."
@@ -341,41 +345,18 @@ class Loop:
 
     def _set_up_execution(self, resume_state: Mapping[str, Any] | None) -> None:
         """Set how steps are computed: as in the resumed state, or else as autotuning chooses on a
-        CPU, with a note for the user.
+        CPU.
 
         Raises:
             CheckpointError: The model does not have the implementation of the resumed state.
         """
-        if resume_state is not None:
+        if resume_state is None:
+            execution, one_thread_seconds = self._choose_execution()
+        else:
             execution = Execution(**resume_state["execution"])
             one_thread_seconds = resume_state["one_thread_seconds"]
             # raises if this device does not have the precision
             choose_precision(execution.precision, self.device.type)
-        else:
-            execution, *others = choose_execution(
-                self.model,
-                self.config,
-                self.device.type,
-                self.budget.seconds,
-                self._run_tokens(),
-                self.processes,
-            )
-            timed = [execution, *others] if execution.tokens_per_second else []
-            tokens = (
-                self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
-            )
-            one_thread_seconds = min(
-                (tokens / run.tokens_per_second for run in timed if run.threads == 1), default=None
-            )
-            if others:
-                best, *slower = (run.describe() for run in timed)
-                unit = "in tokens per second forward and backward"
-                self.notes += (
-                    Detail(
-                        f"Fastest of {len(timed)} configurations, {unit}: {best}"
-                        f" ({'; '.join(slower)})."
-                    ),
-                )
         if isinstance(self.model, SupportsImplementations) and execution.implementation is not None:
             try:
                 self.model.use_implementation(execution.implementation)
@@ -388,6 +369,35 @@ class Loop:
             self.device_description += f", {execution.implementation}"
         self.autocast = autocast(self.device.type, execution.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.precision == "fp16")
+
+    def _choose_execution(self) -> tuple[Execution, float | None]:
+        """Choose how steps are computed, and note for the user what was timed.
+
+        Returns:
+            The choice, and the seconds of a step with one thread; None if they were not measured.
+        """
+        execution, *others = choose_execution(
+            self.model,
+            self.config,
+            self.device.type,
+            self.budget.seconds,
+            self._run_tokens(),
+            self.processes,
+        )
+        if not execution.tokens_per_second:  # nothing was timed
+            return execution, None
+        timed = [execution, *others]
+        if others:
+            best, *slower = (each.describe() for each in timed)
+            unit = "in tokens per second forward and backward"
+            self.notes += (
+                Detail(
+                    f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(slower)})."
+                ),
+            )
+        rates = [each.tokens_per_second for each in timed if each.threads == 1]
+        tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
+        return execution, tokens / max(rates) if rates else None
 
     def train_step(self, batches: Sequence[Batch]) -> Tensor:
         """Take one optimizer step on consecutive batches; return the cross entropy in nats per
@@ -417,11 +427,11 @@ class Loop:
             torch.zeros((), device=self.device),
         )
         entropy: Tensor
-        entropy, *terms = self._sum_gradients(losses)
-        self.losses = dict(zip(self.loss_names, terms[1:], strict=True))
+        entropy, loss, *terms = self._sum_gradients(losses)
+        self.losses = dict(zip(self.loss_names, terms, strict=True))
         self.schedule.steps += 1
         self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
-        if self._clip_gradients(terms[0] if terms else entropy):
+        if self._clip_gradients(loss):
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
             if self.averaged is not None:
@@ -431,39 +441,36 @@ class Loop:
         self.threads.record(clock() - start)
         return entropy
 
-    def _forward_backward(self, batch: Batch, targets: int) -> Float[Tensor, " L"]:
+    def _forward_backward(self, batch: Batch, step_targets: int) -> Float[Tensor, " L"]:
         """Accumulate the gradients of a batch.
 
         Returns:
-            The batch's share of the step's losses, (L,); each loss is a mean over all ``targets``
-            of the step. The first is the cross entropy. If the model has its own loss terms, the
-            minimised loss and each of the terms follow.
+            The batch's share of the step's losses, (L,); each loss is a mean over the
+            ``step_targets`` targets of the step. The first is the cross entropy, the second is the
+            loss that is minimised, and the model's own loss terms follow, if it has any.
         """
         ids = _to_device(batch.ids, self.device)
-        following = _to_device(batch.targets, self.device)
+        targets = _to_device(batch.targets, self.device)
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
         with self.rng, self.autocast:  # dropout uses the run's own random stream
-            logits, following, state = compute_logits(
-                self.sampled, self.model, ids, state, following
-            )
-            terms = optimizing.own_losses(self.model, logits, following)
-        loss = entropy = optimizing.cross_entropy(logits, following, targets)
-        losses = [entropy]
+            logits, targets, state = compute_logits(self.sampled, self.model, ids, state, targets)
+            terms = optimizing.own_losses(self.model, logits, targets)
+        entropy = optimizing.cross_entropy(logits, targets, step_targets)
+        loss = entropy
         if terms:
-            share = int((batch.targets != IGNORED).sum()) / max(1, targets)
-            loss, scaled = optimizing.add_own_losses(entropy, terms, share)
-            self.loss_names = self.loss_names or tuple(scaled)
-            if scaled.keys() != set(self.loss_names):
-                names = f"{', '.join(scaled)} after {', '.join(self.loss_names)}"
+            share = int((batch.targets != IGNORED).sum()) / max(1, step_targets)
+            loss, terms = optimizing.add_own_losses(entropy, terms, share)
+            self.loss_names = self.loss_names or tuple(terms)
+            if terms.keys() != set(self.loss_names):
+                names = f"{', '.join(terms)} after {', '.join(self.loss_names)}"
                 raise BrokenPlugin(
                     f"{type(self.model).__name__}.losses must return the same names at each call;"
                     f" got {names}."
                 )
-            losses += [loss, *(scaled[name] for name in self.loss_names)]
         torch.autograd.backward(self.scaler.scale(loss))
         self.carried_state = map_state(Tensor.detach, state)  # back-propagation is truncated here
-        return torch.stack(losses).detach()
+        return torch.stack([entropy, loss, *(terms[name] for name in self.loss_names)]).detach()
 
     def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
         """Sum the gradients over the processes; return the sum of the losses.
@@ -503,16 +510,16 @@ class Loop:
         The progress is computed so that time is left for a last evaluation. The clock of the main
         process decides for all, so that all processes take the same steps.
         """
-        self.started = clock() if self.started is None else self.started
+        if self.started is None:
+            self.started = clock()
         is_checkpoint_due: float = self.checkpoints.is_due()
         progress = self.schedule.steps / max(1, self.total_steps)
         if self.budget.seconds is not None:
             total = self.budget.seconds - self.evaluator.seconds
             progress = self.seconds() / total if total > 0 else 1.0
         if self.processes.world_size > 1:
-            progress, is_checkpoint_due = self.processes.all_gather([progress, is_checkpoint_due])[
-                0
-            ].tolist()
+            gathered = self.processes.all_gather([progress, is_checkpoint_due])
+            progress, is_checkpoint_due = gathered[0].tolist()
         self.schedule.progress = min(1.0, progress)
         return bool(is_checkpoint_due)
 
@@ -522,9 +529,12 @@ class Loop:
         self.notes = ()
         step = self.schedule.steps
         epochs = batch.epoch + (batch.number + 1) / batch.of
-        seconds_per_step = (
-            (self.seconds() - self.evaluator.total_seconds) / (step - 1) if step > 1 else None
-        )
+        seconds_per_epoch = None
+        seconds_left = None
+        if step > 1:  # the clock starts after the first step
+            seconds_per_step = (self.seconds() - self.evaluator.total_seconds) / (step - 1)
+            seconds_per_epoch = seconds_per_step * step / epochs
+            seconds_left = self.seconds_left(seconds_per_step)
         return Report(
             step=step,
             progress=self.schedule.progress,
@@ -540,10 +550,8 @@ class Loop:
             threads=self.threads.count,
             notes=notes,
             epochs=epochs,
-            seconds_per_epoch=(
-                None if seconds_per_step is None else seconds_per_step * step / epochs
-            ),
-            seconds_left=None if seconds_per_step is None else self.seconds_left(seconds_per_step),
+            seconds_per_epoch=seconds_per_epoch,
+            seconds_left=seconds_left,
         )
 
     def seconds_left(self, seconds_per_step: float) -> float:
@@ -565,30 +573,22 @@ class Loop:
             return True
         if self.schedule.evaluations_due() <= self.schedule.evaluated:
             return False
-        return self.budget.seconds is None or self.evaluator.has_time(
-            self.schedule.progress * self.budget.seconds
-        )
+        if self.budget.seconds is None:
+            return True
+        return self.evaluator.has_time(self.schedule.progress * self.budget.seconds)
 
     def evaluate(self, report: Report) -> Report:
         """Evaluate the model, keep its weights if they are the best, and return the step's report
-        with the result.
+        with the result. If held-out text has not got better for some evaluations, start the
+        annealing.
         """
         schedule = self.schedule
-        stopped = None
         schedule.evaluated = schedule.evaluations_due()
-        if schedule.is_over:
-            usual = (
-                StopReason.ALL_STEPS_TAKEN
-                if self.budget.seconds is None
-                else StopReason.BUDGET_SPENT
-            )
-            stopped = usual if schedule.annealing is None else StopReason.NO_MORE_GAIN
+        report = replace(report, stopped=self._stop_reason())
         self.evaluated_model.eval()
         try:
             with self.autocast:
-                report = self.evaluator.evaluate(
-                    self.evaluated_model, replace(report, stopped=stopped), str(self.device)
-                )
+                report = self.evaluator.evaluate(self.evaluated_model, report, str(self.device))
         finally:
             self.evaluated_model.train()
         if report.is_best:
@@ -597,10 +597,9 @@ class Loop:
         # in the first epoch, a model cannot overfit
         if schedule.progress < self.config.warmup or self.position[0] == 0:
             self.evaluator.end_warmup()
-        can_anneal = (
-            stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
-        )
-        if not can_anneal or self.evaluator.without_gain < self.config.patience:
+        if report.stopped or schedule.annealing or self.evaluator.best == math.inf:
+            return report
+        if self.evaluator.without_gain < self.config.patience:
             return report
         self.model.load_state_dict(self.best_weights)
         if self.averaged is not None:
@@ -610,6 +609,16 @@ class Loop:
             f" restored, and the learning rate falls to zero within {schedule.anneal():,} steps."
         )
         return replace(report, notes=(*report.notes, note))
+
+    def _stop_reason(self) -> StopReason | None:
+        """Return why the run ends after this step; None if it goes on."""
+        if not self.schedule.is_over:
+            return None
+        if self.schedule.annealing is not None:
+            return StopReason.NO_MORE_GAIN
+        if self.budget.seconds is None:
+            return StopReason.ALL_STEPS_TAKEN
+        return StopReason.BUDGET_SPENT
 
     def end_diverged(self, report: Report) -> Report:
         """End a run whose loss or gradient became NaN or infinite; return its last report. For the
@@ -624,12 +633,11 @@ class Loop:
             "The loss": report.loss,
             **{f"The loss term {name!r}": term for name, term in report.losses.items()},
         }
-        bad = [
-            f"{name} is {float(loss)}"
-            for name, loss in losses.items()
-            if loss is not None and not loss.isfinite()
-        ]
-        what = bad[0] if bad else "The gradient is NaN or infinite"
+        what = "The gradient is NaN or infinite"
+        for name, loss in losses.items():
+            if loss is not None and not loss.isfinite():
+                what = f"{name} is {float(loss)}"
+                break
         where = (
             f"step {step:,} (epoch {epoch + 1}, batch {batch + 1:,} of"
             f" {self.lanes.batches_of(epoch):,})"
@@ -682,17 +690,14 @@ class Loop:
         """Return the number of tokens of the whole run, in all processes; infinite if the run has a
         time budget.
         """
-        tokens = (
-            self.config.gradient_accumulation_steps
-            * self.lanes.lanes
-            * self.lanes.bptt
-            * self.processes.world_size
-        )
-        return self.total_steps * tokens if self.budget.seconds is None else math.inf
+        if self.budget.seconds is not None:
+            return math.inf
+        batches = self.total_steps * self.config.gradient_accumulation_steps
+        return batches * self.lanes.lanes * self.lanes.bptt * self.processes.world_size
 
 
-def _to(state: State, device: torch.device) -> State:
-    """Return a model state on a device."""
+def _copy_state(state: State, device: torch.device) -> State:
+    """Return a copy of a model state on a device."""
     # copy a view, so that only the memory of the view is kept
     return map_state(lambda part: None if part is None else part.to(device, copy=True), state)
 

@@ -80,17 +80,16 @@ def cross_entropy(
         targets = targets.transpose(0, 1)
     flat_logits = logits.flatten(0, 1)
     flat_targets = targets.flatten()
-    if (
-        flat_logits.device.type == "cpu"
-        and flat_logits.dtype in _COMPILED_DTYPES
-        and flat_logits.requires_grad
-    ):
+    count = max(1, count)
+    is_compiled = flat_logits.device.type == "cpu" and flat_logits.dtype in _COMPILED_DTYPES
+    if is_compiled and flat_logits.requires_grad:
         apply = _CrossEntropy.apply  # torch leaves it untyped
-        loss: Tensor = apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
+        loss: Tensor = apply(flat_logits, flat_targets, count)  # type: ignore[no-untyped-call]
         return loss
-    return F.cross_entropy(
+    total = F.cross_entropy(
         flat_logits.float(), flat_targets, ignore_index=IGNORED, reduction="sum"
-    ) / max(1, count)
+    )
+    return total / count
 
 
 def own_losses(
@@ -155,8 +154,9 @@ def add_own_losses(
         name: term.float() * share if share else torch.zeros_like(entropy)
         for name, term in terms.items()
     }
-    is_replaced = share > 0 and CROSS_ENTROPY in scaled
-    return sum(scaled.values(), torch.zeros_like(entropy) if is_replaced else entropy), scaled
+    if share > 0 and CROSS_ENTROPY in scaled:  # the model's own term replaces the cross entropy
+        entropy = torch.zeros_like(entropy)
+    return sum(scaled.values(), entropy), scaled
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -191,25 +191,23 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
         """Return the gradient of the logits."""
         (grad_logits,) = ctx.saved_tensors
-        return (
-            grad_logits if grad_loss == 1 else grad_logits * grad_loss.to(grad_logits.dtype),
-            None,
-            None,
-        )
+        if grad_loss != 1:
+            grad_logits = grad_logits * grad_loss.to(grad_logits.dtype)
+        return grad_logits, None, None  # targets and count have no gradient
 
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
     """Return the optimizers of a model. Each parameter of the model belongs to exactly one of
     them.
     """
-    usual = dict.fromkeys(map(id, inner_matrices(model)), "muon") | dict.fromkeys(
-        map(id, sparse_tables(model)), "rows"
-    )
+    defaults = {id(matrix): "muon" for matrix in inner_matrices(model)}
+    defaults |= {id(table): "rows" for table in sparse_tables(model)}
     groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": [], "rows": []}
     for group in _parameter_groups(model):
+        # an optimizer has its own group for each group of the model
         by_optimizer: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
         for parameter in group["params"]:
-            name = group.get("optimizer", usual.get(id(parameter), "adamw"))
+            name = group.get("optimizer", defaults.get(id(parameter), "adamw"))
             if name == "muon" and config.optimizer == "adamw":
                 name = "adamw"
             by_optimizer[name].append(parameter)
@@ -234,9 +232,11 @@ def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """
     groups = list[dict[str, Any]]()
     grouped = set[int]()
-    for group in model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ():
-        groups.append({**group, "params": list(group["params"])})
-        grouped.update(map(id, groups[-1]["params"]))
+    if isinstance(model, SupportsParameterGroups):
+        for group in model.parameter_groups():
+            parameters = list(group["params"])
+            groups.append({**group, "params": parameters})
+            grouped.update(map(id, parameters))
     others = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
     return [*groups, {"params": others}]
 
@@ -246,13 +246,14 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     output layer.
     """
     embeddings = {id(table.weight) for table in _tables(model)}
-    vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
+    config = getattr(model, "config", None)
+    vocab_size = getattr(config, "vocab_size", None)  # a matrix of an output layer has this size
     matrices = [
         parameter
         for parameter in model.parameters()
         if parameter.ndim == 2 and vocab_size not in parameter.shape
     ]
-    return [parameter for parameter in matrices if id(parameter) not in embeddings]
+    return [matrix for matrix in matrices if id(matrix) not in embeddings]
 
 
 def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None:
@@ -314,10 +315,14 @@ class RowAdamW(Optimizer):
         state: dict[str, Any],
         group: dict[str, Any],
     ) -> None:
+        """Update the rows of a table that have a gradient. ``state`` is the optimizer's state of
+        the table; in the first step, it is empty.
+        """
         if not state:
             state["step"] = 0
-            state["decay"] = 1.0
-            state["square"] = torch.zeros(len(table), device=table.device)
+            state["decay"] = 1.0  # weight decay that has not been applied yet, as a factor
+            state["square"] = torch.zeros(len(table), device=table.device)  # v of each row
+            # the step of the last update of each row
             state["updated"] = torch.zeros(len(table), device=table.device)
         lr = group["lr"]
         beta2 = group["beta2"]
@@ -327,12 +332,12 @@ class RowAdamW(Optimizer):
             rows = grad.indices()[0]
             grad = grad.values()
         grad = grad.float()
-        missed = step - state["updated"][rows]  # steps since the last gradient of each row
-        square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
+        elapsed = step - state["updated"][rows]  # steps since the last gradient of each row
+        square = state["square"][rows] * beta2**elapsed + (1 - beta2) * grad.square().mean(dim=1)
         state["square"][rows] = square
         state["updated"][rows] = float(step)
-        rate = lr / ((square / (1 - beta2**step)).sqrt() + group["eps"])
-        table.index_add_(0, rows, (grad * rate.unsqueeze(1)).to(table.dtype), alpha=-1)
+        rates = lr / ((square / (1 - beta2**step)).sqrt() + group["eps"])  # one for each row
+        table.index_add_(0, rows, (grad * rates.unsqueeze(1)).to(table.dtype), alpha=-1)
         state["step"] = step
         state["decay"] *= 1 - lr * group["weight_decay"]
         if step % _DECAY_EVERY == 0:
@@ -360,11 +365,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
     """
     gradients = []
     for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-            gradients.append(parameter.grad.values())
-        elif parameter.grad is not None:
-            gradients.append(parameter.grad)
+        grad = parameter.grad
+        if grad is None:
+            continue
+        if grad.is_sparse:
+            parameter.grad = grad.coalesce()
+            grad = parameter.grad.values()
+        gradients.append(grad)
     norm: Tensor = nn.utils.get_total_norm(gradients)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
@@ -392,11 +399,12 @@ class DivergenceGuard:
     """
 
     def __init__(self, model: nn.Module, steps: int, check_every: int) -> None:
-        self._live = list(model.state_dict().values())
-        self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
+        tensors = list(model.state_dict().values())
+        # each tensor of the model with its copy
+        self._copies = [(tensor, tensor.clone()) for tensor in tensors] if check_every > 1 else []
         self._check_every = check_every
         # the value of bad_step, on the device
-        self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)
+        self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=tensors[0].device)
         self.bad_step = 0
         self.good_steps = steps
 
@@ -406,10 +414,11 @@ class DivergenceGuard:
         """
         values = loss if norm is None else torch.stack((loss, norm.to(loss.device)))
         is_bad = ~torch.isfinite(values).all()
-        self._bad_step_mark = torch.where(
-            is_bad & (self._bad_step_mark == 0), step, self._bad_step_mark
-        )
-        return step % self._check_every != 0 or self.check(step - 1)
+        is_first = is_bad & (self._bad_step_mark == 0)
+        self._bad_step_mark = torch.where(is_first, step, self._bad_step_mark)
+        if step % self._check_every:
+            return True  # the mark is read later
+        return self.check(step - 1)
 
     def check(self, steps: int) -> bool:
         """Return whether all steps so far were good; if so, copy the weights. On an accelerator,
@@ -419,14 +428,14 @@ class DivergenceGuard:
         # if the only bad step is one that the optimizer has not taken yet, the weights are good
         if self.bad_step in (0, steps + 1):
             self.good_steps = steps
-            for kept, live in zip(self._kept, self._live, strict=False):
-                kept.copy_(live)
+            for tensor, copy in self._copies:
+                copy.copy_(tensor)
         return not self.bad_step
 
     def restore(self) -> None:
         """Copy the last good weights back into the model."""
-        for kept, live in zip(self._kept, self._live, strict=False):
-            live.copy_(kept)
+        for tensor, copy in self._copies:
+            tensor.copy_(copy)
 
 
 @dataclass
@@ -465,11 +474,11 @@ class Schedule:
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        return self.peak * (
-            self._linear_decay()
-            if self.annealing is None
-            else self.annealing[2] * self._annealing_left()
-        )
+        share = self._linear_decay()
+        if self.annealing is not None:
+            _, _, share_at_start = self.annealing
+            share = share_at_start * self._annealing_left()
+        return self.peak * share
 
     def mark_best(self) -> None:
         """Record that the current weights are the best so far."""
@@ -501,15 +510,14 @@ class Schedule:
         if self.annealing is not None:
             start, length, _ = self.annealing
             return start + length - self.steps
-        return round(self.steps * (1 - self.progress) / self.progress) if self.progress > 0 else 0
+        if self.progress == 0:
+            return 0  # there is nothing yet to estimate from
+        return round(self.steps * (1 - self.progress) / self.progress)
 
     def evaluations_left(self) -> int:
         """Return the number of evaluations to come."""
-        return (
-            self.evaluations
-            + (0 if self.annealing is None else _ANNEALING_EVALUATIONS)
-            - self.evaluated
-        )
+        annealing = 0 if self.annealing is None else _ANNEALING_EVALUATIONS
+        return self.evaluations + annealing - self.evaluated
 
     def _linear_decay(self) -> float:
         """Return the learning rate as a share of its peak: linear warm-up, then linear decay to

@@ -27,10 +27,10 @@ RECENT = 0.25
 MIN_EVALUATIONS = 4  # with fewer evaluations, a curve does not show its trend
 MIN_STEPS = 200  # with fewer steps, it does not show its trend either
 LAST = 2  # this many last evaluations must all be worse, since a single one may be an outlier
-# A model copies if its copy rate exceeds that of held-out reviews by this much, one text in seven,
+# A model copies if its copy rate exceeds that of held-out reviews by more than COPY_MARGIN (one
+# text in seven), and is more than COPY_FACTOR times that rate. The factor matters if held-out
+# reviews often repeat the training text: their own rate then varies by more than the margin.
 COPY_MARGIN = 0.15
-# and is also more than this many times that rate: if held-out reviews often repeat the training
-# text, their own rate varies by more than the margin.
 COPY_FACTOR = 1.5
 _ADVICE = "Lower training.learning_rate."
 
@@ -211,22 +211,21 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
             "Converged: it has seen every text. More time changes nothing; more reviews may help.",
         )
     bits = [_bits(entry) for entry in evaluations]
-    if min(bits) == math.inf:
+    best = min(bits)
+    if best == math.inf:
         return RunVerdict("unknown", "No verdict: held-out text has no finite score.")
-    best = bits.index(min(bits))
     if stopped == StopReason.NO_MORE_GAIN:
         return _annealed_verdict(evaluations)
-    if (
-        best + 1 < len(bits)
-        and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE
-    ):
-        worse = _overfitting_or_diverged(evaluations, bits, best)
+    best_index = bits.index(best)
+    last_bits = bits[best_index + 1 :][-LAST:]  # the last evaluations after the best one
+    if last_bits and _relative_change(min(last_bits) - best, best) > MIN_CHANGE:
+        verdict = _overfitting_or_diverged(evaluations, bits, best_index)
         # the learning rate of an interrupted run was never lowered
-        if stopped == StopReason.INTERRUPTED and worse.name == "diverged":
+        if stopped == StopReason.INTERRUPTED and verdict.name == "diverged":
             return RunVerdict(
                 "unknown", f"No verdict: the run was interrupted; {_describe_kept(evaluations)}."
             )
-        return worse
+        return verdict
     return _too_short_verdict(evaluations) or _improving_or_converged(evaluations, bits)
 
 
@@ -240,18 +239,15 @@ def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict |
         return None
     factor = max(MIN_EVALUATIONS / count, MIN_STEPS / max(1, last["step"]))
     seconds = factor * last.get("seconds", 0.0)
-    serves = "Give it more time."
+    advice = "Give it more time"
     if seconds:
         unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # rounds to two digits
-        serves = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it."
+        advice = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it"
     if last["step"] >= MIN_STEPS:
-        serves = (
-            f"{serves.removesuffix('.')}, or training.evaluations={MIN_EVALUATIONS} or more, if it"
-            " is set to fewer."
-        )
+        advice += f", or training.evaluations={MIN_EVALUATIONS} or more, if it is set to fewer"
     counts = f"{counted(last['step'], 'step')} and {counted(count, 'evaluation')}"
     return RunVerdict(
-        "unknown", f"No verdict: {counts} are too few to show whether it still improves. {serves}"
+        "unknown", f"No verdict: {counts} are too few to show whether it still improves. {advice}."
     )
 
 
@@ -272,14 +268,15 @@ def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
 
 
 def _overfitting_or_diverged(
-    evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float], best: int
+    evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float], best_index: int
 ) -> RunVerdict:
     """Return the verdict on a run whose held-out bits rose after its best evaluation."""
-    step = evaluations[best]["step"]
-    before = evaluations[best]["train_nats_per_token"]
+    best = evaluations[best_index]
+    step = best["step"]
+    before = best["train_nats_per_token"]
     after = evaluations[-1]["train_nats_per_token"]
     kept = _describe_kept(evaluations)
-    change = f"({bits[best]:.3f} to {bits[-1]:.3f} bits per character)"
+    change = f"({bits[best_index]:.3f} to {bits[-1]:.3f} bits per character)"
     if before is not None and after is not None and after < before:
         words = (
             f"Overfitting since step {step:,}: from there on held-out text got worse {change} while"
@@ -296,10 +293,10 @@ def _improving_or_converged(
 ) -> RunVerdict:
     """Return the verdict on a run that ended at, or close to, its best evaluation."""
     until = evaluations[-1]["step"] * (1 - RECENT)
-    before = min(
-        [value for entry, value in zip(evaluations, bits, strict=True) if entry["step"] <= until]
-        or bits[:1]
-    )
+    earlier = [
+        value for entry, value in zip(evaluations, bits, strict=True) if entry["step"] <= until
+    ]
+    before = min(earlier, default=bits[0])
     gain = _relative_change(before - min(bits), before) if math.isfinite(before) else 1.0
     gained = f"the last quarter of the steps took {gain:.1%} off the bits of held-out text"
     if gain > MIN_CHANGE:

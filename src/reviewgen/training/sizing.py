@@ -34,9 +34,9 @@ _MIN_TOKENS_PER_PARAMETER = 2.0  # every run needs this many, however many epoch
 _MAX_PARAMETERS_PER_TOKEN = 10.0  # with more for each token of the corpus, a model memorises it
 # A model with fewer parameters than the corpus has characters memorises it more slowly. So, to
 # choose the dropout, its number of epochs is multiplied by parameters per character, but by no less
-# than this. Measured on 2,000 captions with lstm-word of 128 units, 0.4 parameters per character,
-# after 24 epochs: 0.947 bits per character with the dropout for 24 epochs, and 0.909 with about
-# that for 10 epochs.
+# than this. Measured on 2,000 captions with lstm-word of 128 units (0.4 parameters per character),
+# trained for 24 epochs: the dropout for 24 epochs gave 0.947 bits per character, the dropout for
+# about 10 epochs gave 0.909.
 _MIN_DROPOUT_SHARE = 0.4
 
 _STEP_SHARE = 0.9  # share of the time for steps; the rest is for evaluations and samples
@@ -108,31 +108,35 @@ def choose_size(
     """
     chosen = None
     start = clock()
-    deadline = math.inf
+    deadline = math.inf  # no size is timed after this; set once the first size is timed
     for settings in preset.sizes:
         if clock() > deadline:
             break
         model = build(settings)
         parameters = _count_parameters(model)
-        in_bags = _count_weights(model, nn.EmbeddingBag)
-        # parameters that each token is multiplied by; it uses only few rows of a table
-        multiplied = parameters - in_bags - _count_weights(model, nn.Embedding)
+        bag_weights = _count_weights(model, nn.EmbeddingBag)
+        # without embedding tables, of which a token uses few rows
+        dense_parameters = parameters - bag_weights - _count_weights(model, nn.Embedding)
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, clock() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))
         batch = config.batch_size, config.bptt
         if may_grow:
             batch = _grow_batch(config, throughput_of, seconds)
         throughput = throughput_of(math.prod(batch) * config.gradient_accumulation_steps)
-        tokens = throughput * max(0.0, seconds - (clock() - start)) * _STEP_SHARE
-        if chosen is not None and not _fits(multiplied, tokens, corpus_tokens):
+        time_left = max(0.0, seconds - (clock() - start))
+        tokens = throughput * time_left * _STEP_SHARE
+        # the smallest size is chosen in any case
+        if chosen is not None and not _fits(dense_parameters, tokens, corpus_tokens):
             break
-        training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
         epochs = tokens / corpus_tokens
-        parameters_per_character = (parameters - in_bags) / corpus_characters
-        memorising = epochs * min(1.0, max(_MIN_DROPOUT_SHARE, parameters_per_character))
-        training |= _of_epochs(preset.training_by_epochs, preset.training_settings, memorising)
-        by_epochs = _of_epochs(preset.by_epochs, preset.model_settings, memorising)
+        per_character = (parameters - bag_weights) / corpus_characters
+        # the number of epochs to choose the dropout for
+        scaled = epochs * min(1.0, max(_MIN_DROPOUT_SHARE, per_character))
+        by_epochs = _interpolate(preset.by_epochs, preset.model_settings, scaled)
+        training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
+        training |= _interpolate(preset.training_by_epochs, preset.training_settings, scaled)
         chosen = Sizing({**settings, **by_epochs}, training, parameters, throughput, epochs)
+    # settings that depend on the epochs may change the number of parameters
     if chosen is None or chosen.model.keys() == preset.sizes[0].keys():
         return chosen
     return replace(chosen, parameters=_count_parameters(build(chosen.model)))
@@ -170,14 +174,12 @@ def _grow_batch(
     lanes = config.batch_size
     length = config.bptt
     while True:
-        tokens = lanes * length * config.gradient_accumulation_steps
+        step_tokens = lanes * length * config.gradient_accumulation_steps
+        throughput = throughput_of(2 * step_tokens)
+        is_faster = throughput >= _MIN_BATCH_GAIN * throughput_of(step_tokens)
+        steps = throughput * seconds * _STEP_SHARE / (2 * step_tokens)
         larger = (lanes, 2 * length) if length < _MAX_LENGTH else (2 * lanes, length)
-        steps = throughput_of(2 * tokens) * seconds * _STEP_SHARE / (2 * tokens)
-        if (
-            throughput_of(2 * tokens) < _MIN_BATCH_GAIN * throughput_of(tokens)
-            or steps < _MIN_STEPS
-            or larger[0] > _MAX_LANES
-        ):
+        if not is_faster or steps < _MIN_STEPS or larger[0] > _MAX_LANES:
             return lanes, length
         lanes, length = larger
 
@@ -192,7 +194,7 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
             batch = config.batch_size, min(config.bptt, _SHORT_LENGTH)
             best = time_steps(model, best, batch, config.sampled_softmax)
     optimizers = make_optimizers(model, config)
-    seconds = list[float]()
+    optimizer_seconds = math.inf
     # leave out tables with sparse gradients, of which a step updates few rows
     dense = set(model.parameters()) - set(sparse_tables(model))
     with using_threads(best.threads):
@@ -202,20 +204,25 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
             start = time.perf_counter()
             for optimizer in optimizers:
                 optimizer.step()
-            seconds.append(time.perf_counter() - start)
-    return lambda tokens: tokens / (tokens / best.tokens_per_second + min(seconds))
+            optimizer_seconds = min(optimizer_seconds, time.perf_counter() - start)
+    return lambda tokens: tokens / (tokens / best.tokens_per_second + optimizer_seconds)
 
 
-def _of_epochs(
+def _interpolate(
     by_epochs: Sequence[tuple[float, Mapping[str, Any]]], base: Mapping[str, Any], epochs: float
 ) -> Mapping[str, Any]:
-    """Return the settings that a preset has for a number of epochs.
+    """Return the settings that a preset has for a number of epochs; none if it is less than the
+    first number in ``by_epochs``.
 
-    Each row of ``by_epochs`` has a min number of epochs and settings. The settings are those of the
-    last row that ``epochs`` reaches. Settings that are floats are interpolated between this row and
-    the next one, by the logarithm of the epochs, so that a small error in the estimate of the
-    epochs has a small effect. If this row lacks a float of the next row, the value in ``base`` or
-    else 0 is used.
+    The settings are those of the last row that ``epochs`` reaches. Settings that are floats are
+    interpolated between this row and the next one, by the logarithm of the epochs, so that a small
+    error in the estimate of the epochs has a small effect.
+
+    Args:
+        by_epochs: Rows of a min number of epochs and settings, in order.
+        base: The preset's other settings. They have the values of floats that the next row has and
+            the reached row lacks; if they lack a float too, it is 0.
+        epochs: The number of epochs.
     """
     reached = [row for row in by_epochs if epochs >= row[0]]
     if not reached:
@@ -223,11 +230,11 @@ def _of_epochs(
     start, settings = reached[-1]
     if len(reached) == len(by_epochs):
         return settings
-    end, following = by_epochs[len(reached)]
+    end, next_settings = by_epochs[len(reached)]
     share = math.log(epochs / start) / math.log(end / start)
-    numbers = {name: value for name, value in following.items() if isinstance(value, float)}
-    between = {
-        name: (1 - share) * settings.get(name, base.get(name, 0.0)) + share * value
-        for name, value in numbers.items()
-    }
-    return {**settings, **{name: round(value, 3) for name, value in between.items()}}
+    interpolated = dict(settings)
+    for name, value in next_settings.items():
+        if isinstance(value, float):
+            before = settings.get(name, base.get(name, 0.0))
+            interpolated[name] = round((1 - share) * before + share * value, 3)
+    return interpolated

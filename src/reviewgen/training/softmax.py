@@ -40,13 +40,13 @@ class SampledSoftmax:
 
     def __init__(self, size: int, counts: Real[np.ndarray, " V"]) -> None:
         frequencies = (counts + 1) / (counts + 1).sum()
-        drawn = frequencies**POWER
+        weights = frequencies**POWER
         # (V,) probability that each token is drawn
-        self.chances: np.ndarray = np.minimum(1, size * drawn / drawn.sum())
+        self.draw_probs: np.ndarray = np.minimum(1, size * weights / weights.sum())
         # one token is always drawn, so that a step without targets has a logit
-        self.chances[self.chances.argmax()] = 1
+        self.draw_probs[self.draw_probs.argmax()] = 1
         # (V,) log probability that a target is another token than this one
-        self.other: np.ndarray = np.log1p(-frequencies)
+        self.log_not_target: np.ndarray = np.log1p(-frequencies)
 
     def draw(
         self, targets: Int[np.ndarray, " N"]
@@ -57,12 +57,13 @@ class SampledSoftmax:
             The ids of the targets and of the drawn tokens, sorted, without duplicates; and for each
             the log probability that it is in this set.
         """
-        picked = torch.rand(len(self.chances)).numpy() < self.chances
-        picked[targets] = True
-        tokens = np.flatnonzero(picked)
-        # (C,) probability that a token is neither drawn nor one of the N targets
-        missing = (1 - self.chances[tokens]) * np.exp(len(targets) * self.other[tokens])
-        return tokens, np.log1p(-missing).astype(np.float32)
+        is_in_set = torch.rand(len(self.draw_probs)).numpy() < self.draw_probs
+        is_in_set[targets] = True
+        tokens = np.flatnonzero(is_in_set)
+        not_target = np.exp(len(targets) * self.log_not_target[tokens])  # none of the N targets
+        # (C,) probability that a token is neither drawn nor one of the targets
+        absent = (1 - self.draw_probs[tokens]) * not_target
+        return tokens, np.log1p(-absent).astype(np.float32)
 
     def logits(
         self,
@@ -79,30 +80,27 @@ class SampledSoftmax:
         """
         features, state = model.features(ids, state)
         is_target = targets >= 0
-        tokens, log_chances = self.draw(targets[is_target].numpy())
-        index = torch.zeros(len(self.chances), dtype=torch.long)
-        index[tokens] = torch.arange(len(tokens))
-        places = index[targets.clamp(min=0)]
-        shift = torch.from_numpy(log_chances)
-        weight, bias = model.output_layer()
+        tokens, log_probs = self.draw(targets[is_target].numpy())
+        index_of = torch.zeros(len(self.draw_probs), dtype=torch.long)  # (V,)
+        index_of[tokens] = torch.arange(len(tokens))
+        indexes = index_of[targets.clamp(min=0)]
+        columns = indexes.unsqueeze(-1)
         # torch's recurrent layers return such features: their order is kept, to avoid a copy
         is_time_first = not features.is_contiguous()
-        flat, columns = (
-            x.transpose(0, 1) if is_time_first else x for x in (features, places.unsqueeze(-1))
-        )
-        logits = F.linear(
-            flat.flatten(0, 1), weight[tokens], -shift if bias is None else bias[tokens] - shift
-        )
+        if is_time_first:
+            features = features.transpose(0, 1)
+            columns = columns.transpose(0, 1)
+        weight, bias = model.output_layer()
+        shift = torch.from_numpy(log_probs)
+        shifted_bias = -shift if bias is None else bias[tokens] - shift
+        logits = F.linear(features.flatten(0, 1), weight[tokens], shifted_bias)
         # at its own position, a target is certainly in the set: undo the shift
         target_shift = shift[columns].to(logits.dtype).flatten(0, 1)
-        logits = logits.scatter_add_(1, columns.flatten(0, 1), target_shift).view(
-            *flat.shape[:2], -1
-        )
-        return (
-            logits.transpose(0, 1) if is_time_first else logits,
-            places.masked_fill(~is_target, IGNORED),
-            state,
-        )
+        logits = logits.scatter_add_(1, columns.flatten(0, 1), target_shift)
+        logits = logits.view(*features.shape[:2], -1)
+        if is_time_first:
+            logits = logits.transpose(0, 1)
+        return logits, indexes.masked_fill(~is_target, IGNORED), state
 
 
 def compute_logits(
@@ -141,10 +139,9 @@ def sampled_softmax(
     is_possible = isinstance(model, SupportsOutputLayer) and not isinstance(model, SupportsLoss)
     if not size or device != "cpu" or not is_possible or vocab_size < MIN_GAIN * size:
         return None
-    return SampledSoftmax(
-        size,
-        1e6 / np.arange(1, vocab_size + 1) if train is None else _count_tokens(train, vocab_size),
-    )
+    if train is None:
+        return SampledSoftmax(size, 1e6 / np.arange(1, vocab_size + 1))
+    return SampledSoftmax(size, _count_tokens(train, vocab_size))
 
 
 def _count_tokens(train: Tokens, vocab_size: int) -> Int[np.ndarray, " V"]:
@@ -152,7 +149,7 @@ def _count_tokens(train: Tokens, vocab_size: int) -> Int[np.ndarray, " V"]:
     corpus, these cover all texts.
     """
     total = int(train.offsets[-1])
-    length = min(SPAN_TOKENS, -(-total // SPANS))
+    length = min(SPAN_TOKENS, -(-total // SPANS))  # of a span, rounded up
     starts = range(0, total, max(length, total // SPANS))
     spans = [
         train.ids_between(start, min(start + length, train.shard_end(start))) for start in starts

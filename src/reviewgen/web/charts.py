@@ -42,11 +42,11 @@ from reviewgen.web.svg import (
 _Value = TypeVar("_Value")
 Point = tuple[float, float]
 
-_CHARTS = (".png", ".svg", ".pdf")
 # width of a chart on a page; small, so that text stays readable when a phone shrinks the chart
 _WIDTH = 420.0
 _ALONE = 620.0  # width of a chart in a file of its own
-_MAP = (840.0, 640.0)  # the width and height of a map of words
+_MAP_WIDTH = 840.0  # width of a map of words, in pixels
+_MAP_HEIGHT = 640.0
 # a map of this size has room for words whose half widths sum to this, in pixels
 _MAP_HALVES = 7_500.0
 _WORD_HEIGHT = 1.3 * NOTE  # height of a word on a map, in pixels
@@ -135,20 +135,21 @@ class Chart:
 def draw_figure(chart: Chart) -> Markup:
     """Return a chart as a figure of a page, with a table of its values."""
     shown = _keep(chart)
-    figure = render(
-        "web/chart.html",
-        chart=chart,
-        svg=Markup(_draw(shown, _WIDTH, [])),
-        drawn=[
-            (series.name, thin(series.points, _MOST_LISTED))
-            for series in shown.series
-            if series.points
-        ],
-        missing=[
-            series.name for series in shown.series if not series.points and series.level is None
-        ],
+    return Markup(  # the template escapes all texts
+        render(
+            "web/chart.html",
+            chart=chart,
+            svg=Markup(_draw(shown, _WIDTH, [])),
+            drawn=[
+                (series.name, thin(series.points, _MOST_LISTED))
+                for series in shown.series
+                if series.points
+            ],
+            missing=[
+                series.name for series in shown.series if not series.points and series.level is None
+            ],
+        )
     )
-    return Markup(figure)  # the template escapes all texts
 
 
 def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
@@ -159,7 +160,7 @@ def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
             .svg need it).
         StorageError, OutputExists: See ``refuse_file``.
     """
-    file = refuse_file(file, _CHARTS, overwrite)
+    file = refuse_file(file, (".png", ".svg", ".pdf"), overwrite)
     if file.suffix.lower() != ".svg" and find_spec("matplotlib") is None:
         raise ConfigError(
             "PNG and PDF need matplotlib: pip install 'reviewgen[plot]'. A .svg file does not."
@@ -190,20 +191,21 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     another word stands there.
     """
     shown = [shorten(word, 20) for word in words]
-    halves = [text_width(word, NOTE) / 2 + 1 for word in shown]
-    scale = max(1.0, math.sqrt(sum(halves) / _MAP_HALVES))
-    across = _MAP[0] * scale
-    up = _MAP[1] * scale
+    half_widths = [text_width(word, NOTE) / 2 + 1 for word in shown]
+    scale = max(1.0, math.sqrt(sum(half_widths) / _MAP_HALVES))
+    width = _MAP_WIDTH * scale
+    height = _MAP_HEIGHT * scale
     xs, ys = zip(*points, strict=True)
-    cell_width = 2 * max(halves)
+    cell_width = 2 * max(half_widths)
     # For each cell of a grid (column, row): the centre and half width of the words that may reach
     # into the cell.
     near: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
     content = list[str]()
-    for word, half, (x, y) in zip(shown, halves, points, strict=True):
-        start_x = (x - min(xs)) / (max(xs) - min(xs) or 1.0) * across
-        start_y = (max(ys) - y) / (max(ys) - min(ys) or 1.0) * up
-        for spot_x, spot_y in _spots(start_x, start_y, half, across, up):
+    for word, half, (x, y) in zip(shown, half_widths, points, strict=True):
+        start_x = (x - min(xs)) / (max(xs) - min(xs) or 1.0) * width
+        start_y = (max(ys) - y) / (max(ys) - min(ys) or 1.0) * height
+        # take the first free spot; the last spot if none is free
+        for spot_x, spot_y in _spots(start_x, start_y, half, width, height):
             column = int(spot_x / cell_width)
             row = int(spot_y / _WORD_HEIGHT)
             if all(
@@ -214,18 +216,19 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
         for cell in product(range(column - 1, column + 2), range(row - 1, row + 2)):
             near[cell].append((spot_x, spot_y, half))
         content.append(label(word, spot_x, spot_y, NOTE, "word", "middle"))
-    return document(content, across, up, title, summary, margin=8.0)
+    return document(content, width, height, title, summary, margin=8.0)
 
 
-def _spots(x: float, y: float, half: float, across: float, up: float) -> Iterator[Point]:
+def _spots(x: float, y: float, half: float, width: float, height: float) -> Iterator[Point]:
     """Yield the points of a sunflower spiral (Vogel 1979) around (x, y), from the centre outwards.
-    Points at which a word would leave the map are skipped.
+    Points at which a word of the half width ``half`` would leave the map are skipped.
     """
-    for step in range(int(across * up / 4)):
+    half_height = _WORD_HEIGHT / 2
+    for step in range(int(width * height / 4)):
         radius = 3 * math.sqrt(step)
         spot_x = x + radius * math.cos(step * _GOLDEN_ANGLE)
         spot_y = y + radius * math.sin(step * _GOLDEN_ANGLE)
-        if half <= spot_x <= across - half and _WORD_HEIGHT <= 2 * spot_y <= 2 * up - _WORD_HEIGHT:
+        if half <= spot_x <= width - half and half_height <= spot_y <= height - half_height:
             yield spot_x, spot_y
 
 
@@ -236,11 +239,11 @@ def _matplotlib(chart: Chart) -> Any:
     heights = [panel.height for panel in chart.panels]
     figure = Figure(figsize=(8, 1.7 + sum(heights) / 50), layout="constrained")
     axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    shown: dict[str, Any] = {}
+    legend: dict[str, Any] = {}  # the first artist of each series, by name
     for panel, ax in zip(chart.panels, axes, strict=True):
         for series in panel.series:
             for artist in _plot(series, ax):
-                shown.setdefault(series.name, artist)
+                legend.setdefault(series.name, artist)
         ax.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
         ax.grid(alpha=0.25)
         if panel.ends:
@@ -256,15 +259,13 @@ def _matplotlib(chart: Chart) -> Any:
     figure.suptitle(_escaped(chart.title))
     summary = "\n".join(wrap(chart.summary, DETAIL, _ALONE))
     axes[0].set_title(_escaped(summary), fontsize=9, color="0.35")
-    handles = [shown[series.name] for series in _named(chart)]
+    handles = [legend[series.name] for series in _named(chart)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
 def _plot(series: Series, ax: Any) -> Iterator[Any]:
-    """Draw a series on axes of matplotlib, and yield its artists. The legend shows the first
-    one.
-    """
+    """Draw a series on axes of matplotlib, and yield the artists that the legend may show."""
     look: dict[str, Any] = {"color": f"C{series.style % 10}", "label": _escaped(series.name)}
     xs = [x for x, _ in series.points]
     ys = [y for _, y in series.points]
@@ -328,8 +329,8 @@ class _Axis(NamedTuple):
 
     def position(self, value: float) -> float:
         """Return the position of a value in pixels."""
-        known = math.log10(value) if self.is_log else value
-        share = (known - self.low) / (self.high - self.low)
+        scaled = math.log10(value) if self.is_log else value
+        share = (scaled - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
 
@@ -338,20 +339,20 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
     ``_keep``.
     """
     points = chain.from_iterable(series.points for series in chart.series)
-    across = _make_axis([x for x, _ in points], _LEFT, width, chart.log_x, chart.from_zero)
+    x_axis = _make_axis([x for x, _ in points], _LEFT, width, chart.log_x, chart.from_zero)
     if chart.labels:
         ticks = [(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)]
-        across = across._replace(ticks=ticks)
+        x_axis = x_axis._replace(ticks=ticks)
     if any(series.is_bar for series in chart.series):
-        across = across._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
+        x_axis = x_axis._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
     content = block(head, 0.0, 0.0)
     y = block_size(head)[1]
     for panel in chart.panels:
-        content += _draw_panel(panel, across, width, y + _TOP)
+        content += _draw_panel(panel, x_axis, width, y + _TOP)
         y += _TOP + panel.height
     y -= _BETWEEN
-    for text, value in across.ticks:
-        x = across.position(value)
+    for text, value in x_axis.ticks:
+        x = x_axis.position(value)
         content.append(tag("path", class_="grid", d=f"M{x} {number(y)}v5"))
         content.append(label(text, x, y + 14, NOTE, "note", "middle"))
     content.append(label(chart.x, width, y + 31, DETAIL, "detail", "end"))
@@ -372,57 +373,59 @@ def _named(chart: Chart) -> list[Series]:
     return list(named.values())
 
 
-def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[str]:
+def _draw_panel(panel: Panel, x_axis: _Axis, width: float, top: float) -> list[str]:
     """Return the elements of a panel whose area begins at the height ``top``."""
     bottom = top + panel.height - _BETWEEN
-    heights = list(panel.ends)
+    values = list(panel.ends)  # values that the y axis must include
     for series in panel.series:
-        heights += [y for _, y in series.points]
+        values += [y for _, y in series.points]
         if series.level is not None:
-            heights.append(series.level)
+            values.append(series.level)
         if series.points:
-            heights += series.interval or ()
-    up = _make_axis(heights, bottom, top, count=5 if panel.height > 150 else 3)
+            values += series.interval or ()
+    y_axis = _make_axis(values, bottom, top, count=5 if panel.height > 150 else 3)
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
-    for text, value in up.ticks:
-        y = up.position(value)
+    for text, value in y_axis.ticks:
+        y = y_axis.position(value)
         content.append(tag("path", class_="grid", d=f"M{_LEFT} {y}H{number(width)}"))
         content.append(label(text, _LEFT - 6, y, NOTE, "note", "end"))
     frame = f"M{_LEFT} {number(top)}V{number(bottom)}H{number(width)}"
     content.append(tag("path", class_="axis", d=frame))
     for series in panel.series:
-        elements = "".join(_draw_series(series, across, up))
+        elements = "".join(_draw_series(series, x_axis, y_axis))
         if elements:
             content.append(tag("g", elements, class_=f"series-{series.style % 8}"))
     return content
 
 
-def _draw_series(series: Series, across: _Axis, up: _Axis) -> Iterator[str]:
+def _draw_series(series: Series, x_axis: _Axis, y_axis: _Axis) -> Iterator[str]:
     """Yield the elements of a series; later elements cover earlier ones."""
     titles = [f"{series.name}: {x:,.4g}, {y:.4g}" for x, y in series.points]
-    spots = [(across.position(x), up.position(y)) for x, y in series.points]
+    spots = [(x_axis.position(x), y_axis.position(y)) for x, y in series.points]  # in pixels
     if series.is_bar:
         for (x, y), title in zip(series.points, titles, strict=True):
-            left = across.position(x - _BAR / 2)
-            right = across.position(x + _BAR / 2)
-            zero = up.position(0.0)
-            outline = f"M{left} {zero}V{up.position(y)}H{right}V{zero}z"
+            left = x_axis.position(x - _BAR / 2)
+            right = x_axis.position(x + _BAR / 2)
+            zero = y_axis.position(0.0)
+            outline = f"M{left} {zero}V{y_axis.position(y)}H{right}V{zero}z"
             yield tag("path", tooltip(title), class_="mark filled", d=outline)
     if series.level is not None:
-        line = f"M{_LEFT} {up.position(series.level)}H{number(across.end)}"
+        line = f"M{_LEFT} {y_axis.position(series.level)}H{number(x_axis.end)}"
         yield tag("path", class_="line dotted", d=line)
     if len(spots) > 1 and not series.is_ring:
         line = "M" + "L".join(f"{x} {y}" for x, y in spots)
         yield tag("path", class_="line dashed" if series.is_dashed else "line", d=line)
     if series.interval is not None and spots:
-        low, high = map(up.position, series.interval)
+        low, high = map(y_axis.position, series.interval)
         yield tag("path", class_="line bar", d=f"M{spots[0][0]} {low}V{high}")
+    # a dashed line has no marks, but a single point would not be seen without one
     if not series.is_bar and (not series.is_dashed or len(spots) == 1):
         for (x, y), title in zip(spots, titles, strict=True):
             yield _mark(series, x, y, tooltip(title))
 
 
 def _mark(series: Series, x: float, y: float, content: str = "") -> str:
+    """Return a mark of a series, as the chart and the legend show it, at a position in pixels."""
     kind = "mark"
     if series.is_ring or series.is_dashed:
         kind = "mark hollow"
@@ -441,8 +444,8 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
     y = top + 8
     for entry in series:
         name = shorten(entry.name, 44)
-        needed = 30 + text_width(name, DETAIL) + 16
-        if x and x + needed > width + 16:
+        entry_width = 30 + text_width(name, DETAIL) + 16  # the symbol, the name, and space
+        if x and x + entry_width > width + 16:
             x = 0.0
             y += 18
         kind = "line"
@@ -457,7 +460,7 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
             symbol += _mark(entry, x + 12, y)
         content.append(tag("g", symbol, class_=f"series-{entry.style % 8}"))
         content.append(label(name, x + 30, y, DETAIL, "detail"))
-        x += needed
+        x += entry_width
     return content, y + 10 - top
 
 
@@ -472,16 +475,17 @@ def _make_axis(
     """Return an axis from the position ``start`` to ``end`` that includes all values, which must be
     finite. Without values, it goes from 0 to 1; a logarithmic axis from 1 to 10.
     """
-    known = [math.log10(value) if is_log else value for value in values] or [0.0, 1.0]
-    low = min(known)
-    high = max(known)
+    scaled = [math.log10(value) if is_log else value for value in values] or [0.0, 1.0]
+    low = min(scaled)
+    high = max(scaled)
     if from_zero and not is_log:
         low = min(0.0, low)
+    # an axis of a single value would have no length
     if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
         low -= 0.5 * (abs(low) or 1.0)
         high += 0.5 * (abs(high) or 1.0)
     margin = (high - low) * 0.06
-    if not from_zero or low != 0:
+    if not from_zero or low != 0:  # no margin below a zero at which the axis starts
         low -= margin
     high += margin
     ticks = _log_ticks(low, high, count) if is_log else _linear_ticks(low, high, count)
@@ -492,13 +496,14 @@ def _linear_ticks(low: float, high: float, count: int) -> list[float]:
     """Return multiples of 1, 2 or 5 times a power of ten, about ``count`` of them."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(step for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
     """Return powers of ten, thinned if there are many. If fewer than three are on the axis, add 4
-    times, or 2 and 5 times, each power; if that is not enough, return linear ticks.
+    times, or 2 and 5 times, each power; if that is not enough, return linear ticks. ``low`` and
+    ``high`` are the logarithms at the ends of the axis.
     """
     powers = range(math.floor(low), math.ceil(high) + 1)
     for steps in (1,), (1, 4), (1, 2, 5):

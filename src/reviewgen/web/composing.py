@@ -74,13 +74,10 @@ def compose(
         tokenizers: The same for tokenizers, by the name of the tokenizer plugin.
         title: The title of the page.
     """
-    front_end = {
-        file.name: file.read_text(encoding="utf-8") for file in sorted(_STATIC.glob("*.js"))
-    }
-    modules = {
-        f"reviewgen/{name}": _IMPORT.sub(r"\1\2reviewgen/\3\2", source)
-        for name, source in front_end.items()
-    }
+    modules = {}
+    for file in sorted(_STATIC.glob("*.js")):
+        source = file.read_text(encoding="utf-8")
+        modules[f"reviewgen/{file.name}"] = _IMPORT.sub(r"\1\2reviewgen/\3\2", source)
     modules |= {f"stepper/{name}": source for name, source in steppers.items()}
     modules |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}
     urls = {

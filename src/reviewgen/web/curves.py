@@ -18,7 +18,7 @@ AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
 training.json.
 """
 
-_LABELS = {"seconds": "seconds of training", "steps": "steps", "tokens": "tokens seen"}
+_LABELS = {"steps": "steps", "tokens": "tokens seen"}
 # For each unit of time: the shortest duration that is shown in this unit, the unit itself (both in
 # seconds), and the label of the axis.
 _UNITS = (
@@ -84,7 +84,6 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         BundleError: The content has no evaluations, or they are damaged.
     """
     evaluations = training.get("evaluations")
-    curve = training.get("curve") or {}
     if not evaluations:
         why = (
             "a blend is not trained"
@@ -104,7 +103,7 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
             verdict=" ".join(filter(None, [verdict, copies and f"Copy rate: {copies}."])),
             held_out_token_copy_rate=None if held_out is None else float(held_out),
             evaluations=evaluations,
-            curve=curve,
+            curve=training.get("curve") or {},
             units={metric: facts["unit"] for metric, facts in metrics.items()},
             parts=_find_parts(training.get("parts")),
         )
@@ -124,11 +123,13 @@ def _find_parts(parts: Any) -> list[LearningCurves]:
     for part in parts if isinstance(parts, list) else ():
         if part.get("evaluations"):
             run = find_curves(part, str(part.get("preset")))
-            heights = [
-                {name: value for name, value in entry.items() if name not in AXES.values()}
-                for entry in run.evaluations
-            ]
-            curves.append(run if run.curve else replace(run, evaluations=heights))
+            if not run.curve:
+                heights = [
+                    {name: value for name, value in entry.items() if name not in AXES.values()}
+                    for entry in run.evaluations
+                ]
+                run = replace(run, evaluations=heights)
+            curves.append(run)
     return curves
 
 
@@ -143,39 +144,48 @@ def learning_chart(
         against: The quantity of the horizontal axis, a key of ``AXES``.
         metrics: The metrics of generated texts to draw.
     """
-    every = list[LearningCurves]()
+    drawn = list[LearningCurves]()
     for run in runs:
-        every += [*run.parts, run]
-    across = AXES[against]
-    unit = 1.0
-    x = _LABELS[against]
+        drawn += [*run.parts, run]
+    x_key = AXES[against]
     if against == "seconds":
-        seconds = [0.0]
-        for run in every:
-            seconds += [time for time, _ in _points(run.evaluations, across, across)]
-        unit, x = next((unit, name) for shortest, unit, name in _UNITS if max(seconds) >= shortest)
+        unit, x_label = _choose_unit(drawn)
+    else:
+        unit = 1.0
+        x_label = _LABELS[against]
     bits = list[Series]()
-    for n, run in enumerate(every):
-        bits += _bits(run, n, len(every), across, unit)
+    for n, run in enumerate(drawn):
+        bits += _bits(run, n, len(drawn), x_key, unit)
     panels = [Panel("bits per character", bits)]
     for name in metrics:
-        units = [run.units[name] for run in every if name in run.units]
+        units = [run.units[name] for run in drawn if name in run.units]
         label = f"{name}, {units[0]}" if units else name
         series = [
-            Series(run.name, _points(run.evaluations, across, name, unit), n)
-            for n, run in enumerate(every)
+            Series(run.name, _points(run.evaluations, x_key, name, unit), n)
+            for n, run in enumerate(drawn)
         ]
         if any(line.points for line in series):
             panels.append(Panel(label, series, _LOW))
     rates = [
-        Series(run.name, _between(run, across, "learning_rate", unit), n, is_dashed=True)
-        for n, run in enumerate(every)
+        Series(run.name, _between(run, x_key, "learning_rate", unit), n, is_dashed=True)
+        for n, run in enumerate(drawn)
     ]
     if any(line.points for line in rates):
         panels.append(Panel("learning rate", rates, _LOW))
-    is_one = len(runs) == 1
-    title = f"{runs[0].name} ({runs[0].preset})" if is_one else "Learning curves"
-    return Chart(title, x, panels, runs[0].verdict if is_one else "", from_zero=True)
+    title = "Learning curves"
+    summary = ""
+    if len(runs) == 1:
+        title = f"{runs[0].name} ({runs[0].preset})"
+        summary = runs[0].verdict
+    return Chart(title, x_label, panels, summary, from_zero=True)
+
+
+def _choose_unit(runs: Sequence[LearningCurves]) -> tuple[float, str]:
+    """Return the unit of time that suits the longest run, in seconds, and the label of its axis."""
+    seconds = [0.0]
+    for run in runs:
+        seconds += [time for time, _ in _points(run.evaluations, "seconds", "seconds")]
+    return next((unit, label) for shortest, unit, label in _UNITS if max(seconds) >= shortest)
 
 
 def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
@@ -188,7 +198,8 @@ def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
         for line in _bits(run, n, len(runs), "seconds"):
             if line.points:
                 series.append(line)
-                bits += [] if line.is_ring else [y for _, y in line.points]
+                if not line.is_ring:  # a ring repeats the value of an evaluation
+                    bits += [y for _, y in line.points]
     if len(bits) < 2:
         return None
     summary = f"The fewest bits per character so far are {min(bits):.3f}."
@@ -197,14 +208,14 @@ def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
 
 
 def _bits(
-    run: LearningCurves, style: int, runs: int, across: str, unit: float = 1.0
+    run: LearningCurves, style: int, run_count: int, x_key: str, unit: float = 1.0
 ) -> Iterator[Series]:
     """Yield the series of bits per character: of held-out text, of training text, and a ring at the
-    evaluation whose weights were kept.
+    evaluation whose weights were kept. Their names contain the run's if there are several runs.
     """
-    prefix = f"{run.name}, " if runs > 1 else ""
-    held_out = _points(run.evaluations, across, "bits_per_character", unit)
-    trained = _between(run, across, "train_bits_per_character", unit)
+    prefix = f"{run.name}, " if run_count > 1 else ""
+    held_out = _points(run.evaluations, x_key, "bits_per_character", unit)
+    trained = _between(run, x_key, "train_bits_per_character", unit)
     limit = _MAX_RATIO * min((bits for _, bits in held_out or trained), default=0.0)
     held_out_low = [point for point in held_out if point[1] <= limit]
     trained_low = [point for point in trained if point[1] <= limit]
@@ -212,27 +223,27 @@ def _bits(
     level = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None
     yield Series(f"{prefix}held-out text", held_out_low, style, level=level)
     yield Series(f"{prefix}training text", trained_low, style, is_dashed=True)
-    best = [entry for entry in run.evaluations if entry.get("is_best")][-1:]
-    for point in _points(best, across, "bits_per_character", unit):
+    last_best = [entry for entry in run.evaluations if entry.get("is_best")][-1:]
+    for point in _points(last_best, x_key, "bits_per_character", unit):
         yield Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True)
 
 
 def _points(
-    evaluations: Sequence[Mapping[str, Any]], across: str, up: str, unit: float = 1.0
+    evaluations: Sequence[Mapping[str, Any]], x_key: str, y_key: str, unit: float = 1.0
 ) -> list[Point]:
-    """Return a point for each evaluation that has both numbers, ``across`` and ``up``. The first is
-    divided by ``unit``.
+    """Return a point for each evaluation that has both numbers, ``x_key`` and ``y_key``. The first
+    is divided by ``unit``.
     """
     numbers = [{**entry, **entry.get("metrics", {})} for entry in evaluations]
-    return _known([(entry.get(across), entry.get(up)) for entry in numbers], unit)
+    return _finite([(entry.get(x_key), entry.get(y_key)) for entry in numbers], unit)
 
 
-def _between(run: LearningCurves, across: str, up: str, unit: float) -> list[Point]:
+def _between(run: LearningCurves, x_key: str, y_key: str, unit: float) -> list[Point]:
     """Return the points of two lists of ``run.curve``, the values between the evaluations."""
-    return _known(zip(run.curve.get(across, ()), run.curve.get(up, ()), strict=False), unit)
+    return _finite(zip(run.curve.get(x_key, ()), run.curve.get(y_key, ()), strict=False), unit)
 
 
-def _known(pairs: Iterable[tuple[Any, Any]], unit: float) -> list[Point]:
+def _finite(pairs: Iterable[tuple[Any, Any]], unit: float) -> list[Point]:
     """Return the pairs whose values are both known and finite; x is divided by ``unit``."""
     known = [(float(x) / unit, float(y)) for x, y in pairs if x is not None and y is not None]
     return [point for point in known if all(map(math.isfinite, point))]

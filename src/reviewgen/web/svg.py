@@ -47,19 +47,20 @@ def document(
     """
     title = shorten(title, 200)
     description = shorten(description, 20_000)
-    across = number(width + 2 * margin)
-    up = number(height + 2 * margin)
+    full_width = number(width + 2 * margin)
+    full_height = number(height + 2 * margin)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="{CLASS}" role="img"'
-        f" aria-label={quoteattr(title)} "
+        f' aria-label={quoteattr(title)} viewBox="0 0 {full_width} {full_height}"'
+        f' width="{full_width}" height="{full_height}">'
     )
     return "\n".join(
         [
-            f'{head}viewBox="0 0 {across} {up}" width="{across}" height="{up}">',
+            head,
             f"<title>{escape(title)}</title>",
             f"<desc>{escape(description)}</desc>",
             f"<style>{_style()}</style>",
-            f'<rect class="paper" width="{across}" height="{up}" rx="6"/>',
+            f'<rect class="paper" width="{full_width}" height="{full_height}" rx="6"/>',
             moved(content, margin, margin),
             "</svg>",
             "",
@@ -116,11 +117,11 @@ def label(text: str, x: float, y: float, size: float, role: str, anchor: str = "
     spans = ""
     was_below = False
     for n, part in enumerate(_SUBSCRIPT.split(shorten(text, 200))):
-        is_below = n % 2 == 1
+        is_below = n % 2 == 1  # the odd parts are subscripts
         if part:
             attributes = dict[str, float]()
             if is_below != was_below:
-                attributes["dy"] = 0.28 * size * (is_below - was_below)
+                attributes["dy"] = (0.28 if is_below else -0.28) * size
             if is_below:
                 attributes["font_size"] = size * _BELOW
             spans += tag("tspan", escape(part), **attributes)
@@ -142,11 +143,13 @@ def text_width(text: str, size: float) -> float:
     """
     width = 0.0
     for n, part in enumerate(_SUBSCRIPT.split(text)):
+        # the odd parts are subscripts
         width += sum(map(_letter_width, part)) * (_BELOW if n % 2 else 1.0)
     return size * width
 
 
 def _letter_width(letter: str) -> float:
+    """Return the width of a letter in font sizes."""
     if unicodedata.combining(letter):
         return 0.0
     if unicodedata.east_asian_width(letter) in "WF":
@@ -162,8 +165,8 @@ def wrap(text: str, size: float, width: float) -> list[str]:
     """Break a text into lines of at most about ``width`` pixels; a longer word has a line of its
     own. An empty text has no lines.
     """
-    letters = max(4, int(width / (size * _EM)))
-    return textwrap.wrap(text, letters, break_long_words=False, break_on_hyphens=False)
+    letter_count = max(4, int(width / (size * _EM)))
+    return textwrap.wrap(text, letter_count, break_long_words=False, break_on_hyphens=False)
 
 
 def plain(text: str) -> str:
