@@ -161,9 +161,9 @@ def test_a_corpus_that_is_given_back_keeps_its_texts_and_splits(tmp_path):
     assert reviewgen.corpus(rows, conditions=["stars"])[:] == corpus[:]
 
 
-def test_a_corpus_has_one_type_for_each_condition_and_no_rows_without_a_split(monkeypatch):
-    monkeypatch.setattr("reviewgen.data.clean._BATCH_CHARACTERS", 1000)  # several files
-    rows = [{"text": f"text {number}", "c1": number, "b": 1.5} for number in range(300)]
+def test_a_corpus_has_one_type_for_each_condition_and_no_rows_without_a_split():
+    filler = " word" * 6000  # the texts fill several files
+    rows = [{"text": f"text {number}{filler}", "c1": number, "b": 1.5} for number in range(300)]
     rows[200:] = [row | {"c1": "few"} for row in rows[100:200]]  # these texts are duplicates
     rows[299] |= {"text": "another text"}
     corpus = reviewgen.corpus(rows, conditions=["c1", "b"])
