@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 10_000_000_000  # of the cache
 STAGE_FILE = "stage.json"  # the facts of a stage, written last
+_LOCK = ".lock"  # a file in a temporary folder
 _WORKSPACE = "tmp-"  # prefix of the names of temporary folders
-_KILLED_SECONDS = 7 * 24 * 3600  # after this, a temporary folder counts as abandoned
+_LOCKING_SECONDS = 60  # a temporary folder of this age is locked, unless its process has ended
 _IN_USE_SECONDS = 3600  # for this long after a folder's last use, a training may still need it
 _VARIABLE = "REVIEWGEN_WORKERS"
 _MAX_WORKERS = 4  # default max number of workers
@@ -117,6 +118,7 @@ def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) ->
             return stage  # another process has made it
         remove(target)  # its removal was interrupted, or the power failed
         files = job.path("files")
+        (files / STAGE_FILE).unlink(missing_ok=True)  # of an interrupted call
         try:
             facts = make(files)
             files.mkdir(exist_ok=True)
@@ -283,6 +285,8 @@ def workspace(root: Path | None = None) -> Iterator[Path]:
     Raises:
         StorageError: The cache folder cannot be written.
     """
+    from filelock import FileLock
+
     root = root or cache_folder()
     with contextlib.ExitStack() as stack:
         with storage_errors(f"the cache folder {root} (set REVIEWGEN_CACHE to use another)"):
@@ -290,6 +294,7 @@ def workspace(root: Path | None = None) -> Iterator[Path]:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             root.mkdir(parents=True, exist_ok=True)
             folder = stack.enter_context(temporary_folder(root, _WORKSPACE))
+            stack.enter_context(FileLock(folder / _LOCK, thread_local=False))
         yield folder
 
 
@@ -299,9 +304,8 @@ def cache_size() -> int:
 
 
 def prune_cache(max_bytes: int = MAX_BYTES) -> None:
-    """Remove the least recently used folders until the cache has at most ``max_bytes``. Folders
-    used within the last hour are kept, and temporary folders unused for a week are removed in any
-    case.
+    """Remove the least recently used folders until the cache has at most ``max_bytes``, but none
+    that was used within the last hour; and the temporary folders of processes that have ended.
     """
     entries = sorted(_entries())
     total = sum(size for _, size, _ in entries)
@@ -309,10 +313,20 @@ def prune_cache(max_bytes: int = MAX_BYTES) -> None:
         idle = time.time() - used
         is_removed = total > max_bytes and idle > _IN_USE_SECONDS
         if folder.name.startswith(_WORKSPACE):
-            is_removed = idle > _KILLED_SECONDS
+            is_removed = idle > _LOCKING_SECONDS and not _is_locked(folder)
         if is_removed:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
+
+
+def _is_locked(folder: Path) -> bool:
+    from filelock import FileLock
+
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            return False
+    except (OSError, NotImplementedError):  # Timeout is an OSError
+        return True
 
 
 def _entries() -> Iterator[tuple[float, int, Path]]:
