@@ -24,7 +24,7 @@ from reviewgen.data.encode import (
     index_corpus,
 )
 from reviewgen.data.files import expand, is_text, is_url, remote
-from reviewgen.data.split import CorpusSpec, require_splits, split_sources
+from reviewgen.data.split import Corpus, CorpusSpec, require_splits, split_sources
 from reviewgen.data.stage import (
     STAGE_FILE,
     Progress,
@@ -201,15 +201,8 @@ def _prepare(
             tokenizer = encoding.cls.load(encoded.folder / "tokenizer")
             index = index_corpus(encoded, corpus.fingerprint, tokenizer, encoding, root, progress)
         progress("Finishing the store")
-        more = {
-            **facts,
-            **to_dict(spec.filters),
-            "job": identity,
-            "reading": spec.config.facts(),
-            "corpus": corpus.to_json(),
-            "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
-        }
-        _finish(encoded, index, more)
+        more = _facts(spec, encoding, corpus) | {"job": identity}
+        _finish(encoded, index, {**facts, **more})
         yield _publish(encoded.folder, job, url)
 
 
@@ -226,6 +219,16 @@ def _settings(spec: CorpusSpec, encoding: Encoding) -> dict[str, Any]:
         "versions": [__version__, unicodedata.unidata_version],
         "reading": reading,
         **to_dict(spec.filters),
+    }
+
+
+def _facts(spec: CorpusSpec, encoding: Encoding, corpus: Corpus) -> dict[str, Any]:
+    """Return what ``store.json`` says of a store, besides the facts of the encoded corpus."""
+    return {
+        **to_dict(spec.filters),
+        "reading": spec.config.facts(),
+        "corpus": corpus.to_json(),
+        "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
     }
 
 
