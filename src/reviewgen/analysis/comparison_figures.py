@@ -36,7 +36,9 @@ _LENGTH = 300  # approximate length of a generated text, in characters
 _BATCH = 32  # texts that a model generates at once
 _MAX_TEXTS = 640  # maximum number of generated texts
 _MIN_CHARACTERS = 30_000  # no further batch is generated once there are this many characters
-_WORDS = 4500  # distinct n-grams are counted in this many words: their share falls as a text grows
+# Distinct n-grams are counted in this many words for every model, since their share of all n-grams
+# falls as a text grows.
+_WORDS = 4500
 _MAX_SECONDS = 10.0  # time limit of a batch; after twice this time, no further batch is generated
 # Only texts of at least this length are looked up in a compact index. It gives upper bounds, and
 # may find shorter texts by chance.
@@ -273,14 +275,14 @@ def _notes(model: ReviewModel, row: ComparisonRow) -> Iterator[str]:
             " too low."
         )
     if row.seen is None and not row.is_same_split:
-        index = (
+        reason = (
             "no index of it"
             if model.bundle.index is None
             else "an index that finds only longer texts"
         )
         yield (
             "Whether it was trained on the held-out texts is not known: it has other data, and"
-            f" {index}."
+            f" {reason}."
         )
 
 
@@ -433,13 +435,14 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     lexicon = model.bundle.lexicon
     is_known = None if lexicon is None else lexicon.__contains__
 
-    def measure(some: Sequence[str]) -> list[float]:
-        some_figures = measure_texts(some, is_known)
-        unknown = some_figures.unknown_words
-        return [math.nan if unknown is None else unknown, *some_figures.distinct]
+    def measure(resample: Sequence[str]) -> list[float]:
+        resample_figures = measure_texts(resample, is_known)
+        new_words = resample_figures.unknown_words
+        return [math.nan if new_words is None else new_words, *resample_figures.distinct]
 
     first_texts = take_words(texts, _WORDS)
     figures = measure_texts(first_texts, is_known)
+    # the names of the numbers that ``measure`` returns
     names = ("new_words", "distinct_1", "distinct_2", "distinct_3", "distinct_4")
     intervals = dict(zip(names, find_intervals(measure, first_texts), strict=True))
     intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
@@ -461,8 +464,8 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
 def _generate_texts(
     model: ReviewModel, config: GenerationConfig, seed: int
 ) -> tuple[list[str], float]:
-    """Generate texts in batches until there are enough characters, or too many texts, or no time is
-    left. Return the texts, and how many seconds this took.
+    """Generate texts in batches, until the characters, the texts or the seconds reach their limit.
+    Return the texts, and how many seconds this took.
     """
     config = replace(config, num_return_sequences=_BATCH)
     # compiles the loops before the time is measured

@@ -79,10 +79,10 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
     # the files of two rows need different names, on file systems that ignore case, too
     by_file: dict[str, ComparisonRow] = {}
     for row, _ in rows:
-        other = by_file.setdefault(_file_name(row.name).casefold(), row)
-        if other is not row:
+        first_row = by_file.setdefault(_file_name(row.name).casefold(), row)
+        if first_row is not row:
             raise ConfigError(
-                f"Two rows have the name {row.name[:60]!r} ({other.source[:60]} and"
+                f"Two rows have the name {row.name[:60]!r} ({first_row.source[:60]} and"
                 f" {row.source[:60]}). Name them: first=SOURCE second=SOURCE on the command line,"
                 " {'first': ..., 'second': ...} in Python."
             )
@@ -284,8 +284,8 @@ def _training_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:
-    """Read ``comparison.json``, the facts that the rows in a folder depend on. Return None for a
-    new folder.
+    """Check the folder of a comparison. Return the content of its ``comparison.json``, the facts
+    that its rows depend on; None for a new folder.
     """
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()

@@ -124,7 +124,8 @@ class CountStep:
         probability: The probability of the token after this context, including what shorter
             contexts contribute; None if the token was not seen after it.
         part: The probability that this context contributes; None if the model cannot tell.
-        backoff: The weight of the next shorter context.
+        backoff: The back-off weight of this context: ``weight`` is multiplied by it for the next
+            shorter context. None if the model cannot tell.
     """
 
     order: int

@@ -262,6 +262,7 @@ def name_axes(
         of_model = [letter for letter, dim in letters.items() if dim == size]
         for letter, dim in letters.items():
             factor, rest = divmod(size, dim)
+            # a size of at most 8 may be a multiple by chance
             if not rest and 2 <= factor <= 8 < size:
                 of_model.append(f"{factor}{letter}")
         of_batch = [batch_names[size]] if size in batch_names else []
