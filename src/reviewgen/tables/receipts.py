@@ -158,7 +158,7 @@ def portable_origin(origin: str | Path, file: Path) -> str:
     if not folder.is_dir():
         return str(origin)
     pairs = [(folder.absolute(), parent.absolute()) for parent in (file.parent, Path())]
-    # then the same pairs with all symbolic links resolved
+    # the same pairs once more, with all symbolic links resolved
     pairs += [(location.resolve(), parent.resolve()) for location, parent in pairs]
     for location, parent in pairs:
         if location.is_relative_to(parent):
@@ -167,8 +167,8 @@ def portable_origin(origin: str | Path, file: Path) -> str:
 
 
 def find_origin(receipt: Receipt, file: Path) -> str | Path:
-    """Return the argument of ``reviewgen.load`` for the model of a receipt. For a local model it is
-    the path of the folder on this machine.
+    """Return the argument of ``reviewgen.load`` for the model of a receipt. For a local model this
+    is the path of its folder on this machine.
 
     Args:
         receipt: The receipt.
@@ -239,9 +239,10 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     )
     # the receipt has the drawn values
     request = dataclasses.replace(request, draws=())
-    # a sampled text has the random stream of its number
+    # the random stream of a sampled text depends on its number
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
+    # the index of the text among those of its prompt
     first = receipt.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
     differences = list(_describe_changes(receipt, model, request))
