@@ -143,8 +143,8 @@ def push_with_space(
         # Ask for the visibility again, since it may come from the owner's defaults.
         published = inspect_repository(target, token)
         page = _compose(replace(named, card=published.card), bits)
-        given = metadata_of(published.card).get("license")
-        license = given if isinstance(given, str) else None  # a Space accepts no list of licenses
+        listed = metadata_of(published.card).get("license")
+        license = listed if isinstance(listed, str) else None  # a Space accepts no list of licenses
         return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
         raise HubError(
@@ -169,9 +169,9 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
         origin = bundle.origin or bundle.preset
         # without the revision
         path = origin.partition("@")[0] if origin.startswith("hf://") else origin
-        plain = Path(path).resolve().name
-        numbered = (f"{plain}-{number}" for number in count(2))
-        names.append(next(name for name in chain([plain], numbered) if name not in names))
+        base = Path(path).resolve().name
+        numbered = (f"{base}-{number}" for number in count(2))
+        names.append(next(name for name in chain([base], numbered) if name not in names))
     return names
 
 
@@ -239,7 +239,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         # only matrices count: the arrays of an n-gram have one axis
         tensors = bundle.model.state_dict().values()
         weights = sum(tensor.numel() for tensor in tensors if tensor.ndim == 2)
-        bits = next((bits for bits, max_weights in _DEFAULT_BITS if weights <= max_weights), 5)
+        bits = next((width for width, max_weights in _DEFAULT_BITS if weights <= max_weights), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
@@ -297,12 +297,13 @@ class _Blob:
 
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
-    """Append the tensors of a model to the blob, tied tensors only once. Return the entry of each
-    tensor by name.
+    """Append the tensors of a model to the blob; tensors that are tied to one another are appended
+    only once. Return the entry of each tensor by name.
     """
     models = {"": model}  # by the prefix of the names of their tensors
     if isinstance(model, Blend):
         models = {f"{number}.": component for number, component in enumerate(model.components)}
+    # the prefixes of the models that are trained by counting
     counted = tuple(prefix for prefix, each in models.items() if isinstance(each, CountTrained))
     entries: dict[str, Any] = {}
     stored: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -310,11 +311,11 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
         # tied tensors have the same memory; empty tensors may have the same without being tied
         memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         if memory not in stored or not tensor.numel():
-            plain = tensor.detach().cpu()
-            if plain.is_floating_point() and plain.dtype.itemsize == 2:
-                plain = plain.float()  # ``bits`` decides how the tensor is stored
-            own_bits = 32 if name.startswith(counted) else bits
-            stored[memory] = _add_tensor(name, plain.numpy(), own_bits, blob)
+            on_cpu = tensor.detach().cpu()
+            if on_cpu.is_floating_point() and on_cpu.dtype.itemsize == 2:
+                on_cpu = on_cpu.float()  # ``bits`` decides how the tensor is stored
+            tensor_bits = 32 if name.startswith(counted) else bits
+            stored[memory] = _add_tensor(name, on_cpu.numpy(), tensor_bits, blob)
         entries[name] = stored[memory]
     return entries
 
