@@ -61,7 +61,8 @@ Hub, or a local folder.
 
 
 def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
-    """Return the names of the model and of the tokenizer that a preset's name begins with.
+    """Return the name of the model and the name of the tokenizer, with which a preset's name
+    begins.
 
     Args:
         name: The name.
@@ -147,7 +148,7 @@ def parse_source(
 
 
 def find_revision(source: Source, revision: str) -> HubSource:
-    """Return the repository on the Hub, with a revision, for a source. For a preset, it is the
+    """Return the repository on the Hub for a source, with a revision. For a preset, this is the
     repository of the preset's weights.
 
     Raises:
@@ -173,7 +174,7 @@ def find_revision(source: Source, revision: str) -> HubSource:
 
 
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
-    """Parse a source; a revision is part of it."""
+    """Parse a source. A revision can only be a part of the source, as in ``owner/name@v2``."""
     if not isinstance(source, str | Path):
         raise SourceError(
             f"The source of a model must be a string or a Path; got {type(source).__name__}."
@@ -211,7 +212,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     folder = Path(source)
     if isinstance(parsed, HubSource):
         return folder if (folder / "config.json").is_file() else parsed
-    # the folder's name may have the form of a preset's without being a known one
+    # the folder's name may have the form of a preset's name, but not be a known preset
     if parsed is None or (presets is not None and source not in presets):
         return folder
     raise SourceError(
@@ -232,5 +233,7 @@ def _expand(path: Path) -> Path:
 
 
 def _suggest(name: str, presets: Collection[str]) -> str:
-    """Return advice with the preset that a wrong name is closest to."""
+    """Return the end of an error message about a wrong name: the preset with the closest name, and
+    the known presets.
+    """
     return did_you_mean(name.lower().replace("_", "-"), presets)

@@ -324,8 +324,8 @@ def refuse_unknown_options(
     others: Collection[str] = (),
     hidden: Collection[str] = (),
 ) -> None:
-    """Check the keywords of a call against a TypedDict: their names, and the types of flags and
-    strings.
+    """Check the keywords of a call against a TypedDict: the names of all, and the types of those
+    that are flags or strings.
 
     Args:
         options: The keywords.

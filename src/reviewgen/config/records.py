@@ -62,8 +62,8 @@ def check_record(value: Any, name: str = "training.json", expected: Any = _RECOR
     Args:
         value: The content.
         name: The name of the part, for messages.
-        expected: What the part must be: a type hint; a dict of these by key; [X] for a list of X;
-            or [X, X] for a pair.
+        expected: What the part must be: a type hint; for an object, a dict with what each value
+            must be; for a list, [X], where X is what each item must be; for a pair, [X, X].
 
     Raises:
         ConfigError: A fact does not have the expected type, or a fact on a metric is missing.
