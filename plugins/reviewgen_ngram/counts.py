@@ -90,7 +90,7 @@ class Arena:
         """
         for array in arrays:
             while isinstance(array, np.ndarray) and array.base is not None:
-                array = array.base  # the array that a view shows a part of
+                array = array.base  # the array that this one is a part of
             if isinstance(array, mmap.mmap) and hasattr(array, "madvise"):  # not on Windows
                 array.madvise(mmap.MADV_DONTNEED)
 
@@ -165,7 +165,7 @@ class NgramCounter:
         self._blocks: list[Block] = []  # the largest first
 
     def add(self, ids: Integer[np.ndarray, " T"]) -> None:
-        """Count the n-grams of one text. It begins with bos; a further bos starts another text."""
+        """Count the n-grams of a text, which begins with bos. A further bos starts another text."""
         self._pending.append(ids.astype(self._dtype))
         self._pending_tokens += len(ids)
         if self._pending_tokens >= self._block_tokens:
@@ -374,7 +374,7 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
         (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64))
         for size in sizes[:, group.rank].tolist()
     ]
-    # rows that are sent to each rank at a time; the count takes another word
+    # number of rows sent to each rank at a time; with its count, a row has one more word
     at_a_time = max(1, PIECE_BYTES // (8 * (rows.packing.words + 1) * group.world_size))
     for start in range(0, int(sizes.max()), at_a_time):
         pieces = [
@@ -409,7 +409,7 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
     )
     # (V,): the number of rows with each first token, in all processes
     sizes = group.all_gather(np.diff(first_rows)).sum(0)
-    # both times two, as integers: the middle row of each first token, the ideal edges of the ranges
+    # twice the middle row of each first token, and twice the ideal edges of the ranges, as integers
     middles = 2 * sizes.cumsum() - sizes
     ideal = 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size
     # the first token of each range but that of rank 0
