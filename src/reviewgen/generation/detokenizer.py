@@ -114,7 +114,7 @@ class Detokenizer:
     def release(self) -> tuple[str, list[Token]]:
         """Return the characters that can be released now, without those released before.
 
-        Their tokens come with them if ``is_scored``; else the list is empty.
+        The list has the tokens of these characters if ``is_scored``; else it is empty.
         """
         if self.text.finish_reason is not None:
             return self._release_end()
