@@ -23,7 +23,7 @@ import numpy as np
 from reviewgen.compiled.jit import compiled, inner
 
 NEGLIGIBLE = 1e-4  # a hypothesis with at most this share of the total probability is dropped
-# the least probability of completed tokens: they were written even if the model gives them zero
+# the min probability of completed tokens: they were written even if the model gives them zero
 IMPOSSIBLE = 1e-300
 
 
