@@ -289,7 +289,7 @@ class CharacterModel:
 
     Attributes:
         model: The model.
-        entry: The spelling of its tokens in ids of the blend, as JSON values.
+        entry: How its tokens are spelled with ids of the blend, as JSON values.
         config: Has only ``vocab_size``, the number of ids of the blend.
     """
 
