@@ -119,11 +119,11 @@ def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
     # the last value stands for bos and eos
     values = np.append(symbols.values, ord(_TEXT_END)).astype(np.uint16)
     lengths = np.diff(symbols.offsets)
-    is_frame = lengths == 0
-    # of each id: where its values start, and how many they are
+    is_frame = lengths == 0  # bos and eos
+    # for each of ``ids``: where its values start, and how many values it has
     starts = np.where(is_frame, len(symbols.values), symbols.offsets[:-1])[ids]
     lengths = np.where(is_frame, 1, lengths)[ids]
-    ends = np.cumsum(lengths)  # where they end in the result
+    ends = np.cumsum(lengths)  # where the values of each id end in ``decoded``
     decoded = values[np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)]
     # join each pair of halves into a byte; a last half without a partner is dropped
     halves = np.flatnonzero(decoded >= HALF)
