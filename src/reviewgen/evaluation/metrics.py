@@ -131,9 +131,9 @@ class TextMetrics:
     ) -> dict[str, dict[str, object]]:
         """Return the facts of each metric as JSON values.
 
-        These are its unit, whether lower is better, its values on generated and on held-out texts,
-        and for the value on generated texts its 95 % interval and the number of characters that it
-        was measured on.
+        These are its unit; whether lower is better; its value on generated texts, with the 95 %
+        interval of this value and the number of characters of these texts; and its value on
+        held-out texts.
 
         Args:
             generated: Texts of the model; without any, the value is None.
@@ -261,8 +261,8 @@ def measure_texts(
 
 
 def take_words(texts: Iterable[str], words: int) -> list[str]:
-    """Return as many of the first texts as are needed for ``words`` words together; all texts if
-    they have fewer words.
+    """Return the first texts, as many as are needed to have ``words`` words together; all texts if
+    these have fewer words.
     """
     sample: list[str] = []
     count = 0
