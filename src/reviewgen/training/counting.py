@@ -215,7 +215,7 @@ class GlooGroup:
         """Send ``parts[r]`` to rank r; return the arrays that this process received, in order of
         rank.
         """
-        # row r has the sizes of what rank r sends, so a column has the sizes of what a rank gets
+        # row r has the sizes that rank r sends, and column r those that rank r receives
         sizes = self.all_gather(np.array([len(part) for part in parts]))[:, self.rank].tolist()
         received = [np.empty((size, *parts[0].shape[1:]), parts[0].dtype) for size in sizes]
         received[self.rank] = parts[self.rank]
