@@ -360,7 +360,7 @@ class Preset:
         sizes: Model settings from small to large, one of which is chosen if a training has a time
             budget and sets no size.
         by_epochs: Pairs of a number of epochs, and of model settings for runs of at least that many
-            epochs, as in (4.0, {"dropout": 0.3}). A setting that is a fraction is interpolated
+            epochs, as in (4.0, {"dropout": 0.3}). A setting that is a float is interpolated
             between two pairs.
         training_by_epochs: Such pairs with training settings in place of model settings.
         parts: For the model ``blend``: the presets whose models the blend is made of, as in

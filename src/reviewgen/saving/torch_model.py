@@ -69,8 +69,9 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
 
 
 def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
-    """Return the dtype and shape of a model's tensors without allocating them. Arrays of a model
-    that was trained by counting may have any size, since their sizes depend on the corpus.
+    """Return the dtype and shape of each tensor of a model, without allocating memory for it.
+    Arrays of a model that was trained by counting may have any size, since their sizes depend on
+    the corpus.
     """
     try:
         with torch.device("meta"):
