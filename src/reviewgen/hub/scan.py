@@ -35,7 +35,7 @@ _PATTERNS = {
     "handle": ("handles", re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}")),
 }
 _KINDS = (*_PATTERNS, "copies", "text", "license")  # the accepted values of ``allow``
-# of the samples in a card; the default of the presets is 0.7
+# the temperatures of the samples in a card; the default of the presets is 0.7
 _SAMPLE_TEMPERATURES = (0.5, 0.7, 1.0)
 _SCANNED_TEXTS = 200
 _SCAN_TEMPERATURE = 0.8
@@ -68,7 +68,8 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
     """Return generated texts to scan, and, under the key "samples", pairs of a temperature and a
     text for the card.
 
-    Of the model's generation defaults only max_new_tokens, words and conditions are used.
+    Of the model's generation defaults, only max_new_tokens, words and conditions are used;
+    max_new_tokens is brought between 100 and 1,000.
     """
     defaults = model.generation_config
     length = min(max(defaults.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
@@ -79,8 +80,8 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
         [""] * _SCANNED_TEXTS, generation_config=config, temperature=_SCAN_TEMPERATURE, seed=0
     )
     samples = [
-        (each, model.generate_one(generation_config=config, temperature=each, seed=0))
-        for each in _SAMPLE_TEMPERATURES
+        (heat, model.generate_one(generation_config=config, temperature=heat, seed=0))
+        for heat in _SAMPLE_TEMPERATURES
     ]
     return scanned, {"samples": samples}
 
@@ -119,8 +120,8 @@ def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
 
 
 def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
-    """Search for personal data in generated texts and in the tokens of a vocabulary. Return a
-    description of the matches for each kind that was found.
+    """Search for personal data in generated texts and in the tokens of a vocabulary. Return, for
+    each kind that was found, a description of its matches.
     """
     findings = {}
     vocabulary = list(pieces)
@@ -131,7 +132,8 @@ def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[st
         if odd_pieces:
             where.append(f"{len(odd_pieces)} pieces of the vocabulary")
             example = odd_pieces[0].strip()
-        matches = list(filter(None, map(pattern.findall, samples)))  # of each sample with a match
+        # for each sample with a match, the list of its matches
+        matches = list(filter(None, map(pattern.findall, samples)))
         if matches:
             where.insert(0, f"{len(matches)} of {len(samples)} samples")
             example = Counter(chain(*matches)).most_common(1)[0][0]
