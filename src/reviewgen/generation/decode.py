@@ -394,9 +394,9 @@ class Decoder:
     def _guard_prompt_end(self, batch: _SamplingBatch, token: int) -> int:
         """Check a sampled token that goes beyond the end of a text's prompt; return a token.
 
-        If the token would complete a copied span, another token is sampled. If every token would,
-        the first one is returned and ``exceeds_limit`` is set. A token that ends with the prompt or
-        before is returned as it is.
+        If the token would complete a copied span, another token is sampled. If all tokens would,
+        the sampled one is returned, and ``exceeds_limit`` is set. A token that ends with the prompt
+        or before is returned as it is.
         """
         text = batch.texts[0]
         tail = batch.tails[0]
