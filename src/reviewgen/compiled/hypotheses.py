@@ -1,4 +1,4 @@
-"""Lets a model write texts in the ids of another tokenizer, by a sum over its tokenizations.
+"""Lets a model write texts in the ids of another tokenizer, by sums over tokenizations.
 
 The text is written one id at a time. Each token of the model is spelled as one or more of these
 ids. Usually several strings of tokens spell the same text, so the probability of the text is a sum

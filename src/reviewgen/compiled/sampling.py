@@ -151,8 +151,8 @@ def choose(
         spelling, place: The words that the text may contain, and the place of the text in this
             automaton, int64 (3,); the place is updated. A spelling of None allows any text.
         scores, probs: float64 (V,), scratch memory.
-        drew_copy: Whether the caller has already drawn a token that would complete a copied span. A
-            token is then chosen in its place.
+        drew_copy: Whether the caller has already drawn a token, and it would complete a copied
+            span. If so, a token is chosen in place of that one.
     """
     eos = params.eos_id
     temperature = params.temperatures[new_tokens % len(params.temperatures)]
