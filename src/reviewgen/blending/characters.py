@@ -124,9 +124,9 @@ def describe_characters(
     """Return, as JSON values, how each token of a component is spelled with ids of the blend.
 
     Args:
-        symbols: The bytes of the tokens of the component's tokenizer.
-        blend: The bytes of the tokens of the blend's tokenizer, which are half bytes and
-            characters.
+        symbols: The bytes of each token that the component's tokenizer has.
+        blend: The bytes of each token that the blend's tokenizer has; these tokens are half bytes
+            and characters.
         bos_ids, eos_ids: The beginning-of-text and end-of-text id, each as a pair: that of the
             component, and that of the blend.
         given: For each condition id of the component, the id of the blend. The condition ids of the

@@ -109,7 +109,7 @@ class Blend:
         components after the last.
 
         Raises:
-            ShapeError: The ids or the state of a component have another shape.
+            ShapeError: The ids or the states do not have the shapes that the components expect.
         """
         check_ids(ids)
         check_state(state, len(self.components))
