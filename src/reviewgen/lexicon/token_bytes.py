@@ -87,14 +87,14 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
             for ids in np.split(block, np.flatnonzero(block == tokenizer.bos_id)):
                 yield tokenizer.decode(ids.tolist())
         return
-    rest: list[bytes] = []  # the beginning of a text that continues in the next part
+    unfinished: list[bytes] = []  # the text whose end has not been read yet, in parts
     for ids in _in_parts(blocks, symbols):
-        first, *others = _decode_bytes(ids, symbols).split(_TEXT_END)
-        rest.append(first)
-        for other in others:
-            yield b"".join(rest).decode("utf-8", "replace")
-            rest = [other]
-    yield b"".join(rest).decode("utf-8", "replace")
+        continuation, *new_texts = _decode_bytes(ids, symbols).split(_TEXT_END)
+        unfinished.append(continuation)
+        for new_text in new_texts:
+            yield b"".join(unfinished).decode("utf-8", "replace")
+            unfinished = [new_text]
+    yield b"".join(unfinished).decode("utf-8", "replace")
 
 
 def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.ndarray]:
