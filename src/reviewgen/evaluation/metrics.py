@@ -144,7 +144,7 @@ class TextMetrics:
         of_generated = self.measure(generated) if generated else {}
         of_held_out = self.measure(held_out) if held_out else {}
 
-        def measure(some: Sequence[str]) -> list[float]:
+        def measure_each(some: Sequence[str]) -> list[float]:
             """Return the value of each metric on some of the texts; NaN if it fails."""
             sample = make_sample(some, self._training_words)
             return [_value(metric, sample) for metric, _ in self._metrics.values()]
@@ -152,7 +152,7 @@ class TextMetrics:
         intervals: Sequence[object] = [None] * len(self._metrics)
         if generated:
             are_shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
-            intervals = find_intervals(measure, generated, are_shares)
+            intervals = find_intervals(measure_each, generated, are_shares)
         facts: dict[str, dict[str, object]] = {}
         for (name, (metric, _)), interval in zip(self._metrics.items(), intervals, strict=True):
             facts[name] = {

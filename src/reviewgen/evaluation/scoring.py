@@ -178,7 +178,7 @@ def _cross_entropies(
 
 
 def _join(first: Tensor, second: Tensor) -> Tensor:
-    """Append the rows of a state to those of another one."""
+    """Append the rows of the second tensor to the first; both are the same part of a state."""
     if first.shape[1:] != second.shape[1:]:
         raise growing_state(first.shape, second.shape)
     return torch.cat([first, second])
@@ -343,7 +343,7 @@ def _gain(
     Args:
         name: The name of the condition.
         saved: The bits that the condition saves in each text.
-        shuffled: The bits that the value of another text saves in each text.
+        shuffled: The bits that each text saves if it is given the value of another text.
         characters: The number of characters of each text.
     """
     items: list[tuple[float, int]] = list(zip(saved.tolist(), characters.tolist(), strict=True))
