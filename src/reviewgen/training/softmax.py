@@ -46,7 +46,7 @@ class SampledSoftmax:
         self.draw_probs: np.ndarray = np.minimum(1, size * weights / weights.sum())
         # one token is always drawn, so that a step without targets has a logit
         self.draw_probs[self.draw_probs.argmax()] = 1
-        # (V,) log probability that a target is another token than this one
+        # (V,) for each token, the log probability that a target is another one
         self.log_not_target: np.ndarray = np.log1p(-frequencies)
 
     def draw(
