@@ -80,8 +80,8 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
         [""] * _SCANNED_TEXTS, generation_config=config, temperature=_SCAN_TEMPERATURE, seed=0
     )
     samples = [
-        (heat, model.generate_one(generation_config=config, temperature=heat, seed=0))
-        for heat in _SAMPLE_TEMPERATURES
+        (temperature, model.generate_one(generation_config=config, temperature=temperature, seed=0))
+        for temperature in _SAMPLE_TEMPERATURES
     ]
     return scanned, {"samples": samples}
 
