@@ -125,7 +125,7 @@ def create_app(
 
 
 def _start_engines(models: Mapping[str, ReviewModel | Engine], limits: Limits) -> dict[str, Engine]:
-    """Return an engine of each model; if one cannot be served, close the others and raise."""
+    """Return an engine for each model. If a model cannot be served, close the engines and raise."""
     engines: dict[str, Engine] = {}
     for name, model in models.items():
         try:
@@ -157,7 +157,7 @@ def _routes(page: bool) -> list[Route]:
 
 
 def _service(request: Request) -> Service:
-    """Check the key of a request, and return the service.
+    """Check the API key of a request, and return the service.
 
     Raises:
         RequestError: The request has none of the accepted keys.
@@ -212,7 +212,8 @@ async def _metrics(request: Request) -> Response:
         service.metrics.live.labels(name).set(engine.live)
         service.metrics.waiting.labels(name).set(engine.waiting)
     registry = service.metrics.registry
-    # Each worker writes its numbers to that folder. Any worker can add up those of all workers.
+    # each worker writes its numbers to the folder that this variable names, where any worker can
+    # add up the numbers of all workers
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
@@ -240,7 +241,7 @@ async def _openapi(request: Request) -> Response:
 
 
 def _request_schemas(limits: Limits) -> dict[str, Any]:
-    """Return the schemas of the requests that have the fields of a completion."""
+    """Return the schemas of the requests for completions and for chat completions."""
     fields = {
         name: json_schema(hint) | {"description": DESCRIPTIONS[name]}
         for name, hint in HINTS.items()
