@@ -244,9 +244,9 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     probabilities.
 
     Args:
-        condition: A condition of categories or numbers, as in sentiment.
+        condition: The name of a condition with categories or numbers, such as sentiment.
         k: The number of words of each value.
-        seed: The seed of the texts in which the words are compared.
+        seed: The seed of the texts that the model generates for the comparison.
     """
     with show_status("Writing and reading texts ..."):
         preferred = api.load(model).contrast(condition, k=k, seed=seed)
@@ -271,7 +271,7 @@ def classify(
     how often that is correct.
 
     Args:
-        condition: A condition of categories or numbers, as in sentiment.
+        condition: The name of a condition with categories or numbers, such as sentiment.
         text: The text; - reads standard input.
         data: Texts, as for `evaluate`, with a column of the condition's name.
     """

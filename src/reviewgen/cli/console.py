@@ -122,8 +122,8 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        # A table without a box (box=None) is made wide enough in a file, so that no column is cut
-        # off. Other things to print have no attribute ``box``.
+        # If a table without a box (box=None) is printed to a file, it is made wide enough, so that
+        # no column is cut off. Other things to print have no attribute ``box``.
         if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)
@@ -182,6 +182,8 @@ def describe_written(
 
 
 class _NoteHandler(logging.Handler):
+    """Prints each log message as a note."""
+
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 
@@ -207,8 +209,8 @@ def show_status(text: str) -> Iterator[Callable[[str], None]]:
 
 
 def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | None = None) -> None:
-    """Check before any work that the page or chart that the user asks for can be saved; see
-    ``refuse_file`` and ``refuse_chart``.
+    """Check, before any work, that the page and the chart that the user asks for can be saved. The
+    errors are those of ``refuse_file`` and ``refuse_chart``.
     """
     if plot is not None:
         from reviewgen.web.charts import refuse_chart

@@ -51,7 +51,7 @@ def list_() -> Result:
     """
     facts: dict[str, Any] = {}
     rows = [("kind", "name", "package", "version", "weights", "bits")]
-    details = [""]  # a line below each row
+    details = [""]  # for each row, the line that is printed below it
     for kind in _KINDS:
         entries: list[dict[str, Any]] = []
         facts[f"{kind.replace(' ', '_')}s"] = entries
@@ -87,8 +87,8 @@ def _cell(value: float | None, form: str, unit: str = "") -> str:
 
 
 def _describe_parameters(parameters: Mapping[str, int]) -> str:
-    """Describe the number of parameters and the shares of the first two kinds; "" if the numbers
-    are not known. ``parameters`` has the number of each kind, the largest first.
+    """Describe the number of parameters and the shares of the two largest kinds; "" if the numbers
+    are not known. ``parameters`` has the number of each kind, the largest number first.
     """
     total = sum(parameters.values())
     if not total:
@@ -139,9 +139,9 @@ def settings(preset: str) -> Result:
 def _settings_tables(
     name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset
 ) -> Iterator[Any]:
-    """Yield a table for each title and its settings, notes on the sizes and the regularisation of a
-    preset, and an example of ``--set``. In a table, the accepted values are below the name of a
-    setting, so that there is room for the description.
+    """Yield a table for each title, with a row for each of its settings; notes on the sizes and the
+    regularisation of a preset; and an example of ``--set``. In a table, the accepted values of a
+    setting are below its name, so that there is room for the description.
     """
     for title, rows in tables.items():
         if not rows:
@@ -175,7 +175,9 @@ def _settings_tables(
 
 
 def _format(value: Any) -> str:
-    """Return a value as ``--set`` accepts it; for a mapping, as name=value, name=value."""
+    """Return a value in the form that ``--set`` accepts. A mapping becomes "name=value,
+    name=value".
+    """
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={_format(item)}" for name, item in value.items())
     if isinstance(value, bool):
@@ -241,7 +243,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
 
 
 def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
-    """Yield lines on the facts of ``doctor``, with the plugins by package."""
+    """Yield lines on the facts of ``doctor``, with one line on the plugins of each package."""
     for name, value in facts.items():
         if isinstance(value, list):
             rows = _count_plugins(value) if name == "plugins" else value
@@ -267,7 +269,7 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 
 def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
-    """Return a line for each package: what plugins it has, and how many of them are broken."""
+    """Return a line for each package: how many of its plugins are broken, and what they are."""
     packages: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for plugin in plugins:
         packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)
@@ -292,8 +294,8 @@ def _version(name: str) -> str:
 
 
 def _find_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Load a saved model, which raises an error if it has changed since it was saved. Return its
-    files, as a fact for ``--json``, and a line to print.
+    """Load a saved model; loading raises an error if a file has changed since the model was saved.
+    Return the names of its files, as a fact for ``--json``, and a line to print.
     """
     from reviewgen.saving.layout import MANIFEST
 
@@ -308,8 +310,8 @@ def _find_changes(model: str) -> tuple[dict[str, Any], str]:
 
 
 def _accept_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Accept the current files of a saved model. Return the names of those that had changed, as a
-    fact for ``--json``, and a line to print.
+    """Accept the current files of a saved model. Return the names of the files that had changed, as
+    a fact for ``--json``, and a line to print.
     """
     from reviewgen.hub.download import locate
     from reviewgen.saving.write import accept_changes

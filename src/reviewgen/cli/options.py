@@ -27,8 +27,8 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Shared:
-    """Describes parameters that several commands have. The docstring of a command may describe them
-    differently.
+    """Describes parameters that several commands have. If the docstring of a command describes such
+    a parameter, too, that description is used.
 
     Args:
         model: A saved folder (./my-model), owner/name on the Hub, or a preset.
@@ -163,8 +163,8 @@ def takes(
 
 
 def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
-    """Return the option or the argument for a parameter of a command."""
-    if text is None:  # the annotation of the parameter describes it for typer
+    """Return the option or the argument for a parameter of a command, with ``text`` as its help."""
+    if text is None:  # then the parameter's annotation has the help
         return Option(parameter.replace(kind=_KEYWORD), _keep)
     if parameter.kind is _KEYWORD:
         return _option(
@@ -238,8 +238,8 @@ def _or_default(default: Any, value: list[str] | None) -> Any:
 def _parse_numbers(
     name: str, text: str | None, *, is_list: bool
 ) -> float | tuple[float, ...] | None:
-    """Parse numbers separated by commas. Return a tuple if there are several or the setting is a
-    list, else a single number.
+    """Parse numbers separated by commas. Return a single number if there is one and the setting is
+    not a list, else a tuple.
     """
     if text is None:
         return None
@@ -302,7 +302,8 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
     """Return the source of texts that was given on the command line: as ``path_or_string`` returns
     it, or the lines of standard input for ``-``.
 
-    Several values are a list: of sources if there are weights, else of the files of one source.
+    For several values, the result is a list: of sources if there are weights, else of the files of
+    one source.
     """
     if isinstance(given, list) and len(given) > 1:
         return [parse_data(source) if weights else Path(source) for source in given]

@@ -188,7 +188,7 @@ def find_weights(name: str | Plugin) -> Path | None:
     nothing.
 
     Args:
-        name: The preset's name, or the description of the weights.
+        name: The preset's name, or the ``Plugin`` that describes the weights.
 
     Raises:
         PluginConflict: Two packages provide the name.
