@@ -1,7 +1,7 @@
 """The first stage: clean the texts of a source, row by row.
 
     clean-KEY/rows/00012.arrow    the rows of a batch of texts, in the order of the source
-    clean-KEY/lines/00012.arrow   instead of them, the same without repeated lines
+    clean-KEY/lines/00012.arrow   instead of ``rows``: the same rows without repeated lines
 
 A row is a text with its content hash and the values of its conditions. This process reads the
 source and collects batches of texts, and workers clean them. The batches depend on the source only.
@@ -218,8 +218,8 @@ def as_label(value: str | float | None) -> str | None:
 def _find_lines(source: Source, files: Sequence[Path]) -> tuple[list[str], list[str]]:
     """Find the repeated lines of a source; return the lines to drop, and notes for the user.
 
-    There are none to drop if lines are not to be dropped, or if they were given, so that cleaning
-    has dropped them.
+    There are no lines to drop if the settings do not ask for it, or if the user has given the
+    lines: then cleaning has dropped them already.
     """
     config = source.config
     info = source.info
@@ -282,13 +282,14 @@ def _drop_lines(source: Source, lines: Sequence[str], file: Path) -> Path:
 
 
 def read_rows(file: Path, wanted: np.ndarray, is_label: Sequence[bool] = ()) -> Iterator[Example]:
-    """Yield the texts and the values of the first conditions of some rows of a file.
+    """Yield the texts of some rows of a file, with the values of the first ``len(is_label)``
+    conditions.
 
     Args:
         file: The Arrow file.
         wanted: A mask of the rows, (rows,).
-        is_label: For each condition to read, whether its values are labels; then the numbers of a
-            file that has only numbers are made labels.
+        is_label: For each condition to read, whether its values are labels. If so, numbers are
+            converted to labels, since this file may have only numbers.
     """
     columns = ["text", *(f"c{number}" for number in range(len(is_label)))]
     for batch in open_rows(file).select(columns).filter(wanted).to_batches():
@@ -321,7 +322,7 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
 
 
 def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = False) -> list[str]:
-    """Return lines that tell the user what was read and changed: the notes, the text column, three
+    """Return lines for the user on what was read and changed: the notes, the text column, three
     texts, and the counts of the cleaning.
 
     If ``is_brief``, return a single line with the text column and the first two counts.

@@ -237,7 +237,9 @@ class Cleaner:
         return text
 
     def _repair(self, text: str) -> str:
-        """Return the text with its mojibake repaired; if repair is off, only count the text."""
+        """Return a text with its mojibake repaired. If repair is off, only count the text if it has
+        mojibake.
+        """
         if self._fix_encoding is None:
             match = _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text)
             if match is not None:
@@ -251,6 +253,7 @@ class Cleaner:
         return repaired
 
     def _normalize(self, text: str) -> str:
+        """Return a text with entities decoded, without tags, and in NFC."""
         report = self.report
         if "&" in text:
             text = _ENTITY.sub(self._decode_entity, text)
@@ -338,6 +341,7 @@ def _drop_hidden(text: str) -> tuple[str, int]:
     unclosed = set[str]()
     for match in _HIDDEN.finditer(text):
         name = (match["name"] or "").lower()
+        # the match is inside a removed part, or no end follows for its name
         if match.start() < start or name in unclosed:
             continue
         end = _CLOSINGS[name].search(text, match.end())
@@ -346,7 +350,7 @@ def _drop_hidden(text: str) -> tuple[str, int]:
         else:
             kept.append(text[start : match.start()])
             start = end.end()
-            count += 2 if name else 1
+            count += 2 if name else 1  # a script or style has two tags
     kept.append(text[start:])
     return "".join(kept), count
 

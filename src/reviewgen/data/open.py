@@ -55,11 +55,12 @@ SPLITS = ("train", "validation", "test")
 DROPPED = "Lines that reviewgen has dropped:"
 _HEAD = 1000  # max number of first records that are examined, e.g. to guess the text column
 _HEAD_CHARACTERS = 1 << 24  # fewer records are examined if they have more characters than this
-_MIN_MARKDOWN = 0.1  # a note names the option to strip markdown if a larger share of texts has it
+# a note names the option to strip markdown if more than this share of the first texts has markdown
+_MIN_MARKDOWN = 0.1
 # imdb has whole reviews; rotten_tomatoes has lower-case sentences with spaced punctuation
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}
 _SENTIMENTS = {"0": "negative", "1": "positive"}
-# options that apply to some kinds of sources only: these kinds, and their name in messages
+# for each option that applies to some kinds of sources only: these kinds, and a name for messages
 _ONLY_FOR = {
     "documents": ({"text"}, "txt files"),
     "sql": ({"sqlite"}, "SQLite files"),
@@ -75,10 +76,11 @@ class Source:
     Attributes:
         info: How the source was read, for messages and records.
         config: The settings for reading and cleaning it.
-        kinds: The formats of its files; else "dataset", "object" or the scheme of a URL.
-        readers: Its readers, in order, each with the name of its file for messages.
+        kinds: The formats of the source's files; without files, "dataset", "object" or the scheme
+            of a URL.
+        readers: The readers of the source, in order, each with the name of a file for messages.
         facts: What identifies the content, as JSON values; None if unknown, as for a Python object.
-        size: Its size in bytes; 0 if unknown.
+        size: The size of the source in bytes; 0 if unknown.
         is_cleaned: Whether the source is a cleaned corpus, in which each text already has a split.
     """
 
@@ -182,7 +184,9 @@ def _read_head(records: Iterable[Any]) -> list[Any]:
 
 
 def _note_layout(info: SourceInfo, config: DataConfig, texts: Sequence[str]) -> None:
-    """Find the width that the first texts are wrapped at, and whether they have markdown."""
+    """Find the width that the first texts are wrapped at, and note it for the user; also note if
+    many of them have markdown.
+    """
     if not config.keep_line_breaks:
         info.width = config.width or find_width(texts)
     if info.width is not None:
@@ -222,6 +226,7 @@ def splits_of(given: Any, config: DataConfig) -> Sequence[str]:
 
 
 def _find_kind(given: Any) -> "_Open":
+    """Return the function of ``_KINDS`` that opens a source."""
     return next(open_kind for is_mine, open_kind in _KINDS if is_mine(given))
 
 
@@ -332,8 +337,8 @@ def _as_review(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_hub(given: str) -> bool:
-    """Return whether a string names a Hub dataset, and neither a file of one nor a path: a path
-    exists, or has the suffix of a data file.
+    """Return whether a string names a Hub dataset. The URL of a file of a dataset does not, and
+    neither does a path: a string that exists as a path, or has the suffix of a data file.
     """
     if given.startswith("hf://"):
         return not (given.startswith("hf://datasets/") and is_url(given))
@@ -476,13 +481,15 @@ def _open_iterable(given: Any, config: DataConfig, folder: Path) -> Source:
         )
     if iter(given) is not given:
         return _open_object(given, config, lambda columns: given)
-    # an iterator can be read only once, so its first items are kept for a second reading
+    # An iterator can be read only once. The first reading gets a list of the first items, the
+    # second reading gets these and the rest.
     head = list(itertools.islice(given, _HEAD))
-    reads = iter([head, itertools.chain(head, given)])
-    return _open_object(given, config, lambda columns: next(reads))
+    readings = iter([head, itertools.chain(head, given)])
+    return _open_object(given, config, lambda columns: next(readings))
 
 
 def _is_file_name(item: Any) -> bool:
+    """Return whether an item is a string, and the path of a data file that exists."""
     is_short = isinstance(item, str) and len(item) < 256
     return is_short and Path(item).suffix in KINDS and Path(item).is_file()
 

@@ -58,7 +58,7 @@ def find_store(source: Any) -> StoreFolder | None:
         # if this fails, reading the source as texts reports the error
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
-        # for example, the web page that a server sends for any address
+        # not a store, but for example the web page that a server sends for any address
         if not content.startswith(b"{"):
             return None
         return _at_url(source, content)
@@ -72,8 +72,8 @@ def find_store(source: Any) -> StoreFolder | None:
 
 
 def _at_url(url: str, content: bytes) -> StoreFolder:
-    """Return the store with a ``store.json`` at a URL. Its folder is where ``fetch_store`` copies
-    it.
+    """Return the store at a URL, whose ``store.json`` has this content. The folder of the store is
+    the one that ``fetch_store`` copies it to.
     """
     parsed = parse_store(content, url)
     return StoreFolder(cache_folder() / f"store-{digest_json(parsed)}", parsed, url)
@@ -109,7 +109,7 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
 
 
 def _refuse_existing(out: Path, url: str | None) -> None:
-    """Raise if a store cannot be created in a folder, or at a URL.
+    """Raise if a store cannot be created in a folder, or at a URL if one is given.
 
     Raises:
         OutputExists: Something exists at the folder's path or at the URL.
@@ -201,7 +201,7 @@ def _prepare(
             tokenizer = encoding.cls.load(encoded.folder / "tokenizer")
             index = index_corpus(encoded, corpus.fingerprint, tokenizer, encoding, root, progress)
         progress("Finishing the store")
-        more = {
+        store_facts = {
             **facts,
             **to_dict(spec.filters),
             "job": identity,
@@ -209,7 +209,7 @@ def _prepare(
             "corpus": corpus.to_json(),
             "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
         }
-        _finish(encoded, index, more)
+        _finish(encoded, index, store_facts)
         yield _publish(encoded.folder, job, url)
 
 
@@ -230,7 +230,7 @@ def _settings(spec: CorpusSpec, encoding: Encoding) -> dict[str, Any]:
 
 
 def _keep(store: StoreFolder, is_same: bool, job: Job, url: str | None) -> StoreFolder:
-    """Return a store that exists already. Raise if it is not the same as the one to make."""
+    """Return a store that exists already. Raise if it is a different store than the one to make."""
     if not is_same:
         _refuse_existing(job.out, url)
     # the folder of the job may be left over from a killed process

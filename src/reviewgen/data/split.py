@@ -228,7 +228,9 @@ class Corpus:
         return codes[codes < _DUPLICATE]
 
     def attach_rows(self, cleaned: Sequence[Cleaned]) -> None:
-        """Give the corpus the rows of its sources, and each of ``corpora`` those of its own."""
+        """Set the files, codes and ``is_label`` of the corpus from its sources; each of ``corpora``
+        has one of these sources.
+        """
         for corpus, source in zip(self.corpora, cleaned, strict=False):
             corpus.attach_rows([source])
         self.files = list(itertools.chain(*(each.files for each in cleaned)))
@@ -392,7 +394,7 @@ def _decide_codes(
 
 
 def _set_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
-    """Set the codes of each source to its view of the codes of all rows."""
+    """Set the codes of each source to its part of the codes of all rows, without copying."""
     ends = np.cumsum([len(each.hashes) for each in cleaned])
     for each, view in zip(cleaned, np.split(codes, ends[:-1]), strict=True):
         each.codes = view
@@ -509,8 +511,8 @@ def _find_leaks(
 
 
 def _describe_sample(count: int, checked: int, held_out: int, run: int) -> list[str]:
-    """Return a note on ``count`` leaking texts among the ``checked`` ones, of ``held_out`` in all;
-    none if there is no leaking text.
+    """Return a note that ``count`` of ``checked`` texts leak, where the checked texts are a sample
+    of ``held_out`` texts; an empty list if none leaks.
     """
     if not count:
         return []
@@ -520,7 +522,7 @@ def _describe_sample(count: int, checked: int, held_out: int, run: int) -> list[
 
 
 def _describe_leaks(count: int, checked: int, held_out: int, run: int) -> list[str]:
-    """Return a note on ``count`` texts that are left out; none if no text was checked."""
+    """Return a note on ``count`` texts that are left out; an empty list if no text was checked."""
     if not checked:
         return []
     found = _count_leaks(count, checked, held_out, run)
@@ -559,8 +561,8 @@ def _by_file(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
 
 
 def _describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
-    """Return the facts of a source, whose cleaning report is completed, as a corpus without texts;
-    and the number of characters of its training texts.
+    """Complete the cleaning report of a source. Return the facts of the source as a corpus without
+    texts, and the number of characters of its training texts.
     """
     info = cleaned.source.info
     report = cleaned.report

@@ -56,8 +56,8 @@ class Stage:
     """A complete stage.
 
     Attributes:
-        folder: The folder with its files.
-        facts: What is known about them, as JSON values.
+        folder: The folder with the files of the stage.
+        facts: What is known about the files, as JSON values.
     """
 
     folder: Path
