@@ -70,8 +70,8 @@ def estimate(
 ) -> Estimate:
     """Estimate the smoothed probabilities of all n-grams; only rank 0 gets the whole result.
 
-    Each process computes the probabilities of its own nodes. It goes level by level, since a level
-    needs the probabilities of the level before. There must be at least one n-gram.
+    Each process computes the probabilities of its own nodes. Levels are computed one after another,
+    since a level needs the probabilities of the level before. There must be at least one n-gram.
     """
     nodes = local.nodes
     order = nodes.order
@@ -272,7 +272,7 @@ def _smooth(
     """Write the probabilities of the children of the contexts start:stop, and the back-off weights
     of these contexts.
 
-    ``discounts`` holds those of the counts 0, 1, 2, and 3 or more. ``fixed_backoff`` is the
+    ``discounts`` has one for each of the counts 0, 1, 2, and 3 or more. ``fixed_backoff`` is the
     back-off weight of every context after which a token was seen; if negative, the weight follows
     from the discounts.
     """

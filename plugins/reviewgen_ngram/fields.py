@@ -3,8 +3,8 @@
 A field is written before the text: its *marker*, an id that opens the field, and then the tokens of
 its value. The last id of the vocabulary closes the fields.
 
-Training: wherever the value of a field occurs in a text, its marker is counted instead of it. So
-the n-gram learns where a text mentions the value and how the text continues, independent of what
+Training: wherever the value of a field occurs in a text, the field's marker takes its place. So the
+n-gram learns where a text mentions the value and how the text continues, independent of what
 the value is. This is a class-based n-gram with one word per class.
 
 Generation: the n-gram writes the next token, or the token is copied from the fields. Which of the
@@ -12,7 +12,8 @@ two happened is not visible in the text, so it is the hidden state of a hidden M
 *belief* of a token of the fields is the probability that it is copied next; the forward algorithm
 updates it. A copy begins at the first token of a value, with the probability of the field's marker
 after the context; rarely, it begins at any token. A copy ends with the value, or sometimes earlier.
-When a whole value has been written, its marker takes its place in the context, as in training.
+When a whole value has been written, the field's marker takes its place in the context, as in
+training.
 
 The value of a field may be tokenized in several forms: for example, with a space before it and
 without. Each form stands after the marker of the field. Markers are never generated; they only give
@@ -175,7 +176,7 @@ def _mixture_weights(model, state):
     for at in range(_known(state)):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
-    starts = COPY_START if places > 0 else 0.0
+    starts = COPY_START if places > 0 else 0.0  # probability that a copy begins at any token
     weight = (1 - copied) * (1 - starts) / remaining
     return context, weight, (1 - copied) * starts / max(places, 1)
 

@@ -60,7 +60,7 @@ class NodeRange:
     own only.
 
     On the last level, a process knows its own nodes only, and numbers them as if there were no
-    others. The own nodes of rank 0 come first, and its arrays have room for those of all processes.
+    others. The own nodes of rank 0 come first, and the arrays of rank 0 have room for all nodes.
 
     Attributes:
         nodes: The nodes. ``link`` writes the links of own nodes. ``gather`` writes the missing

@@ -149,9 +149,10 @@ def _close(first, links, keep):
 def _balance(first, links, tokens, root, changed, probabilities, backoffs):
     """Set the back-off weights of changed contexts so that the probabilities after them sum to one.
 
-    The probabilities of the unseen tokens are added up. One minus those of the seen tokens would be
-    less exact, since it may be smaller than a rounding error. If the seen tokens leave less than a
-    rounding error, the context keeps its weight, which is nearly right and above zero.
+    The probabilities of the unseen tokens are added up. To subtract those of the seen tokens from
+    one would be less exact, since the difference may be smaller than a rounding error. If the seen
+    tokens leave less than a rounding error, the context keeps its weight, which is nearly right and
+    above zero.
 
     Returns:
         False if the seen tokens of some context leave probability to unseen tokens, but no token is

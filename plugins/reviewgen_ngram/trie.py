@@ -78,7 +78,7 @@ def make_trie(
     book: Float32[np.ndarray, " 256"] | None,
     root: Float64[np.ndarray, " V"],
 ) -> Trie:
-    """Return the trie of estimated nodes. A quantised one, with a book, has no ``ends``."""
+    """Return the trie of estimated nodes. A quantised trie, with a book, has no ``ends``."""
     child_counts = np.diff(nodes.first)
     child_counts[0] = 0  # the children of the empty context are in ``heads``
     bases = nodes.first[:-1:GROUP].copy()

@@ -41,7 +41,7 @@ multiplies the vector of conditions and fields.
 
 class Nnlm(nn.Module):
     """A language model that predicts a token from the n-1 tokens before it. Unlike an n-gram model,
-    it shares what it learns among similar contexts.
+    this model shares what it learns among similar contexts.
 
     Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language Model", without the
     optional direct connections from embeddings to output. The embedding table e has V+1 rows of
@@ -54,8 +54,8 @@ class Nnlm(nn.Module):
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
 
     The state holds the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training
-    feeds one long stream of tokens, so it would never see a padded context. In training, one row in
-    four therefore starts a new context at a random token, as texts do in inference.
+    feeds one long stream of tokens, in which no context is padded. In training, one row in four
+    therefore starts a new context at a random token, as texts do in inference.
 
     A model with ids of conditions or fields adds ``A g_t`` to the hidden layer's input. ``g_t`` is
     the vector of the conditions and fields of the text (``reviewgen.protocols.inputs``). The state

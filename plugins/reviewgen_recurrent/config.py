@@ -6,8 +6,8 @@ has its model's default shape, and n-gram embeddings. If the user gives a time b
 ``sizes`` is chosen. With words, the output layer (V x E) does most of the work, so the embeddings
 are narrow and tied. Batches are small, for more steps in the same time.
 
-Dropout grows with the number of epochs, since it only costs in the first ones. With more epochs,
-n-grams become shorter, since they learn fastest and are the first to overfit.
+Dropout grows with the number of epochs, since in the first epochs it is only a cost. With more
+epochs, n-grams become shorter, since they learn fastest and are the first to overfit.
 
 Shapes: V vocabulary, E embedding, H hidden, L layers.
 """

@@ -69,7 +69,7 @@ class Condition:
         kind: "category", "number", or "text" for a field.
         values: The categories, sorted by label, or the bins of numbers, the lowest first. A field
             has none.
-        left_out: For categories, the number of rarer ones that were dropped; they count as not
+        left_out: For categories, the number of rare ones that were dropped; these count as not
             given. For a field, the number of values that were cut.
         lowercase: Whether the values of a field are lowercased, as the texts are.
 

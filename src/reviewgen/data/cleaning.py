@@ -317,7 +317,7 @@ def strip_tags(text: str) -> tuple[str, int]:
     comments it had.
 
     The start and the end of a block element, such as ``<div>`` or ``<li>``, become a line break;
-    those of ``<p>`` become a blank line. A text without tags is returned as it is.
+    the start and the end of ``<p>`` become a blank line. A text without tags is returned as it is.
 
     >>> strip_tags("<p>I <b>really</b> liked it <3</p><p>a < b</p>")
     ('I really liked it <3\\n\\na < b', 6)

@@ -271,17 +271,17 @@ def _encode(
 
 @dataclass(frozen=True)
 class _Batch:
-    """The rows of a file of a corpus, which are a task for a worker.
+    """The rows of one file of a corpus, which are a task for a worker.
 
     Attributes:
         number: The number of the file in the corpus.
         file: The file.
-        codes: The codes of its rows, (rows,).
+        codes: The codes of the rows, (rows,).
         is_label: For each condition, whether its values are labels.
-        times: How often its training texts are read in an epoch.
+        times: How often the training texts of the file are read in an epoch.
         texts: The number of texts in earlier files.
         training: The number of training texts in earlier files.
-        has_words: Whether its words are counted.
+        has_words: Whether the words of the file are counted.
     """
 
     number: int
@@ -295,7 +295,7 @@ class _Batch:
 
     @property
     def shard(self) -> str:
-        """The folder of its shard in a store."""
+        """The folder of the file's shard in a store."""
         return f"shards/{self.number:05d}"
 
     def training_texts(self, times: float = 1.0) -> list[str]:
@@ -383,6 +383,7 @@ def _encode_batch(
 
 
 def _write_shard(batch: _Batch, tokenizer: Tokenizer, conditions: Conditions, folder: Path) -> None:
+    """Write the shard of a batch: each split, and the training texts that are read once more."""
     write = partial(_write_split, batch, tokenizer, conditions)
     for code, split in enumerate(SPLITS):
         write(folder, split, batch.codes == code)
@@ -505,7 +506,7 @@ def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
 
 
 def _decoded_words(train: Tokens, tokenizer: Tokenizer) -> WordCounts:
-    """Return the word counts of training texts as decoded from their ids."""
+    """Return the word counts of the decoded training texts."""
     counts = WordCounts()
     for texts in batched(decode_texts(train.head(_WORD_TOKENS).blocks, tokenizer)):
         counts.update(count_words(texts))

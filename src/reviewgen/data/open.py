@@ -94,8 +94,8 @@ class Source:
 
     @property
     def columns(self) -> list[str]:
-        """The columns besides the text: those of the conditions and fields, then "split" for a
-        cleaned corpus.
+        """The columns besides the text: first the conditions and fields, then "split" if the source
+        is a cleaned corpus.
         """
         return [*self.config.columns, *(["split"] if self.is_cleaned else [])]
 
@@ -252,6 +252,7 @@ def _are_paths(given: Any) -> bool:
 
 
 def _open_listed(given: Sequence[Path], config: DataConfig, folder: Path) -> Source:
+    """Open a list of paths as one source."""
     files = itertools.chain.from_iterable(map(find_files, given))
     return _open_files(f"{len(given)} files", [(file, str(file)) for file in files], config, folder)
 
@@ -263,6 +264,7 @@ def _open_path(given: str | Path, config: DataConfig, folder: Path) -> Source:
 
 
 def _open_url(given: str, config: DataConfig, folder: Path) -> Source:
+    """Open a URL with the reader of its scheme, or else the files that it names."""
     scheme = given.partition("://")[0]
     if reader := find_reader(scheme):
         readers = [(read_with(reader, given), given)]
@@ -303,6 +305,7 @@ def _open_files(
 
 
 def _refuse_text(given: str, config: DataConfig, folder: Path) -> Source:
+    """Raise always: a single text is not a source."""
     raise DataError(
         f"The source is a text ({given[:30]!r}...), not a file name. To train on texts, pass a"
         " list of them."
@@ -329,6 +332,7 @@ def _open_reviews(given: str, config: DataConfig, folder: Path) -> Source:
 
 
 def _as_review(row: Mapping[str, str]) -> dict[str, str]:
+    """Return a record of the ``reviews`` extra from a row of its file."""
     return {
         "text": row["text"],
         "style": _STYLES[row["source"]],
@@ -416,6 +420,7 @@ def _load_saved(given: str | Path) -> Any:
 
 
 def _open_saved(given: str | Path, config: DataConfig, folder: Path) -> Source:
+    """Open a folder that ``save_to_disk`` of ``datasets`` has written."""
     source = open_unchosen(_load_saved(given), config, folder)
     source.info.name = str(given)
     return source
@@ -453,6 +458,8 @@ def _open_arrow(given: Any, config: DataConfig, folder: Path) -> Source:
 
 
 def _open_dataset(given: Any, config: DataConfig, folder: Path) -> Source:
+    """Open a dataset of ``datasets``."""
+
     def read(columns: Sequence[str] | None) -> Iterator[Any]:
         selected = given.select_columns(needed_columns(given.column_names, columns))
         return records_of(selected.with_format("arrow").iter(ROWS))
@@ -495,6 +502,7 @@ def _is_file_name(item: Any) -> bool:
 
 
 def _open_object(given: Any, config: DataConfig, read: Read, name: str = "") -> Source:
+    """Return the source of a Python object and its reader."""
     name = name or f"{type(given).__name__} of texts"
     return Source(
         SourceInfo(name), config, {"object"}, [(read, name)], is_cleaned=_is_cleaned(given)

@@ -149,8 +149,8 @@ class Corpus:
         notes: Sentences that the user should see.
         names: The conditions.
         corpora: The corpora that this one is joined from, if they have weights; else empty.
-        weight, times: If this is one of several joined corpora, its weight, and how often its
-            training texts are read in an epoch.
+        weight: The weight, if this is one of several joined corpora.
+        times: How often the training texts are read in an epoch; 1 without weights.
         files: The Arrow files of the texts; empty if only the facts are known, as in a token store.
         codes: The codes of the rows of each file, (rows,) uint8 each.
         is_label: For each condition, whether its values are strings; else they are numbers.
@@ -531,6 +531,7 @@ def _describe_leaks(count: int, checked: int, held_out: int, run: int) -> list[s
 
 
 def _count_leaks(count: int, checked: int, held_out: int, run: int) -> str:
+    """Return the first part of a note: how many of the checked texts leak."""
     which = f"{checked:,} held-out texts"
     if checked < held_out:
         which = f"a sample of {checked:,} of {held_out:,} held-out texts"

@@ -113,6 +113,7 @@ def _read(folder: Path) -> Stage | None:
 
 
 def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) -> Stage:
+    """Make a stage in the folder ``target``, unless another process has made it meanwhile."""
     with Job(target, name, {}, waits=True) as job:
         if (stage := _read(target)) is not None:
             return stage  # another process has made it
@@ -320,6 +321,7 @@ def prune_cache(max_bytes: int = MAX_BYTES) -> None:
 
 
 def _is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a temporary folder."""
     from filelock import FileLock
 
     try:

@@ -103,6 +103,7 @@ def _read_json(path: Path, name: str) -> Iterator[Any]:
 
 
 def _is_json_line(line: str) -> bool:
+    """Return whether a line is an object or a string in JSON."""
     try:
         return isinstance(json.loads(line), dict | str)
     except (ValueError, RecursionError):
@@ -242,6 +243,7 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
 
 
 def _has_usual_name(names: Iterable[str]) -> bool:
+    """Return whether one of the names is usual for a column of text."""
     return not USUAL_NAMES.isdisjoint(map(str.lower, names))
 
 
@@ -371,6 +373,7 @@ def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[
 
 
 def _arrow_batches(path: Path) -> "Iterator[pyarrow.RecordBatch]":
+    """Yield the batches of an Arrow file, in the file format or in the stream format."""
     import pyarrow
 
     with pyarrow.memory_map(str(path)) as source:
@@ -406,8 +409,8 @@ def read_schema(file: PlainFile) -> "pyarrow.Schema | None":
 
 
 def _read_sqlite(path: Path, sql: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows that a query returns from a SQLite database; without a query, those of its
-    only table.
+    """Yield the rows that a query returns from a SQLite database; without a query, the rows of the
+    database's only table.
 
     Raises:
         ConfigError: No query is given, and there is not exactly one table; or the query is wrong.

@@ -72,6 +72,7 @@ def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Ite
 
 
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
+    """Yield the examples of ``read_examples``, whose arguments have been checked."""
     looks_for_lines = config.drop_repeated_lines and config.repeated_lines is None
     if split == "all" and not (looks_for_lines and config.documents != "file"):
         yield from _stream(source, config)
@@ -267,6 +268,7 @@ def _require_same_split(trained: Mapping[str, Any], config: DataConfig, source: 
 
 
 def _is_same_file(source: Any, trained: Mapping[str, Any]) -> bool:
+    """Return whether a source is a path with the same file name as the source of a training."""
     is_path = isinstance(source, str | Path)
     return is_path and Path(source).name == Path(trained.get("source") or "").name
 

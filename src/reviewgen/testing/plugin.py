@@ -329,8 +329,8 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
 
 
 def _bind(laws: Iterable[Callable[..., None]], of: str, *arguments: Any) -> Checks:
-    """Yield a check for each law, which passes ``arguments`` to the law. The name of the check ends
-    with that of the law and ``of``.
+    """Yield a check for each law, which passes ``arguments`` to the law. The check has the name of
+    the law, followed by ``of``.
     """
     for law in laws:
         yield f"law {law.__name__}{of}", functools.partial(law, *arguments)
