@@ -326,8 +326,8 @@ def first_lines(error: BaseException) -> str:
 
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
-    """Return the end of an error message about an unknown name: the closest known name if there is
-    one, then all known names, or only the first ones if there are many.
+    """Return the end of an error message about an unknown name: the closest known name, if a known
+    name is similar; and all known names, or only the first ones if there are many.
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
     "Did you mean 'hidden_size'? Known: hidden_size, layers."

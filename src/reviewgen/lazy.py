@@ -11,13 +11,14 @@ from typing import Any
 
 
 def import_on_first_use(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package, which imports a name when it is first used.
+    """Return a ``__getattr__`` for a package, which imports a name when the name is first used.
 
     Type checkers and editors find the same names in the package's ``if TYPE_CHECKING`` block.
 
     Args:
         package: The name of the package.
-        modules: For each module of the package, the names that it defines, separated by spaces.
+        modules: For each module of the package, the names that the module defines, separated by
+            spaces.
     """
     module_of = dict[str, str]()
     for module, names in modules.items():

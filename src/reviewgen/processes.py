@@ -45,8 +45,8 @@ _STRATEGIES = {
     "MEGATRON_LM": "Megatron-LM",
     "PARALLELISM_CONFIG": "parallelism",
 }
-# The reason why the processes could not be connected. accelerate's state is then incomplete, so it
-# is not used again.
+# The reason why the processes could not be connected; empty if there was no failure. After a
+# failure, accelerate's state is incomplete, so the state is not used again.
 _failures: list[str] = []
 
 Result = TypeVar("Result")
@@ -56,8 +56,8 @@ def process_state() -> Any:
     """Return accelerate's ``PartialState``: rank, number of processes, device. Without an
     accelerator, the device is the CPU.
 
-    The first call connects the processes. While a process waits for the others, Ctrl-C and SIGTERM
-    end it. If connecting fails, every later call fails at once.
+    The first call connects the processes. A process that waits for the others to connect is ended
+    by Ctrl-C and SIGTERM. If connecting fails, every later call fails at once.
 
     Raises:
         ProcessLost: The processes of a launcher cannot be connected.
@@ -209,7 +209,7 @@ class Processes:
         ranks.
 
         Args:
-            work: The function. Its results must be picklable.
+            work: The function, whose results must be picklable.
             path: The path that the function writes to, for error messages.
 
         Raises:
@@ -304,7 +304,7 @@ class Processes:
 @contextmanager
 def all_processes() -> Iterator[Processes]:
     """Connect all processes of the launcher, and yield their group. Inside the block, Ctrl-C and
-    SIGTERM take effect when the processes next exchange values, and then in all processes.
+    SIGTERM take effect in all processes, when the processes next exchange values.
     """
     state = process_state()
     if state.num_processes == 1:

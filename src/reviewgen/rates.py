@@ -82,7 +82,7 @@ def describe_rate(
 
 
 def describe_copies(novelty: Mapping[str, Any]) -> str:
-    """Return the copy rate of a model in words, for the user; "" if it was not measured.
+    """Return the copy rate of a model in words, for the user; "" if the rate was not measured.
 
     Args:
         novelty: The entry ``novelty`` of ``training.json``.
@@ -95,7 +95,7 @@ def describe_copies(novelty: Mapping[str, Any]) -> str:
 
 
 def _variance(values: Sequence[float]) -> float:
-    """Return the variance of some numbers; infinity if it is too large for a float."""
+    """Return the variance of some numbers; infinity if the variance is too large for a float."""
     try:
         return float(pvariance(map(float, values)))
     except OverflowError:

@@ -174,8 +174,8 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
             only after the new folder has its name.
 
     Raises:
-        OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of it
-            was interrupted.
+        OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of the
+            folder was interrupted.
         OSError: The operating system refused a step. The target is then unchanged, and nothing is
             left behind.
     """
@@ -312,7 +312,7 @@ def open_tensors(file: Path, kind: str) -> Iterator[Any]:
 
     Raises:
         BundleError: The file cannot be read or is not a safetensors file. If the block raises a
-            BundleError, the name of the file is put in front of its message.
+            BundleError, the name of the file is put in front of the error's message.
     """
     from safetensors import SafetensorError, safe_open  # imported here, as in safetensors_file
 
@@ -365,7 +365,7 @@ def _refuse_existing(
     path: Path, *, overwrite: bool = False, advice: str = "remove it first"
 ) -> None:
     """Raise OutputExists if something exists at a path and may not be overwritten, or if an earlier
-    replacement of it was interrupted.
+    replacement of the path was interrupted.
     """
     reason = describe_cut_off(path)
     if reason:
@@ -423,20 +423,20 @@ def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
 
 
 class Job:
-    """Work that can be resumed after an interruption. Its finished pieces, files or folders, are
-    kept in the folder ``OUT.partial`` until the result ``OUT`` is complete.
+    """Work that can be resumed after an interruption. The finished pieces of the work, files or
+    folders, are kept in the folder ``OUT.partial`` until the result ``OUT`` is complete.
 
     The folder contains the pieces, a lock, and ``job.json`` with the facts on which the result
-    depends. A piece gets its name only once it is complete. When the same job is started again, it
-    skips the pieces that exist::
+    depends. A piece gets its name only once it is complete. When the same job is started again, the
+    pieces that exist are skipped::
 
         with Job(out, "store", {"texts": digest}) as job:
             for name in names:
                 job.write(name, make)
             job.finish("store")
 
-    If the folder belongs to another kind of job or to something else, it is not changed. Files that
-    others have put into the folder are not removed.
+    If the folder belongs to another kind of job or to something else, the folder is not changed.
+    Files that are not of the job are not removed.
 
     Args:
         out: The path of the result.
@@ -557,7 +557,7 @@ class Job:
             remove(scratch)
 
     def clear(self) -> None:
-        """Remove all pieces, for example if they come from a source that cannot be read again."""
+        """Remove all pieces, for example if their source cannot be read again."""
         for pattern in _PIECES:
             for path in self.folder.glob(pattern):
                 remove(path)

@@ -58,8 +58,9 @@ class TerminalConsole(Console):
                 yield Segment(escape_controls(segment.text, "\n"), segment.style)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Return a context manager that shows ``status`` while its block runs. It shows nothing if
-        the output is not a terminal, even if a variable such as FORCE_COLOR says so to rich.
+        """Return a context manager that shows ``status`` while its block runs. If the output is not
+        a terminal, nothing is shown, even if a variable such as FORCE_COLOR makes rich believe that
+        the output is a terminal.
         """
         console = self if self.file.isatty() else Console(quiet=True)
         return Status(
@@ -71,7 +72,7 @@ notes = TerminalConsole(stderr=True, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a one-line note to standard error. On a terminal, it is wrapped between words. A
+    """Print a one-line note to standard error. A terminal shows the note wrapped between words. A
     ``Detail`` is printed only with ``--verbose``.
     """
     if isinstance(text, Detail) and not notes.is_verbose:
@@ -301,7 +302,8 @@ class FinishedResults(list[Any]):
 @contextmanager
 def keep_on_interrupt(hint: str) -> Iterator[FinishedResults]:
     """Keep finished results after an interrupt. Yields a list, to which the block of this context
-    manager adds its results. An interrupt ends the block, with a note, but not the command.
+    manager adds each result. An interrupt ends the block, with a note that ends with ``hint``, but
+    not the command.
     """
     finished = FinishedResults()
     try:

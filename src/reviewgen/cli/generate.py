@@ -1,5 +1,5 @@
-"""``reviewgen generate | replay | play``: generates texts, and receipts of them; generates the
-texts of receipts again; and lets the user choose a text token by token.
+"""``reviewgen generate | replay | play``: generates texts and their receipts; generates the texts
+of receipts again; and lets the user write a text by choosing each token.
 """
 
 import io
@@ -177,10 +177,10 @@ def _choose(
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
-    """Refuse options of ``generate`` that are called by their names in other libraries.
+    """Refuse options of ``generate`` under the names that they have in other libraries.
 
     Raises:
-        ConfigError: There is such an option; the message gives its name in reviewgen.
+        ConfigError: There is such an option; the message gives the option's name in reviewgen.
     """
     for argument in arguments:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
@@ -302,7 +302,7 @@ def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, A
 
 
 def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> bool:
-    """Print one text while it is generated. Return whether it is longer than the prompt."""
+    """Print a text while it is generated. Return whether the text is longer than the prompt."""
     characters = 0
     try:
         for piece in trained.stream(prompt, **settings):

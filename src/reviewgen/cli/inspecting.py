@@ -269,7 +269,7 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 
 def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
-    """Return a line for each package: how many of its plugins are broken, and what they are."""
+    """Return a line for each package: how many plugins are broken, and which plugins it has."""
     packages: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for plugin in plugins:
         packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)

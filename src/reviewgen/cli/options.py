@@ -46,7 +46,7 @@ class Shared:
 
 
 _SHARED = parse_entries(inspect.getdoc(Shared) or "", "Args:")
-_NAMES = {  # the options whose names differ from those of their fields
+_NAMES = {  # for each field whose options have other names than the field: these names
     "num_return_sequences": ("-n", "--num-return-sequences"),
     "stop_strings": ("--stop-strings", "--stop"),
     "conditions": ("--condition",),
@@ -99,8 +99,8 @@ def declared(
         only: The fields to take; all if empty.
         without: The fields to leave out.
         unset: Whether an option that the user does not give is None instead of the class's default.
-        is_bounded: Whether typer refuses a number that is too small, as bad usage. If not, the
-            class refuses it.
+        is_bounded: Whether typer refuses a number that is too small, as bad usage. Otherwise, the
+            class refuses such a number.
         defaults: Defaults that differ from those of the class.
     """
     described = describe_fields(cls)
@@ -122,7 +122,8 @@ def declared(
 def takes(
     *groups: type | Iterable[Option],
 ) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
-    """Return a decorator that makes a command for typer from a function, and prints its result.
+    """Return a decorator that makes a command for typer from a function. The command prints the
+    function's result.
 
     Positional parameters of the function become arguments, keyword-only parameters become options,
     and the docstring describes both. The options that the classes in ``groups`` declare replace
@@ -231,7 +232,7 @@ def _keep(value: Any) -> Any:
 
 
 def _or_default(default: Any, value: list[str] | None) -> Any:
-    """Return the values of a repeatable option; the default if it was not given."""
+    """Return the values of a repeatable option; the default if the option was not given."""
     return value or default
 
 
@@ -334,7 +335,7 @@ def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
     """Parse conditions of the form name=value.
 
     Raises:
-        ConfigError: A condition has another form, or is given twice.
+        ConfigError: A condition does not have this form, or is given twice.
     """
     values: dict[str, str] = {}
     for text in conditions or ():

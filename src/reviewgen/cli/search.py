@@ -186,7 +186,7 @@ def _split_settings(
 ) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
     """Split settings into those with several values and those with one value. Return the name of
     the first setting with several values, which is swept; the values of each setting with several
-    values; and the other settings, by group. If only one setting is given, it counts as a setting
+    values; and the other settings, by group. If only one setting is given, it counts among those
     with several values.
 
     Raises:

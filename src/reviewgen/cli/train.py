@@ -132,7 +132,7 @@ def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
 
 def _train(run: "TrainingRun") -> "ReviewModel":
     """Train, save and measure the model. Ctrl-C and SIGTERM end the training or the measuring
-    early; they cannot stop the saving.
+    early. The saving cannot be stopped.
     """
     from reviewgen.runs.display import training_bar
 

@@ -123,11 +123,11 @@ class GenerationConfig:
             )
 
     def of_profile(self, name: str | None) -> "GenerationConfig":
-        """Return the settings of a profile. "reading", the default, gives texts that people prefer
-        to read; "likeness" gives texts whose statistics are close to those of human texts.
+        """Return the settings of a profile. "reading", the default, is for texts that people prefer
+        to read; "likeness" is for texts whose statistics are close to those of human texts.
 
         Raises:
-            ConfigError: The profile is unknown, or the model was saved without it.
+            ConfigError: The profile is unknown, or the model was saved without this profile.
         """
         if name in (None, "reading"):
             return self
@@ -215,7 +215,8 @@ def generation_config(
         own: The call's ``generation_config``: a GenerationConfig, which replaces all defaults; a
             mapping, which replaces the defaults that it names; or None.
         settings: Keyword arguments by name; None keeps the default.
-        others: The other keyword arguments of the call, for the error message of an unknown one.
+        others: The names of other keyword arguments of the call, for the error message about an
+            unknown name.
 
     Raises:
         ConfigError: A setting is unknown or out of range. For a name of another library, the
@@ -239,7 +240,7 @@ def generation_config(
         if isinstance(value, str):
             changes[name] = (value,)
         elif isinstance(value, Iterable):
-            with suppress(TypeError):  # an array without dimensions raises it; it is refused below
+            with suppress(TypeError):  # an array without dimensions raises; ``check`` refuses it
                 changes[name] = tuple(value)
     # the conditions of the saved defaults, of ``own`` and of ``settings`` are combined
     if isinstance(changes.get("conditions"), Mapping):
@@ -353,8 +354,8 @@ class Preset:
     Attributes:
         model: The name of the model.
         tokenizer: The name of the tokenizer.
-        model_settings: Settings of the model that differ from its defaults.
-        tokenizer_settings: Settings of the tokenizer that differ from its defaults.
+        model_settings: Settings of the model that differ from the model's defaults.
+        tokenizer_settings: Settings of the tokenizer that differ from the tokenizer's defaults.
         training_settings: Training settings that differ from the defaults.
         generation_settings: Generation settings that differ from the defaults.
         sizes: Model settings from small to large, one of which is chosen if a training has a time

@@ -2,7 +2,7 @@
 and does not look for plugins.
 
 The name of a preset is ``<model>-<tokenizer>[-<size>]``, in lower-case letters, digits and hyphens.
-With ``-plain`` at its end, it means the preset without the techniques of its model and its
+A name with ``-plain`` at its end means the preset without the techniques of its model and its
 training.
 
 The source of a trained model is a preset, a repository on the Hub (``owner/name`` or
@@ -129,8 +129,9 @@ def parse_source(
 
     Args:
         source: The source.
-        presets: The known presets. None: every name that has the form of a preset is one.
-        revision: The revision, if it is not part of the source.
+        presets: The known presets. If None, every name that has the form of a preset counts as a
+            preset.
+        revision: The revision, if the source does not have one.
 
     >>> parse_source("lstm-word")
     'lstm-word'
@@ -140,8 +141,8 @@ def parse_source(
     HubSource(repo_id='reviewgen/lstm-word', revision='v2')
 
     Raises:
-        SourceError: The source is none of these, or is ambiguous; a revision is given for a folder;
-            or two revisions are given.
+        SourceError: The source is neither a preset, a repository nor a folder, or is ambiguous; or
+            a revision is given for a folder; or two revisions are given.
     """
     parsed = _parse(source, presets)
     return parsed if revision is None else find_revision(parsed, revision)
@@ -152,8 +153,8 @@ def find_revision(source: Source, revision: str) -> HubSource:
     repository of the preset's weights.
 
     Raises:
-        SourceError: The source is a local folder or has another revision; or ``revision`` is not
-            valid.
+        SourceError: The source is a local folder, or has a different revision; or ``revision`` is
+            not valid.
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
         raise SourceError(

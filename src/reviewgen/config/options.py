@@ -7,8 +7,8 @@ that only one command has is described in the docstring of the command.
 
 The TypedDicts repeat names and types, since type checkers and editors understand the keywords of a
 function (``**options: Unpack[TrainKwargs]``) only if a TypedDict is written out. Classes and
-TypedDicts cannot differ unnoticed: a command passes all options of its classes to a function, which
-refuses those that its TypedDict lacks (``refuse_unknown_options``).
+TypedDicts cannot differ unnoticed: a command passes all options of its classes to a function, and
+the function refuses options that its TypedDict lacks (``refuse_unknown_options``).
 
 This module imports neither the command line nor the functions.
 """

@@ -1,10 +1,11 @@
 """Checks the facts of a training record, ``training.json``, that are displayed or used after
 loading.
 
-A record may come from a download, so its types are checked once, here: a fact that is listed below
-never has another type, and the code that reads it needs no check of its own. It may be null. It may
-also be missing, except for the facts that every metric has. Facts that are not listed are kept
-without a check; if only a model card shows them, they are checked when a card is written.
+A record may come from a download, so the types of its facts are checked once, here. After the
+check, a fact that is listed below has the listed type or is null, so the code that reads the fact
+needs no check of its own. A listed fact may also be missing, except for the facts that every metric
+has. Facts that are not listed are kept without a check. Those that only a model card shows are
+checked when a card is written.
 """
 
 from typing import Annotated, Any

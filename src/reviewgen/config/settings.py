@@ -1,10 +1,10 @@
 """Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
-A plugin's ``Config`` is a frozen keyword-only dataclass. The type of a field is bool, int, float,
-str, a ``Literal`` of their values, a ``tuple[X, ...]`` of one of these types (a list in JSON),
-``dict[str, Any]`` (any JSON object), another such dataclass, or a union such as ``X | None``.
-Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types
-and bounds::
+A plugin's ``Config`` is a frozen keyword-only dataclass. The type of a field is bool, int, float or
+str; a ``Literal`` with values of these types; a ``tuple[X, ...]`` with one of these types (a list
+in JSON); ``dict[str, Any]`` (any JSON object); a dataclass of this kind; or a union such as ``X |
+None``. Bounds are part of the type; the bounds of a tuple apply to each element. ``check``
+validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -201,8 +201,8 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert strings to the types of the fields of ``cls`` that they are for; values that are not
-    strings are returned unchanged.
+    """Convert strings to values of a config dataclass, by the type of the field that each is for.
+    Values that are not strings are returned unchanged.
 
     Raises:
         ConfigError: A key is unknown, or a string cannot be converted.
@@ -280,7 +280,9 @@ def parse_duration(text: str | float) -> float:
 
 
 def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the type hint of each field; raise ConfigError if ``values`` has another key."""
+    """Return the type hint of each field of ``cls``; raise ConfigError if a key of ``values`` is
+    not a field.
+    """
     known = fields_of(cls)
     for key in values:
         if key not in known:
@@ -289,7 +291,9 @@ def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union; for another type, a tuple of this type alone."""
+    """Return the members of a union type. For a type that is not a union, return a tuple with only
+    this type.
+    """
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 

@@ -4,7 +4,7 @@ copied text, write its card, and upload everything as one commit.
 All problems are raised as one error: problems with the name of the repository, the license, the
 metadata of the card or another option, and the findings of the scan. What is scanned and published
 is a copy of the saved folder. The copy also has the card and, if matplotlib is installed, a plot of
-the learning curve. Its training record has no paths of this machine.
+the learning curve. The training record of the copy has no paths of this machine.
 
 ``push_space`` publishes the model's page as a static Space with the same name. The Space has the
 page, ``index.html``, and a ``README.md`` with the settings of the Space.
@@ -72,7 +72,7 @@ class Remote:
         commit: The newest commit of the branch; None if the branch or the repository does not
             exist.
         card: The text of README.md in the branch, or in main if the branch does not exist.
-        is_private: Whether the repository is private; None if it does not exist.
+        is_private: Whether the repository is private; None if there is no repository.
         names: The names of all files in the repository.
         files: The names of those files that are part of a saved model, or are the plot of its
             learning curve.
@@ -117,11 +117,11 @@ def publish(
 
 
 class _Push:
-    """The checks before a push. All checks are made; then one error names all problems.
+    """The checks before a push. All checks are made before a single error names all problems.
 
     Attributes:
         problems: The errors of the checks that have failed.
-        target: The repository; None if its name is not valid.
+        target: The repository; None if the name of the repository is not valid.
         before: The state of the repository.
         metadata: The metadata of the card.
         allowed: The kinds of findings that do not block publishing.
@@ -204,7 +204,7 @@ def make_card(
     arguments are those of ``card_text``.
 
     Raises:
-        ConfigError: A value of the metadata is not text. It is raised before any text is generated.
+        ConfigError: A value of the metadata is not text; raised before any text is generated.
     """
     check_metadata(None, metadata)
     folder = bundle.folder
@@ -488,8 +488,8 @@ def inspect_space(
         token: The access token.
 
     Raises:
-        HubError: The Hub was not reached, or refused the request; or the Space was not published by
-            reviewgen; or the Space is public and the model private.
+        HubError: The Hub was not reached, or refused the request; or the existing Space was not
+            published by reviewgen; or the Space is public, and the model is private.
         ConfigError: The token is empty or has spaces in it.
     """
     from huggingface_hub import HfApi

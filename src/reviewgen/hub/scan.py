@@ -45,7 +45,7 @@ _MAX_TOKENS = 1_000
 
 
 def check_kinds(allow: Collection[str]) -> frozenset[str]:
-    """Check ``allow``, the kinds of findings that do not block publishing, and return it as a set.
+    """Check ``allow``, the kinds of findings that do not block publishing, and return these kinds.
 
     Raises:
         ConfigError: A name is not the name of a kind.

@@ -50,8 +50,8 @@ class Plugin:
         version: The version of the distribution.
         problem: Why the name does not find this plugin, or why the plugin cannot be used; None if
             no problem is known.
-        api_version: The version of the contract that the plugin is written for. None if its package
-            declares no version, which counts as 1.
+        api_version: The version of the contract that the plugin is written for. None, which counts
+            as 1, if the plugin's package declares no version.
     """
 
     kind: str

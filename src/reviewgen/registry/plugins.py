@@ -3,7 +3,7 @@ plugin by name imports only this plugin.
 
 Plugins are entry points; ``metadata.GROUPS`` has their groups. The name of an entry point is the
 name that users type. In most groups, an entry point names the class or object of the plugin. In
-these groups, it names something else:
+these groups, the entry point names something else:
 
 - ``reviewgen.steppers``, by the name of a model: a factory of steppers that generate without torch.
 - ``reviewgen.weights``, by the name of a preset: a package folder that is a saved model, without
@@ -99,8 +99,8 @@ def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
     Raises:
         UnknownPlugin: No installed plugin has that name.
         PluginConflict: Two packages provide the name.
-        BrokenPlugin: Its package cannot be imported, or is written for another major version of the
-            contract.
+        BrokenPlugin: The plugin's package cannot be imported, or is written for another major
+            version of the contract.
     """
     installed = _locate(kind, name)
     return _import(installed), installed.plugin
@@ -230,7 +230,7 @@ def find_preset(name: str | Plugin) -> Preset:
         SourceError: The name is not of the form ``<model>-<tokenizer>[-<size>]``.
         UnknownPlugin: No installed preset, or pair of a model and a tokenizer, has that name.
         PluginConflict: Two packages provide the preset, the model or the tokenizer.
-        BrokenPlugin: Its package cannot be imported.
+        BrokenPlugin: The package of the preset, the model or the tokenizer cannot be imported.
     """
     if not isinstance(name, Plugin):
         parse_preset(name, preset_names())  # raises if the name does not have a preset's form

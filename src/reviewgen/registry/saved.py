@@ -93,7 +93,7 @@ class InstalledWeights:
     """The trained weights of a preset.
 
     Attributes:
-        megabytes: The size of the folder; None if it cannot be read.
+        megabytes: The size of the folder; None if the folder cannot be read.
         bits_per_character: Bits per character of held-out text of the training corpus; None if they
             were not measured.
         copy_rate: The share of generated characters that are in long spans copied from the training

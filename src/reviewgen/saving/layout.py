@@ -39,8 +39,8 @@ NOVELTY = "novelty.safetensors"
 LEXICON = "lexicon.safetensors"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-# A blend may use the installed weights of presets instead of a weights file of its own. Its
-# config.json then lists these presets under this key.
+# A blend may use the installed weights of presets instead of a weights file of its own. The
+# config.json of such a blend lists these presets under this key.
 SHARED_WEIGHTS = "weights"
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}

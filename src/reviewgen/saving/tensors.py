@@ -31,7 +31,7 @@ FORMAT = "format"
 SCALE = ".scale"
 """The suffix of the name of the tensor with the scales of an int8 matrix, (rows,) float32."""
 
-# the stored name of a tensor, its dtype and its shape
+# the stored name, the dtype and the shape of a tensor
 _Header = tuple[str, str, tuple[int, ...]]
 
 

@@ -64,8 +64,8 @@ def write_bundle(
     Raises:
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large
             for the dtype.
-        OutputExists: The folder exists, and ``overwrite`` is false; or it is not a saved model, or
-            has files that do not belong to a saved model.
+        OutputExists: The folder exists, and ``overwrite`` is false; or the folder to replace is not
+            a saved model, or has files that do not belong to one.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
         BundleError: A file would be too large to be read again, or has a number that is NaN or
             infinite.
@@ -229,7 +229,7 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
 
     Args:
         tokenizer: The tokenizer.
-        name: The name of its plugin.
+        name: The name of the tokenizer's plugin.
         folder: The folder.
 
     Raises:
@@ -325,8 +325,8 @@ def _save_tensors(tensors: dict[str, Tensor], tied: Mapping[str, str], file: Pat
 
 def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Prepare tensors for a file in which no two tensors may share memory. Return the tensors to
-    store; and a map from each further name of a tied tensor to its first name, under which it is
-    stored.
+    store; and a map from each further name of a tied tensor to the name under which the tensor is
+    stored, which is its first.
 
     Tensors that share memory but are different views of it are copied.
     """

@@ -81,7 +81,7 @@ def create_app(
 
     Args:
         models: The models, by the names that requests use for them. In place of a model, there may
-            be an engine that already runs it; the engine is closed with the server.
+            be an engine that already runs the model; the engine is closed with the server.
         limits: The limits of a request.
         key_digests: The SHA-256 of each accepted key; None accepts every request.
         cors_origins: The origins whose pages may call the server from a browser.
@@ -118,7 +118,8 @@ def create_app(
     app = Starlette(
         routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
     )
-    app.router.redirect_slashes = False  # it would redirect to whatever host the request names
+    # a redirection would go to whatever host the request names
+    app.router.redirect_slashes = False
     app.state.service = service
     app.state.created = int(time.time())
     return app

@@ -10,15 +10,15 @@ milliseconds. In each tick, the engine
    state and resumes later.
 2. feeds the prefixes of new texts (bos, conditions, prompt) in turns, a chunk of at most 512 tokens
    each time. This is chunked prefill (Agrawal et al. 2023, SARATHI). So a long prompt delays other
-   texts by one chunk only: a new prompt is fed before the next chunk of a long one. A prefix cache
-   keeps the latest states, since many requests begin alike.
+   texts by one chunk only: a new prompt is fed before the next chunk of a long prompt. A prefix
+   cache keeps the latest states, since many requests begin with the same ids.
 3. steps some texts token by token in Python, since they need the logits of each token: texts that
    are still inside the last word of their prompt, and texts with logits processors.
 4. lets the stepper sample a block of tokens for each of the other texts, in the stepper's own loop.
    Texts with equal settings are sampled together; many texts are divided among several threads.
-5. scores texts, that is, computes log probabilities: of new tokens and of prompts, if a request
-   asks for them. For this, it feeds the tokens once more, one by one. The next block of a text
-   waits until its tokens are scored.
+5. scores texts for requests that ask for log probabilities, of new tokens or also of prompts. For
+   this, the tokens are fed once more, one by one. The next block of a text waits until the tokens
+   of the text are scored.
 
 A row does not depend on the other rows, so a text is the same alone and in a batch. An error of a
 model or a logits processor ends its own request, never the engine.
@@ -50,14 +50,14 @@ from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # time limit of each part of a tick: prefill, steps, blocks, scoring
-_MAX_CHUNK = 512  # tokens of a prompt that are fed at once, at most
-_MIN_CHUNK = 32  # tokens of a prompt that are fed at once, at least
+_MAX_CHUNK = 512  # maximum number of tokens of a prompt that are fed at once
+_MIN_CHUNK = 32  # minimum number, fed even if a tick has time for fewer tokens
 # A new prompt counts as if it had already waited this long, so that it is fed before the next chunk
 # of a long prompt.
 _HEAD_START_SECONDS = 1.0
 _KEPT_PREFIXES = 64  # entries of the prefix cache that are kept although no text waits for them
-_MIN_NUMBERS = 7  # random numbers of a row in a block, at least
-_MAX_NUMBERS = 512  # random numbers of a row in a block, at most
+_MIN_NUMBERS = 7  # minimum number of random numbers of a row in a block
+_MAX_NUMBERS = 512  # maximum number of random numbers of a row in a block
 _NUMBERS_OF_A_TOKEN = 32  # no token needs more random numbers
 # Each thread reads all weights from memory. With fewer rows, this costs more than a thread gains.
 _MIN_ROWS_OF_A_THREAD = 8
@@ -79,9 +79,10 @@ class EngineRequest:
         request: The request, without beams, ``must_include`` and streamer.
         prompt_ids: The token ids of each text's prompt, without bos. If not None, these ids are fed
             in place of the encoded prompts.
-        alternatives: How many alternatives to each token are delivered with its log probability.
-            None computes no log probabilities.
-        is_streamed: Whether a text is delivered while it grows; otherwise once it is complete.
+        alternatives: How many alternatives to each token are delivered with the log probabilities.
+            If None, no log probabilities are computed.
+        is_streamed: Whether the parts of a text are delivered as it grows; otherwise, only the
+            complete text is.
         is_echoed: Whether a text is delivered with its prompt.
         scores_prompts: Whether the tokens of the prompts are scored and delivered, too. This needs
             ``prompt_ids``, ``alternatives`` and ``is_echoed``.
@@ -187,8 +188,7 @@ class ActiveRequest:
 
     Attributes:
         submission, decoder: The submitted request, and its decoding loop.
-        starts: Each text as it is before its first new token; it is copied when the text is
-            started.
+        starts: The state of each text before its first new token; copied when the text is started.
         notify: Called in the engine's thread after a tick, if there are new parts of texts to take
             or the request has failed.
         wake: Called to wake the engine when it may have something to do.

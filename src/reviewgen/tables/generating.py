@@ -208,7 +208,7 @@ def _warn_if_forgotten(model: ReviewModel, drawn: set[str]) -> None:
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:
-    """Check the settings of a call, and return them with each prompt once.
+    """Check the settings of a call, and return them as a request that has each prompt once.
 
     Raises:
         ReviewgenError: See ``ReviewModel.generate``. Also raised for settings with which a text
@@ -256,7 +256,8 @@ def _digest(groups: Sequence[DrawGroup]) -> str | None:
 
 
 def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> list[DrawGroup]:
-    """Read a schema. Return its groups of conditions; the conditions of a group are drawn together.
+    """Read a schema. Return the groups of conditions that it draws; the conditions of a group are
+    drawn together.
 
     Args:
         source: A mapping of each condition to {value: weight}, which may also be a JSON string or a
@@ -302,7 +303,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
 
 
 def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
-    """Return the group of one condition, from a weight for each value."""
+    """Return the group of a single condition. ``weights`` maps each value to its weight."""
     condition = next((condition for condition in conditions if condition.name == name), None)
     if condition is None:
         raise ConfigError(

@@ -151,8 +151,8 @@ def has_functions(request: Request) -> bool:
 def portable_origin(origin: str | Path, file: Path) -> str:
     """Return the origin of a model without absolute paths of this machine.
 
-    For a local folder, this is its path relative to the folder of ``file``, the receipts, or to the
-    working directory. If the folder is in neither, this is only its name.
+    For a local folder, return its path relative to the folder of ``file``, the file of receipts, or
+    else relative to the working directory. If the model's folder is in neither, return its name.
     """
     folder = Path(origin).expanduser()
     if not folder.is_dir():
@@ -252,8 +252,8 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
 
 
 def _describe_changes(receipt: Receipt, model: ReviewModel, request: Request) -> Iterator[str]:
-    """Yield a sentence on each thing that differs from what the receipt records: the model, its
-    weights, its device and the versions.
+    """Yield a sentence on each thing that differs from what the receipt records: the digest of the
+    model, the bits per weight, the device, and the versions.
     """
     before = receipt.model
     if model.digest != before.digest:

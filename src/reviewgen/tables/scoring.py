@@ -302,8 +302,8 @@ def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str
 
 
 def novelty_row(novelty: Novelty | None) -> Row:
-    """Return the values of ``NOVELTY_COLUMNS`` for a text: its longest copied span, and the share
-    of its windows that are copied. If ``novelty`` is None, all values are None.
+    """Return the values of ``NOVELTY_COLUMNS`` for a text: its longest copied span, and the shares
+    of its windows of each length that are copied. If ``novelty`` is None, all values are None.
     """
     if novelty is None:
         return dict.fromkeys(NOVELTY_COLUMNS)
