@@ -52,7 +52,7 @@ _APOSTROPHES = ("'", "’")
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A word near another one.
+    """A word near another word.
 
     Attributes:
         word: The word.
@@ -430,7 +430,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition_name: str, **options
         if not text or index is None:
             continue
         # reservoir sampling (Vitter 1985, algorithm R): each text is equally likely to be chosen;
-        # the first texts are appended, and a later one replaces a chosen one
+        # the first texts are appended, and a later one replaces a chosen text
         slot = read if read < _MAX_CLASSIFIED else draw.randrange(read + 1)
         read += 1
         if slot < _MAX_CLASSIFIED:

@@ -130,7 +130,7 @@ class ComparisonRow:
         seen: Share of the held-out texts that occur as a whole in the training text; None if they
             cannot be looked up there.
         is_same_split: Whether the model was trained on the corpus that the held-out texts come
-            from. They were then held out in its training, too.
+            from. If so, these texts were held out in its training, too.
         picture: An SVG of the computational graph; empty if it could not be drawn.
     """
 
@@ -167,8 +167,8 @@ class ComparisonRow:
 
     @property
     def has_seen_held_out(self) -> bool:
-        """Whether the training text has more of the held-out texts than chance explains. The bits
-        per character are then too low.
+        """Whether the training text has more of the held-out texts than chance explains. If so, the
+        bits per character are too low.
         """
         return self.seen is not None and self.seen > MAX_SEEN
 
@@ -316,7 +316,7 @@ def _measure_bits(
     cells = ([values.get(name) for name in conditions.names] for values in held_out.values)
     prefixes = map(conditions.encode_values, cells)
     documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
-    nats = list[float]()  # of each text; ``evaluate_totals`` appends them
+    nats = list[float]()  # of each text, appended by ``evaluate_totals``
     totals = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats)
     evaluation = totals.evaluation()
     bits = np.array(nats) / math.log(2)
@@ -428,7 +428,7 @@ def _copied_spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
 
 def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
     """Generate texts with ``config``, and measure speed, new words and distinct n-grams. The
-    interval of the copy rate is the one that was measured in training.
+    interval of the copy rate was measured in training.
     """
     texts, seconds = _generate_texts(model, config, seed)
     characters = sum(map(len, texts))

@@ -52,12 +52,12 @@ _SCHEMA = 1
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
-    """Return for each model a row that has only its name and source, and the model: a preset to
-    train, a source for ``load``, or a ReviewModel.
+    """Return a pair for each model: a row that has only the name and the source, and the model: a
+    preset to train, a source for ``load``, or a ReviewModel.
 
     Args:
-        models: A mapping from the names of rows to models; or a list, of which an item is a model
-            or a pair of name and model.
+        models: A mapping from the names of rows to models; or a list, whose items are models or
+            pairs of name and model.
 
     Raises:
         ConfigError: There is no model, an item is neither a name nor a model, or two rows have the
@@ -77,7 +77,7 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
             "There is no model to compare: give presets, as in gru-char, or saved models."
         )
     # the files of two rows need different names, on file systems that ignore case, too
-    by_file: dict[str, ComparisonRow] = {}
+    by_file = dict[str, ComparisonRow]()
     for row, _ in rows:
         first_row = by_file.setdefault(_file_name(row.name).casefold(), row)
         if first_row is not row:

@@ -23,8 +23,8 @@ Interval = tuple[float, float]
 
 # maximum number of characters that each model is evaluated on, without a time budget
 _CHARACTERS = 150_000
-# With a time budget: characters for each of its seconds, between the two limits below. An LSTM then
-# needs about a tenth of the budget to score them.
+# With a time budget, each model is evaluated on this many characters for each second of the budget,
+# between the two limits below. An LSTM needs about a tenth of the budget to score them.
 _PER_SECOND = 2500
 _MIN_CHARACTERS = 20_000
 _MAX_CHARACTERS = 400_000

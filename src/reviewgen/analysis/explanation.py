@@ -115,8 +115,8 @@ class CountStep:
         is_start: Whether the context reaches back to the start of the text.
         count: How often the token followed the context; None if the model does not store exact
             counts.
-        unit: "occurrences", or "predecessors": the number of different tokens seen before context
-            and token together.
+        unit: What ``count`` counts: "occurrences", or "predecessors", which are the different
+            tokens seen before context and token together.
         discount: The number that the smoothing subtracts from the count.
         divisor: What the count is divided by: the sum of the counts, plus what some smoothings add
             to it.

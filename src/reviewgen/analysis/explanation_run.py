@@ -127,7 +127,7 @@ def check_texts(text: Any) -> tuple[str, ...]:
 
 def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]) -> TextBatch:
     """Tokenize texts into a batch. Each text stands after ``prefix``, the ids of its conditions. A
-    long text is cut, with a note, and then has no end token.
+    long text is cut, which a note says, and has no end token.
     """
     tokenizer = subject.tokenizer
     shown_texts = []
@@ -277,7 +277,7 @@ def _module_lines(
     """Yield a line for each module that computes something, in the order in which their first calls
     end. The last line is the model: what it computes outside of these modules.
     """
-    by_name: dict[str, list[ModuleCall]] = {}
+    by_name = dict[str, list[ModuleCall]]()
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
     counted = set[nn.Parameter]()  # parameters of the lines above

@@ -133,8 +133,8 @@ def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[Gra
     """Return the edges to draw as lines, and the edges to draw as loops, by node. A loop is a
     delayed edge from a node to itself. The edges of a window of tokens become one line.
     """
-    loops: dict[str, list[GraphEdge]] = {}
-    windows: dict[tuple[str, str], list[GraphEdge]] = {}
+    loops = dict[str, list[GraphEdge]]()
+    windows = dict[tuple[str, str], list[GraphEdge]]()
     for edge in graph.edges:
         if edge.delay and _node_of(edge.source) == _node_of(edge.target):
             loops.setdefault(_node_of(edge.source), []).append(edge)
@@ -422,10 +422,10 @@ def _keep_rows_free(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     for edge in graph.edges:
         if not edge.delay:
             before[_node_of(edge.target)].add(_node_of(edge.source))
-    above: dict[str, set[str]] = {}  # for each node: itself and all nodes that it depends on
+    above = dict[str, set[str]]()  # for each node: itself and all nodes that it depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[source] for source in before[name]))
-    # A node is put below a stateful node, unless that one or an earlier one depends on the node.
+    # Nodes are put below a stateful node, unless it or an earlier stateful node depends on them.
     # Nodes that depend on the stateful node are below it without a constraint.
     upper = set[str]()
     constraints = list[LayoutEdge]()

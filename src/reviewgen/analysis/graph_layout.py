@@ -253,7 +253,7 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
     for left, right in pairwise(rank):
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
     # groups of slots that touch one another: mean shift from ``starts``, weight, number of slots
-    groups: list[tuple[float, float, int]] = []
+    groups = list[tuple[float, float, int]]()
     for x, weight, start in zip(wanted, weights, starts, strict=False):
         shift = x - start
         count = 1
@@ -314,7 +314,7 @@ def _route(line: Sequence[_Span], left: float) -> Route:
 
 def _straighten(xs: Sequence[float]) -> list[float]:
     """Return the x of each piece of a line, after bends of a few pixels are straightened."""
-    runs: list[list[float]] = []  # pieces that get the same x
+    runs = list[list[float]]()  # pieces that get the same x
     for x in xs:
         if runs and max(*runs[-1], x) - min(*runs[-1], x) < _SMALL_BEND:
             runs[-1].append(x)

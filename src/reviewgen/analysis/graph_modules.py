@@ -2,8 +2,8 @@
 the modules as boxes and the shapes of their tensors.
 
 Sums, products and concatenations of values from different modules are boxes, too. A module that
-calls other modules is a frame around them, and so is an item of an nn.ModuleList. If an earlier
-frame beside it has the same content, it is drawn as a box that names this frame.
+calls other modules is a frame around them, and so is an item of an nn.ModuleList. A frame with the
+same content as an earlier frame beside it is drawn as a box that names the earlier frame.
 """
 
 import copy
@@ -88,8 +88,8 @@ def describe_modules(model: Any) -> ModelGraph:
 
 
 def _distinct_sizes(model: Any) -> tuple[int, int]:
-    """Choose sizes of B and T such that neither they nor their product are a size of the model. An
-    axis can then be named by its size.
+    """Choose sizes of B and T such that neither they nor their product are a size of the model, so
+    that an axis can be named by its size. If there are no such sizes, return the first two.
     """
     known = set(chain.from_iterable(tensor.shape for tensor in model.parameters()))
     known |= {size for size in to_dict(model.config).values() if isinstance(size, int)}

@@ -5,7 +5,7 @@ A *minimal pair* is two sentences that differ in one word; only one of them is c
 of the films is good." and "The actor of the films are good." A model passes if it assigns a higher
 probability to the correct sentence (Linzen et al. 2016; Marvin and Linzen 2018; BLiMP, Warstadt et
 al. 2020). Chance is one half. An *attractor* is a noun between subject and verb that has the other
-number, as "films" here. A model that looks only at the nearest noun is then always wrong.
+number, as "films" here. With it, a model that looks only at the nearest noun is always wrong.
 """
 
 import math
@@ -390,7 +390,7 @@ def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple
     >>> count_closed("a (b) (c", "(", ")", True), count_closed("a (b) (c", "(", ")", False)
     ((1, 2), (1, 1))
     """
-    waiting: list[int] = []  # where the marks that are still open begin
+    waiting = list[int]()  # where the marks that are still open begin
     closed = 0
     for match in re.finditer(f"[{re.escape(opening + closing)}]", text):
         sign = match.group()

@@ -67,7 +67,7 @@ def export_html(
         path: The file; its suffix must be .html.
         bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. The
             default is 8; it is 6 for networks with more than 4 million weights, and 5 for more than
-            5 million, which hardly makes them worse.
+            5 million. Fewer bits hardly make such networks worse.
         title: The title of the page. By default the names of the models. The name of a model is
             that of the folder or repository that it was loaded from, or that of its preset.
         overwrite: Whether to replace an existing file.
@@ -164,7 +164,7 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     """Return the name of each model in the page. It is the name of the model's repository, folder
     or preset, with a number if an earlier model has the same name.
     """
-    names: list[str] = []
+    names = list[str]()
     for bundle in bundles:
         origin = bundle.origin or bundle.preset
         # without the revision
@@ -176,15 +176,15 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the JavaScript that models need: that of their steppers, by the name of the model
-    plugin, and that of their tokenizers, by name.
+    """Return the JavaScript that models need: the scripts of their steppers, by the name of the
+    model plugin, and the scripts of their tokenizers, by the name of the tokenizer plugin.
 
     Raises:
         ConfigError: A model is a blend of models with different tokenizers.
         UnknownPlugin: A model or a tokenizer has no JavaScript.
     """
-    steppers: dict[str, str] = {}
-    tokenizers: dict[str, str] = {}
+    steppers = dict[str, str]()
+    tokenizers = dict[str, str]()
     for bundle in bundles:
         for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config)):
             steppers[model.name] = _script("model", model.name, find_web_stepper(model))
@@ -232,7 +232,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         bits: Bits per weight of a matrix; see ``export_html``.
 
     Raises:
-        ConfigError: ``bits`` has another value.
+        ConfigError: ``bits`` is not one of ``BITS``.
         BundleError: A page cannot read a tensor, or a file of the tokenizer.
     """
     if bits is None:
@@ -305,8 +305,8 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
         models = {f"{number}.": component for number, component in enumerate(model.components)}
     # the prefixes of the models that are trained by counting
     counted = tuple(prefix for prefix, each in models.items() if isinstance(each, CountTrained))
-    entries: dict[str, Any] = {}
-    stored: dict[tuple[Any, ...], dict[str, Any]] = {}
+    entries = dict[str, Any]()
+    stored = dict[tuple[Any, ...], dict[str, Any]]()
     for name, tensor in model.state_dict().items():
         # tied tensors have the same memory; empty tensors may have the same without being tied
         memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

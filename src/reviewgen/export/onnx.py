@@ -138,8 +138,8 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
             subject = f"a part of {subject}, {type(counted[0]).__name__},"
         raise ConfigError(
             f"ONNX is for models that are trained by gradient; {subject} was trained by counting,"
-            " and looks its counts up. For a browser use `reviewgen export MODEL --out PAGE.html`, for"
-            " a server `reviewgen serve MODEL`."
+            " and looks its counts up. For a browser use `reviewgen export MODEL --out PAGE.html`,"
+            " for a server `reviewgen serve MODEL`."
         )
 
 
@@ -231,8 +231,8 @@ def _start_ids(model: ReviewModel) -> list[int]:
 
 
 def _settings(model: ReviewModel) -> dict[str, Any]:
-    """Return the settings that a program needs to generate. They have the names that they have in
-    transformers, except those for the start and for the conditions.
+    """Return the settings that a program needs to generate. Their names are those in transformers,
+    except for the settings of the start and of the conditions.
     """
     config = model.generation_config
     tokenizer = model.tokenizer

@@ -243,7 +243,7 @@ def _matplotlib(chart: Chart) -> Any:
     heights = [panel.height for panel in chart.panels]
     figure = Figure(figsize=(8, 1.7 + sum(heights) / 50), layout="constrained")
     axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    legend: dict[str, Any] = {}  # the first artist of each series, by name
+    legend = dict[str, Any]()  # the first artist of each series, by name
     for panel, ax in zip(chart.panels, axes, strict=True):
         for series in panel.series:
             for artist in _plot(series, ax):
@@ -435,7 +435,7 @@ def _mark(series: Series, x: float, y: float, content: str = "") -> str:
         kind = "mark hollow"
     elif series.is_bar:
         kind = "mark filled"
-    # when the eight colours repeat, each has another shape
+    # the eight colours repeat; each time, a colour gets another shape
     shape = _RING if series.is_ring else _SHAPES[(series.style + series.style // 8) % len(_SHAPES)]
     where = f"translate({number(x)} {number(y)})"
     return tag("path", content, class_=kind, transform=where, d=shape)
