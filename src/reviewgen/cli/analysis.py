@@ -189,11 +189,11 @@ def compare(
     from reviewgen.analysis.comparison_run import ComparisonRun
 
     refuse_outputs(html=html, overwrite=overwrite)
-    named: list[Any] = []
+    named_models: list[Any] = []  # models, or pairs of a name and a model
     for text in models:
         name, equals, model = text.partition("=")
-        named.append((name, model) if equals and not text.startswith(LOCAL) else text)
-    own: Any = {
+        named_models.append((name, model) if equals and not text.startswith(LOCAL) else text)
+    own_options: Any = {  # the options that only this command has
         "held_out": None if held_out is None else path_or_string(held_out),
         "held_out_split": held_out_split,
         "prompt": prompt,
@@ -201,7 +201,7 @@ def compare(
         "resume": resume,
         "settings": parse_settings(settings or []),
     }
-    run = ComparisonRun(named, parse_data(data, options["weights"]), options | own)
+    run = ComparisonRun(named_models, parse_data(data, options["weights"]), options | own_options)
     raise_on_interrupt()
     comparison = run.start(notes)
     note(comparison.describe_held_out())

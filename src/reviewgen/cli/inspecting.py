@@ -58,7 +58,7 @@ def list_() -> Result:
         for plugin in registry.list_plugins(kind):
             entry = dict(vars(plugin))
             problem = plugin.problem
-            size = bits = line = ""
+            size = bits = detail = ""
             if kind == "preset":
                 weights = describe_weights(plugin.name) if problem is None else None
                 entry["weights"] = weights
@@ -66,15 +66,15 @@ def list_() -> Result:
                     problem = weights.problem
                     size = _cell(weights.megabytes, ".1f", " MB")
                     bits = _cell(weights.bits_per_character, ".3f")
-                    line = _describe_parameters(weights.parameters or {})
+                    detail = _describe_parameters(weights.parameters or {})
             entries.append(entry)
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
-            details.append(line if problem is None else f"not usable: {problem}")
+            details.append(detail if problem is None else f"not usable: {problem}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []  # not a table of rich, which would double the time of the command
-    for row, line in zip(rows, details, strict=True):
+    for row, detail in zip(rows, details, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines += ["  ".join(cells).rstrip(), *_wrap(line, "    ")]
+        lines += ["  ".join(cells).rstrip(), *_wrap(detail, "    ")]
     plain = (
         "NAME-plain, as in lstm-char-plain: the preset NAME without the techniques that `reviewgen"
         " ablate NAME` measures"
@@ -117,8 +117,8 @@ def settings(preset: str) -> Result:
         tables[f"model ({member.model})"] = rows
         model_column = {"model": member.model} if definition.parts else {}
         model_rows += [row | model_column for row in rows]
-    tokenizer = find_tokenizer(definition.tokenizer)[0].Config
-    tokenizer_rows = describe_settings(tokenizer, definition.tokenizer_settings)
+    tokenizer_config = find_tokenizer(definition.tokenizer)[0].Config
+    tokenizer_rows = describe_settings(tokenizer_config, definition.tokenizer_settings)
     tables[f"tokenizer ({definition.tokenizer})"] = tokenizer_rows
     training_rows = describe_settings(TrainingConfig, first.training_settings)
     if issubclass(find_model(first.model)[0], CountTrained):

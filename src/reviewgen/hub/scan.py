@@ -99,8 +99,10 @@ def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, s
     encoded = (np.array(tokenizer.encode(text), dtype=np.int64) for text in texts)
     copied = bundle.index.token_copy_rate(encoded)
     if copied is not None and copied > copy_limit:
-        more = f"which is more than {copy_limit:.0%}"
-        findings["copies"] = f"{copied:.0%} of the 20-token windows of its texts are copied, {more}"
+        findings["copies"] = (
+            f"{copied:.0%} of the 20-token windows of its texts are copied, which is more than"
+            f" {copy_limit:.0%}"
+        )
     return findings
 
 

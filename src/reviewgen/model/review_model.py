@@ -251,12 +251,12 @@ class ReviewModel:
         check_flags(return_dict_in_generate=return_dict_in_generate)
         request = self._request(prompt, options)
         generator = self.generator
-        rows = list(generator.generate(request))
+        texts = list(generator.generate(request))
         if return_dict_in_generate:
-            return [generator.output(row, request, number) for number, row in enumerate(rows)]
+            return [generator.output(text, request, number) for number, text in enumerate(texts)]
         if request.novelty is not None:
-            return list[str](map(generator.with_novelty, rows))
-        return [row.text for row in rows]
+            return list[str](map(generator.with_novelty, texts))
+        return [text.text for text in texts]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> str:
         """Generate one review. The arguments are those of ``generate``."""
@@ -284,8 +284,8 @@ class ReviewModel:
         generator = self.generator
         if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= sys.maxsize:
             raise ConfigError(f"first must be a whole number of at least 0; got {quoted(first)}.")
-        rows = generator.generate(request, first, start_late=False)
-        return (generator.output(row, request, number) for number, row in enumerate(rows, first))
+        texts = generator.generate(request, first, start_late=False)
+        return (generator.output(text, request, number) for number, text in enumerate(texts, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> Iterator[str]:
         """Yield one review in pieces while it is generated. The first piece is the prompt. The

@@ -108,8 +108,8 @@ def find_name_fault(kind: str, name: str) -> str | None:
 
 
 def find_api_fault(declared: object, package: str) -> str | None:
-    """Return why a plugin cannot be used that is written for a version of the contract; None if it
-    can be used.
+    """Return why a plugin with a declared version of the contract cannot be used; None if the
+    plugin can be used.
 
     Args:
         declared: The version that the plugin declares, as in "1.0"; None counts as 1.

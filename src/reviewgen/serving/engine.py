@@ -188,7 +188,8 @@ class ActiveRequest:
 
     Attributes:
         submission, decoder: The submitted request, and its decoding loop.
-        starts: The state of each text before its first new token; copied when the text is started.
+        starts: For each text, a ``Text`` without new tokens, which is copied when the text is
+            started.
         notify: Called in the engine's thread after a tick, if there are new parts of texts to take
             or the request has failed.
         wake: Called to wake the engine when it may have something to do.

@@ -73,7 +73,7 @@ class _Connection(H11Protocol):
         self._start_timer(self.loop.time() + self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
-        # uvicorn stops the timer at the first byte, so restart it until the headers are complete
+        # uvicorn stops the timer at the first byte; start it again if the headers are not complete
         deadline = self.deadline
         super().data_received(data)
         is_waiting = self.cycle is None or self.cycle.response_complete

@@ -161,7 +161,7 @@ def evaluate(
         network = weights.model_on_device
         documents = read_documents(source, loaded.bundle, **options)
         gain_texts = list[Any]()  # the texts on which the gains of conditions are measured
-        nats = list[float]()  # the nats of those of them that this process has scored
+        nats = list[float]()  # the nats of these texts, as far as this process has scored them
         if loaded.conditions and not processes.rank:
             documents = keep_first(documents, gain_texts)
         done = 0
