@@ -79,8 +79,8 @@ class CharTokenizer:
         # the id of each code point; the last entry is for all higher code points
         self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)
         self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
-        # A table for bytes.translate, whose upper half is not used. It maps an ASCII character
-        # without an id to bos, which no character of a text stands for.
+        # A table for bytes.translate, whose upper half is not used. An ASCII character without an
+        # id is mapped to bos, which is not the id of any character.
         ascii_ids = [max(int(self._ids[min(code, highest + 1)]), BOS) for code in range(128)]
         self._ascii = bytes(ascii_ids) + bytes(128)
 

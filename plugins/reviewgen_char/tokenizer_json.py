@@ -54,18 +54,18 @@ def _spelling_steps() -> list[Any]:
     replace the symbol by the low digit.
     """
     symbols = [_escape(symbol) for symbol in _byte_symbols()]
-    # for each digit, the symbols of the bytes that have it
+    # for each digit, the symbols of the bytes whose high digit or low digit it is
     high = ["".join(symbols[16 * digit : 16 * digit + 16]) for digit in range(16)]
     low = ["".join(symbols[digit::16]) for digit in range(16)]
-    before = [
+    inserting = [
         normalizers.Replace(Regex(f"(?=[{group}])"), BAR + digit)
         for group, digit in zip(high, DIGITS, strict=True)
     ]
-    after = [
+    replacing = [
         normalizers.Replace(Regex(f"[{group}]"), digit)
         for group, digit in zip(low, DIGITS, strict=True)
     ]
-    return [*before, *after]
+    return [*inserting, *replacing]
 
 
 def _escape(symbol: str) -> str:

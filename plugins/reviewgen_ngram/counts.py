@@ -12,10 +12,10 @@ The corpus is counted in blocks. Each block is sorted, and blocks of similar siz
 pairs, as in a log-structured merge (O'Neil et al. 1996). So the memory depends on the number of
 distinct n-grams, not on the size of the corpus.
 
-Several processes exchange their counts, so that each ends with all n-grams whose first token lies
-in its own range of ids. The ranges ascend with the ranks. All n-grams with the same first token end
-in the same process, so no prefix is counted in two. Rows are sent in small pieces, so a process
-holds at most its own rows and those of its range. Must not know probabilities.
+Several processes exchange their counts. Then each process has all n-grams whose first token lies in
+its range of ids. The ranges ascend with the ranks. All n-grams with the same first token are in the
+same process, so no prefix is counted in two processes. Rows are sent in small pieces, so a process
+holds at most the rows that it has counted and those of its range. Must not know probabilities.
 """
 
 import mmap
@@ -37,7 +37,7 @@ BLOCK_BYTES = 1 << 27  # size of the rows of a block, without a memory limit
 MIN_BLOCK_BYTES = 1 << 20  # minimum size of the rows of a block, however low the memory limit is
 MERGED_ROWS = 1 << 22  # number of rows merged before the memory pages of files are released
 DIGIT = 8  # number of bits that one pass of the radix sort orders by
-# rows of two words are sorted in groups if they are at least this many per possible first word
+# rows of two words are sorted in groups if there are this many or more for each possible first word
 GROUP_ROWS = 32
 PIECE_BYTES = 1 << 25  # size of the rows that a process sends at a time
 MAX_SHARE = 1 / 8  # an array larger than this share of the memory limit goes to disk
@@ -49,7 +49,7 @@ Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their
 class Arena:
     """Allocates arrays. Under a memory limit, large arrays are memory-mapped temporary files.
 
-    The operating system loads and evicts the pages of such a file as needed. It removes the file
+    The operating system loads and evicts the pages of such a file as needed. The file is removed
     together with the array, however the process ends.
     """
 
@@ -85,12 +85,12 @@ class Arena:
         return array if isinstance(array, np.memmap) else np.zeros(shape, dtype)
 
     def release(self, *arrays: np.ndarray) -> None:
-        """Release the memory pages of those arrays that are files. They are read again when
+        """Release the memory pages of those arrays that are files. The pages are read again when
         needed.
         """
         for array in arrays:
             while isinstance(array, np.ndarray) and array.base is not None:
-                array = array.base  # the array that a view shows a part of
+                array = array.base  # the array that this one is a part of
             if isinstance(array, mmap.mmap) and hasattr(array, "madvise"):  # not on Windows
                 array.madvise(mmap.MADV_DONTNEED)
 
@@ -165,7 +165,7 @@ class NgramCounter:
         self._blocks: list[Block] = []  # the largest first
 
     def add(self, ids: Integer[np.ndarray, " T"]) -> None:
-        """Count the n-grams of one text. It begins with bos; a further bos starts another text."""
+        """Count the n-grams of a text, which begins with bos. A further bos starts another text."""
         self._pending.append(ids.astype(self._dtype))
         self._pending_tokens += len(ids)
         if self._pending_tokens >= self._block_tokens:
@@ -306,7 +306,7 @@ def _radix_sort(rows, other, words, first_bits, bits):
 
 @compiled
 def _distinct(rows, counts):
-    """Remove duplicates from sorted rows, and count them.
+    """Remove duplicates from sorted rows, and count how often each row occurs.
 
     The distinct rows are moved to the front, and how often each occurred is written to ``counts``.
     The number of distinct rows is returned.
@@ -374,7 +374,7 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
         (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64))
         for size in sizes[:, group.rank].tolist()
     ]
-    # rows that are sent to each rank at a time; the count takes another word
+    # number of rows sent to each rank at a time; with its count, a row has one more word
     at_a_time = max(1, PIECE_BYTES // (8 * (rows.packing.words + 1) * group.world_size))
     for start in range(0, int(sizes.max()), at_a_time):
         pieces = [
@@ -409,7 +409,7 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
     )
     # (V,): the number of rows with each first token, in all processes
     sizes = group.all_gather(np.diff(first_rows)).sum(0)
-    # both times two, as integers: the middle row of each first token, the ideal edges of the ranges
+    # twice the middle row of each first token, and twice the ideal edges of the ranges, as integers
     middles = 2 * sizes.cumsum() - sizes
     ideal = 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size
     # the first token of each range but that of rank 0

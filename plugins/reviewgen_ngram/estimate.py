@@ -6,8 +6,8 @@ Every smoothing has the back-off form of an ARPA file. For a token w after a con
     p(w | h) = p[h w]                                       if h w was seen
                bow[h] p(w | h without its first token)      otherwise
 
-The recursion ends with the uniform distribution over every id but bos, for the last two smoothings
-below with zero.
+The recursion ends with the uniform distribution over every id but bos; for the last two smoothings
+below, it ends with zero.
 
 ``kneser-ney``      Interpolated and modified: Chen & Goodman 1998, section 4, as lmplz estimates it
                     (Heafield, Pouzyrevsky, Clark & Koehn 2013). In the highest order, an n-gram
@@ -70,8 +70,8 @@ def estimate(
 ) -> Estimate:
     """Estimate the smoothed probabilities of all n-grams; only rank 0 gets the whole result.
 
-    Each process computes the probabilities of its own nodes. It goes level by level, since a level
-    needs the probabilities of the level before. There must be at least one n-gram.
+    Each process computes the probabilities of its own nodes. Levels are computed one after another,
+    since a level needs the probabilities of the level before. There must be at least one n-gram.
     """
     nodes = local.nodes
     order = nodes.order
@@ -152,9 +152,9 @@ def discounts_from(n: tuple[int, ...]) -> Discounts | None:
 def absolute_discount(once: int, twice: int) -> float | None:
     """Compute the discount n1 / (n1 + 2 n2) of absolute discounting (Ney, Essen & Kneser 1994).
 
-    Returns None if it is 0 or 1: a discount of 0 would smooth nothing, a discount of 1 would drop
-    all n-grams that occur once. ``once`` and ``twice`` are the numbers of n-grams that occur once
-    and twice.
+    Returns None if the discount is 0 or 1: a discount of 0 would smooth nothing, a discount of 1
+    would drop all n-grams that occur once. ``once`` and ``twice`` are the numbers of n-grams that
+    occur once and twice.
 
     >>> absolute_discount(6, 2)
     0.6
@@ -225,7 +225,9 @@ def _adjusted(
 
 @compiled
 def _tally(counts, start, stop, counts_of_counts):
-    """Add to ``counts_of_counts``, (6,), the numbers of nodes with each count, 5 or more as one."""
+    """Add to ``counts_of_counts``, (6,), the numbers of nodes with the counts 0 to 4, and with a
+    count of 5 or more.
+    """
     for node in range(start, stop):
         counts_of_counts[min(counts[node], 5)] += 1
 
@@ -239,7 +241,7 @@ def _count_predecessors(start, stop, links, counts):
 
 @compiled
 def _keep_occurrences(last, first, occurrences, bos, counts):
-    """Set the counts of n-grams that begin with bos to their occurrences; not on the last level.
+    """Set the counts of n-grams that begin with bos to their occurrences, except on the last level.
 
     ``bos`` is the node of bos; ``last`` is the first node of the last level. On each level, these
     n-grams are the nodes low:high.
@@ -270,7 +272,7 @@ def _smooth(
     """Write the probabilities of the children of the contexts start:stop, and the back-off weights
     of these contexts.
 
-    ``discounts`` holds those of the counts 0, 1, 2, and 3 or more. ``fixed_backoff`` is the
+    ``discounts`` has one for each of the counts 0, 1, 2, and 3 or more. ``fixed_backoff`` is the
     back-off weight of every context after which a token was seen; if negative, the weight follows
     from the discounts.
     """

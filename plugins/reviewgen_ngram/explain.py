@@ -82,15 +82,17 @@ def explain(
         context: The node of the text's context.
         ids: The text; it begins with bos.
     """
-    chain = [followers for followers in _chain(trained, context) if len(followers.tokens)]
+    all_followers = [
+        followers for followers in _list_followers(trained, context) if len(followers.tokens)
+    ]
     smoothing = config.smoothing
     # whether the stored numbers are those that ``estimate`` computed
     is_exact = not (config.quantized or config.min_count > 1 or config.prune_entropy)
-    contributions: list[Any] = [None] * len(chain)
+    contributions: list[Any] = [None] * len(all_followers)
     if is_exact:
-        contributions = _contributions(chain, config)
+        contributions = _contributions(all_followers, config)
     contexts = []
-    for followers, contribution in zip(chain, contributions, strict=True):
+    for followers, contribution in zip(all_followers, contributions, strict=True):
         length = followers.length
         dense = partial(_to_dense, followers.tokens, vocab_size=config.vocab_size)
         discounts = trained.discounts[length]
@@ -134,13 +136,13 @@ def recover(
     discount_of_count = np.array([0.0, *discounts])  # of the counts 0, 1, 2, and 3 or more
     masses = followers.probabilities - followers.gamma * followers.lower
     fitting: dict[bytes, np.ndarray] = {}  # several guesses may give the same counts
-    for guessed in _guess_discounts(followers, masses, discount_of_count):
-        total = (len(masses) if is_witten_bell else guessed.sum()) / followers.gamma
-        counts: np.ndarray = np.rint(masses * total + guessed).astype(np.int64)
+    for guessed_discounts in _guess_discounts(followers, masses, discount_of_count):
+        total = (len(masses) if is_witten_bell else guessed_discounts.sum()) / followers.gamma
+        counts: np.ndarray = np.rint(masses * total + guessed_discounts).astype(np.int64)
         if counts.min() < 1 or counts.sum() > MAX_TOTAL:
             continue
-        actual = discount_of_count[np.minimum(counts, 3)]
-        if _reproduces(followers, counts, actual, is_witten_bell):
+        actual_discounts = discount_of_count[np.minimum(counts, 3)]
+        if _reproduces(followers, counts, actual_discounts, is_witten_bell):
             fitting[counts.tobytes()] = counts
     return fitting.popitem()[1] if len(fitting) == 1 else None
 
@@ -152,8 +154,8 @@ def _guess_discounts(
 ) -> Iterator[Float64[np.ndarray, " K"]]:
     """Yield the discount of each token, for each guess which tokens have count 1 and count 2.
 
-    Tokens of equal mass form a group. Each guess takes one of the four lowest groups, or none, for
-    count 1 and another for count 2.
+    Tokens of equal mass form a group. A guess gives count 1 to one of the four lowest groups or to
+    none, and count 2 to a different one of them or to none.
     """
     one, two, more = discount_of_count[1:]
     if one == two == more:
@@ -195,25 +197,26 @@ def _reproduces(
     return np.array_equal(probabilities, followers.probabilities)
 
 
-def _chain(trained: Trained, context: int) -> list[Followers]:
+def _list_followers(trained: Trained, context: int) -> list[Followers]:
     """Return the followers of a context and of all its shorter contexts, the empty one last."""
     trie = trained.trie
     nodes = [context]
     while nodes[-1]:
         nodes.append(int(trie.links[nodes[-1]]))
-    # the probability of each id after the next shorter context; at first the uniform one, which is
-    # stored for node 0
-    row = np.full(len(trie.root), probability(trie.probabilities, trie.book, 0))
-    chain = []
+    # The probability of each id after the context that is one token shorter. Only the ids seen
+    # after that context are up to date. This is enough, since the ids seen after a longer context
+    # are among them. At first, all have the uniform probability, which is stored for node 0.
+    lower = np.full(len(trie.root), probability(trie.probabilities, trie.book, 0))
+    all_followers = []
     for node in reversed(nodes):
         children = _children(trained, node)
         tokens = trie.tokens[children].astype(np.int64)
         stored = _probabilities(trained, children)
         length = int(np.searchsorted(trained.starts, node, side="right")) - 1
         gamma = float(trie.backoffs[node])
-        chain.append(Followers(length, tokens, stored, row[tokens], gamma))
-        row[tokens] = stored
-    return chain[::-1]
+        all_followers.append(Followers(length, tokens, stored, lower[tokens], gamma))
+        lower[tokens] = stored
+    return all_followers[::-1]
 
 
 def _children(trained: Trained, context: int) -> Int64[np.ndarray, " K"]:
@@ -231,7 +234,9 @@ def _probabilities(trained: Trained, nodes: Int64[np.ndarray, " K"]) -> Float32[
     return trie.probabilities[nodes] if trie.book is None else trie.book[trie.probabilities[nodes]]
 
 
-def _contributions(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarray, " V"]]:
+def _contributions(
+    all_followers: list[Followers], config: NgramConfig
+) -> list[Float64[np.ndarray, " V"]]:
     """Return the part of each id's probability that comes from the counts of each context.
 
     The longest context is first. The parts of all contexts sum to the probability of the id.
@@ -240,7 +245,7 @@ def _contributions(chain: list[Followers], config: NgramConfig) -> list[Float64[
     # for each id, the weight of this context's probability in the result
     weight = np.ones(config.vocab_size)
     contributions = []
-    for followers in chain:
+    for followers in all_followers:
         inherited = followers.gamma * followers.lower if interpolates else 0.0
         masses = np.maximum(followers.probabilities - inherited, 0.0)
         contributions.append(weight * _to_dense(followers.tokens, masses, config.vocab_size))
@@ -302,8 +307,8 @@ def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
 def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
     """Return a graph of the most probable n-grams of a trie.
 
-    The first level holds the most probable tokens after the empty context. The next level holds the
-    most probable tokens after the best of them that has children, and so on.
+    The first level holds the most probable tokens after the empty context. Each further level holds
+    the most probable tokens after one token of the level before: the best that has children.
     """
     tokens = trained.trie.tokens
     nodes = [GraphNode(id="root", label="any context")]
@@ -330,8 +335,8 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
             detail = f"{len(children) - len(best):,} more"
             drawn.append(GraphNode(id=f"{name} more", label="…", detail=detail, kind="operation"))
         nodes += drawn
-        edges += [GraphEdge(source=name, target=below.id) for below in drawn]
-        # the next level is drawn below the most probable token that was seen before another
+        edges += [GraphEdge(source=name, target=drawn_node.id) for drawn_node in drawn]
+        # the next level is drawn below the most probable token after which another was seen
         contexts = len(trained.trie.children)
         inner = [child for child in children[best].tolist() if child < contexts]
         node = next((child for child in inner if len(_children(trained, child))), 0)
@@ -343,5 +348,5 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
 
 
 def _name(path: tuple[int, ...]) -> str:
-    """Return the name in the graph of the n-gram with these ids."""
+    """Return the name of an n-gram's node in the graph."""
     return " ".join(map(str, path))

@@ -3,8 +3,8 @@
 A field is written before the text: its *marker*, an id that opens the field, and then the tokens of
 its value. The last id of the vocabulary closes the fields.
 
-Training: wherever the value of a field occurs in a text, its marker is counted instead of it. So
-the n-gram learns where a text mentions the value and how the text continues, independent of what
+Training: wherever the value of a field occurs in a text, the field's marker takes its place. So the
+n-gram learns where a text mentions the value and how the text continues, independent of what
 the value is. This is a class-based n-gram with one word per class.
 
 Generation: the n-gram writes the next token, or the token is copied from the fields. Which of the
@@ -12,7 +12,8 @@ two happened is not visible in the text, so it is the hidden state of a hidden M
 *belief* of a token of the fields is the probability that it is copied next; the forward algorithm
 updates it. A copy begins at the first token of a value, with the probability of the field's marker
 after the context; rarely, it begins at any token. A copy ends with the value, or sometimes earlier.
-When a whole value has been written, its marker takes its place in the context, as in training.
+When a whole value has been written, the field's marker takes its place in the context, as in
+training.
 
 The value of a field may be tokenized in several forms: for example, with a space before it and
 without. Each form stands after the marker of the field. Markers are never generated; they only give
@@ -126,44 +127,44 @@ def _value_probability(model, state, context, at):
     """Return the probability that the value which begins at place ``at`` follows a context.
 
     The probability of the marker is divided among all forms of the field, in proportion to the
-    probabilities of their first tokens.
+    probabilities of the first tokens of the forms.
     """
     marker = state[FIELDS + at - 1]
     weight = 0.0  # probability of the first token of this form
-    total = 0.0  # the same, summed over all forms of the field
-    for other in range(1, _known(state)):
-        if state[FIELDS + other - 1] == marker and _begins_value(model.marker, state, other):
-            first = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + other])
-            total += first
-            weight = first if other == at else weight
+    total = 0.0  # sum of the probabilities of the first tokens of all forms of the field
+    for form_at in range(1, _known(state)):
+        if state[FIELDS + form_at - 1] == marker and _begins_value(model.marker, state, form_at):
+            p = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + form_at])
+            total += p
+            weight = p if form_at == at else weight
     return probability_after(model.trie, context, marker) * weight / total
 
 
 @inner
 def _remaining(model, state, context):
-    """Return the probability that remains after a context for what may follow it.
+    """Return the total probability of the ids that may follow a context.
 
-    This is one minus the probabilities of the closing id and of the markers of all fields that the
-    text lacks.
+    The markers of fields without a value in the text, and the closing id, may not follow.
     """
     remaining = 1.0
+    # the last id is the closing id: it is not the marker of any field, so it is subtracted, too
     for marker in range(model.marker, len(model.trie.root)):
-        has_field = False
+        has_value = False
         for at in range(1, _known(state)):
-            has_field |= state[FIELDS + at - 1] == marker and _begins_value(model.marker, state, at)
-        if not has_field:
+            has_value |= state[FIELDS + at - 1] == marker and _begins_value(model.marker, state, at)
+        if not has_value:
             remaining -= probability_after(model.trie, context, marker)
     return remaining
 
 
 @inner
-def _outlook(model, state):
+def _mixture_weights(model, state):
     """Return the context and the weights that the distribution of the next token is computed from.
 
     Returns:
-        The context that the next token depends on, shortened if too little remains after it; the
-        weight of the n-gram's probabilities; and, for each token of a value, the probability that a
-        copy begins there regardless of the n-gram.
+        The context that the next token depends on, shortened if too little probability remains
+        after it; the weight of the n-gram's probabilities; and the probability that a copy begins
+        at a given token of the fields, regardless of the n-gram (``anywhere`` in other functions).
     """
     context = state[CONTEXT]
     remaining = _remaining(model, state, context)
@@ -175,14 +176,16 @@ def _outlook(model, state):
     for at in range(_known(state)):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
-    starts = COPY_START if places > 0 else 0.0
+    starts = COPY_START if places > 0 else 0.0  # probability that a copy begins at any token
     weight = (1 - copied) * (1 - starts) / remaining
     return context, weight, (1 - copied) * starts / max(places, 1)
 
 
 @inlined
 def _copy_probability(model, state, at, context, weight, anywhere):
-    """Return the probability that the next token is copied from place ``at``."""
+    """Return the probability that the next token is copied from place ``at``. ``context``,
+    ``weight`` and ``anywhere`` are the results of ``_mixture_weights``.
+    """
     p = state[BELIEFS + at] * UNIT + anywhere
     if _begins_value(model.marker, state, at):
         p += weight * _value_probability(model, state, context, at)
@@ -191,7 +194,9 @@ def _copy_probability(model, state, at, context, weight, anywhere):
 
 @inner
 def _probability(model, state, context, weight, anywhere, token):
-    """Return the probability of a token: written by the n-gram, or copied from any place."""
+    """Return the probability of a token: written by the n-gram, or copied from any place.
+    ``context``, ``weight`` and ``anywhere`` are the results of ``_mixture_weights``.
+    """
     p = weight * probability_after(model.trie, context, token)
     for at in range(_known(state)):
         if state[FIELDS + at] == token:
@@ -227,7 +232,7 @@ def _update_beliefs(model, state, token):
     """
     if state[SIZE] == 0:
         return
-    context, weight, anywhere = _outlook(model, state)
+    context, weight, anywhere = _mixture_weights(model, state)
     p = _probability(model, state, context, weight, anywhere, token)
     # backwards, since the new belief of a place depends on the old one of the place before
     for at in range(state[SIZE] - 1, 0, -1):
@@ -269,7 +274,7 @@ def _match_value(model, state, token, before):
 @inner
 def _fill(model, state, row):
     """Write to ``row`` (V,) the probability of every id as the next one."""
-    context, weight, anywhere = _outlook(model, state)
+    context, weight, anywhere = _mixture_weights(model, state)
     fill_row(model.trie, context, row)
     for token in range(len(row)):
         row[token] = weight * row[token] if token < model.marker else 0.0
@@ -308,7 +313,7 @@ def score_with_fields(model, ids, targets, states, scores):
             _read(model, state, ids[b, t])
             scores[b, t] = 0.0
             if targets[b, t] < model.marker:
-                context, weight, anywhere = _outlook(model, state)
+                context, weight, anywhere = _mixture_weights(model, state)
                 scores[b, t] = _probability(model, state, context, weight, anywhere, targets[b, t])
 
 
@@ -319,7 +324,7 @@ def step_with_fields(models, ids, floats, ints, logits):
     This is a step of ``reviewgen.compiled.steps``.
 
     Args:
-        models: The address of the n-gram with its fields.
+        models: A pointer to the n-gram: ``models[0]`` is a ``FieldNgram``.
         ids: The token to feed to each text, as in ``reviewgen.compiled.steps``.
         floats: Not used.
         ints: The states, (S, B); updated.

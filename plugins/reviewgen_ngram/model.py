@@ -71,9 +71,9 @@ class Ngram:
     ``stupid-backoff`` is not a distribution. Texts are generated from its normalised scores, but it
     cannot be evaluated.
 
-    The state is the node number of the text's context: of its longest suffix that is a context of
-    the model. It is 0 at the beginning. With fields, the state is a row of numbers, which
-    ``fields`` describes.
+    The state is a node: the text's context, which is the longest suffix of the text that is a
+    context of the model. Before the first token it is node 0. With fields, the state is a row of
+    numbers, which ``fields`` describes.
     """
 
     Config: ClassVar[type] = NgramConfig
@@ -126,7 +126,7 @@ class Ngram:
         """Finish the model as ``finish`` does, together with other processes.
 
         Each process works on the n-grams whose first token lies in its range. Only rank 0 gets the
-        model and the report; the other ranks return an empty one.
+        model and the report; the other ranks return an empty report.
 
         Raises:
             TrainingError: As in ``finish``, or the texts of the processes begin with different ids.
@@ -181,7 +181,7 @@ class Ngram:
         checked = checked_ids(_array(ids), self.config)
         after = checked_state(_array(state), trained)
         logits = np.empty((*ids.shape, vocab_size), np.float32)
-        # ``_read`` returns float64, so it gets a few positions at a time
+        # to save memory, ``_read`` gets a few positions at a time, since it returns float64
         positions = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
         for start in range(0, ids.shape[1], positions):
             piece = slice(start, start + positions)
@@ -235,8 +235,8 @@ class Ngram:
         return NgramStepper(self.config, self._finished())
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph for pictures. That of a trained model also shows its most
-        probable n-grams.
+        """Return the computational graph for pictures. If the model is trained, the graph also
+        shows the most probable n-grams.
         """
         return describe_ngram(self.config, self._trained)
 
@@ -337,7 +337,9 @@ class Ngram:
         return self._facts(nodes, estimated, unpruned)
 
     def _counter_for(self, bos_id: int) -> NgramCounter:
-        """Return the counter, made for the first text; raise if ``bos_id`` is not that text's."""
+        """Return the counter; make it if this is the first text. Raise if a text begins with
+        another id than the first one.
+        """
         if self._counter is None:
             self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena)
             self._bos_id = bos_id
@@ -376,18 +378,14 @@ class Ngram:
         notes: list[str] = [Detail(size_note)]
         # order 1 alone matters little, as all its counts are large
         if fallback_orders and fallback_orders != [1]:
-            orders = (
-                f"Order {fallback_orders[0]} has"
-                if len(fallback_orders) == 1
-                else f"Orders {_enumerate(fallback_orders)} have"
-            )
-            values = ", ".join(f"{value:g}" for value in FALLBACK)
-            used = (
-                f"KenLM's fall-back {values}"
-                if self.config.smoothing == "kneser-ney"
-                else f"{ABSOLUTE_FALLBACK:g}"
-            )
-            notes.append(f"{orders} no usable discounts; {used} is used instead.")
+            subject = f"Order {fallback_orders[0]} has"
+            if len(fallback_orders) > 1:
+                subject = f"Orders {_enumerate(fallback_orders)} have"
+            replacement = f"{ABSOLUTE_FALLBACK:g}"
+            if self.config.smoothing == "kneser-ney":
+                values = ", ".join(f"{value:g}" for value in FALLBACK)
+                replacement = f"KenLM's fall-back {values}"
+            notes.append(f"{subject} no usable discounts; {replacement} is used instead.")
         if not self.config.is_distribution:
             notes.append(
                 "Stupid back-off is not a distribution: the model generates, and cannot be"

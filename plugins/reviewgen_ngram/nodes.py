@@ -26,7 +26,7 @@ MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 
 @dataclass(frozen=True)
 class Nodes:
-    """The M nodes of a trie. The first I of them can have children: those below the last level.
+    """The M nodes of a trie. The first I of them, those before the last level, can have children.
 
     Attributes:
         starts: The nodes of level k are starts[k]:starts[k + 1].
@@ -60,14 +60,14 @@ class NodeRange:
     own only.
 
     On the last level, a process knows its own nodes only, and numbers them as if there were no
-    others. The own nodes of rank 0 come first, and its arrays have room for those of all processes.
+    others. The own nodes of rank 0 come first, and the arrays of rank 0 have room for all nodes.
 
     Attributes:
         nodes: The nodes. ``link`` writes the links of own nodes. ``gather`` writes the missing
             entries of ``links`` and ``first`` in rank 0.
         counts: Number of occurrences in the corpus, for own nodes and all nodes of level 1.
         own: The range of own nodes on each level: the first, and the one after the last. The empty
-            context belongs to all processes.
+            context belongs to every process; with order 1, to rank 0 only.
         sizes: The number of nodes of each process on each level.
     """
 
@@ -103,7 +103,7 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     order = rows.packing.order
     starts, sizes = _count_nodes(rows, arena, group)
     own = _own_nodes(starts, sizes, group.rank)
-    inner = int(starts[-2])  # number of nodes below the last level
+    inner = int(starts[-2])  # number of nodes before the last level
     known = inner + int(sizes[group.rank, -1])  # number of nodes that this process knows
     # ``gather`` collects the last level of all processes in rank 0
     room = int(starts[-1]) if group.rank == 0 else known
@@ -168,9 +168,9 @@ def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
 def _count_nodes(
     rows: Rows, arena: Arena, group: CountGroup
 ) -> tuple[Int64[np.ndarray, " L"], Int64[np.ndarray, "P K"]]:
-    """Return the first node of each level, then the number of nodes, and each process's share.
+    """Return two arrays: ``starts`` of ``Nodes``, and ``sizes`` of ``NodeRange``.
 
-    The share is the number of nodes of each process on each level, without the empty context.
+    In ``sizes``, the empty context does not count.
 
     Raises:
         DataError: There are more than 2**31 - 1 nodes or tokens.
@@ -263,7 +263,8 @@ def _measure(packed, start, stop, packing, sizes):
 def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, first):
     """Write the nodes of the rows start:stop: tokens, counts, and numbers of children.
 
-    The numbers of children are written to ``first``, and ``newest`` is updated.
+    The numbers of children are written to ``first``. ``newest``, the last node written on each
+    level, is updated.
     """
     for row in range(start, stop):
         shared = _shared(packed, row, packing)
@@ -280,8 +281,8 @@ def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, firs
 def _start_children(ranges, first):
     """Replace in ``first`` each own node's number of children by its first child.
 
-    The entry after a level's own nodes is also written: it may be the first one of the next level,
-    so the next level comes first.
+    The entry after a level's own nodes is also written. It may be the first entry of the next
+    level, so the levels are processed from the last to the first.
     """
     for level in range(len(ranges) - 2, 0, -1):
         start = ranges[level + 1, 0]

@@ -59,7 +59,7 @@ def prune(
         root: The probability of every id after the empty context.
         bos: The node of the id that begins every text.
         keep: Whether each n-gram is frequent; the others are dropped.
-        max_loss: N-grams whose loss is lower are dropped, too; 0: none are.
+        max_loss: N-grams whose loss is lower are dropped, too; 0 keeps n-grams of any loss.
     """
     if max_loss > 0:
         losses = np.full(len(nodes.links), np.inf)  # 1-grams are never dropped
@@ -81,14 +81,14 @@ def prune(
     kept_before = np.concatenate([[0], np.cumsum(keep)])
     keep_context = keep[: nodes.starts[-2]]
     kept_children = np.diff(kept_before[nodes.first])  # of each context
-    lost = (kept_children < np.diff(nodes.first))[keep_context]
-    lost[0] = False  # 1-grams stay
+    changed = (kept_children < np.diff(nodes.first))[keep_context]
+    changed[0] = False  # 1-grams stay
     first = np.concatenate([[1], 1 + np.cumsum(kept_children[keep_context])]).astype(np.int32)
     links = kept_before[nodes.links[keep]].astype(np.int32)
     smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, links)
     probabilities = estimated.probabilities[keep]
     backoffs = estimated.backoffs[keep_context]
-    _balance(first, links, smaller.tokens, root, lost, probabilities, backoffs)
+    _balance(first, links, smaller.tokens, root, changed, probabilities, backoffs)
     return smaller, replace(estimated, probabilities=probabilities, backoffs=backoffs)
 
 
@@ -149,12 +149,14 @@ def _close(first, links, keep):
 def _balance(first, links, tokens, root, changed, probabilities, backoffs):
     """Set the back-off weights of changed contexts so that the probabilities after them sum to one.
 
-    The probabilities of the unseen tokens are added up. One minus those of the seen tokens would be
-    less exact, since it may be smaller than a rounding error. If the seen tokens leave less than a
-    rounding error, the context keeps its weight, which is nearly right and above zero.
+    The probabilities of the unseen tokens are added up. To subtract those of the seen tokens from
+    one would be less exact, since the difference may be smaller than a rounding error. If the seen
+    tokens leave less than a rounding error, the context keeps its weight, which is nearly right and
+    above zero.
 
     Returns:
-        False if some context leaves probability, but no token is unseen after it.
+        False if the seen tokens of some context leave probability to unseen tokens, but no token is
+        unseen after this context.
     """
     rest = np.zeros(len(backoffs))  # total probability of the tokens not seen after each context
     for parent in range(1, len(backoffs)):
@@ -250,7 +252,7 @@ def _adjust_sums(start, first, probabilities, book, codes):
         for child in range(first[parent], first[parent + 1]):
             exact += probabilities[child]
             rounded += book[codes[child]]
-            if probabilities[child] > probabilities[largest]:
+            if probabilities[child] > probabilities[largest]:  # the most probable child so far
                 largest = child
         if first[parent] == first[parent + 1]:
             continue

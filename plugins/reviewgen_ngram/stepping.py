@@ -238,7 +238,7 @@ def _step(tries, ids, floats, ints, logits):
     This is a step of ``reviewgen.compiled.steps``.
 
     Args:
-        tries: The address of the model's trie.
+        tries: A pointer to the model's trie, which is ``tries[0]``.
         ids: The token to feed to each text, as in ``reviewgen.compiled.steps``.
         floats: Not used.
         ints: The contexts, (1, B); updated.
@@ -413,11 +413,12 @@ def _propose(
     context,
     uniform,
 ):
-    """Draw a token after a context by inverse transform sampling, with a random number.
+    """Draw a token after a context by inverse transform sampling, with the random number
+    ``uniform``.
 
     The probabilities are subtracted from ``uniform`` until it is negative. The children of the
-    longest context come first. Then, context by context, come the children of the next shorter one,
-    without those of the longer one, which are always among them.
+    longest context come first. Then, context by context, come the children of the next shorter
+    context, except those tokens that are also children of the longer one.
 
     Returns:
         The token, its probability, and the context after it. If rounding errors leave no token, the

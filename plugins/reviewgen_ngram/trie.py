@@ -78,7 +78,7 @@ def make_trie(
     book: Float32[np.ndarray, " 256"] | None,
     root: Float64[np.ndarray, " V"],
 ) -> Trie:
-    """Return the trie of estimated nodes. A quantised one, with a book, has no ``ends``."""
+    """Return the trie of estimated nodes. A quantised trie, with a book, has no ``ends``."""
     child_counts = np.diff(nodes.first)
     child_counts[0] = 0  # the children of the empty context are in ``heads``
     bases = nodes.first[:-1:GROUP].copy()
@@ -246,7 +246,7 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
     _require(adds_up, "children", "adds up to the nodes of each level")
     _require(trie.bases == first[:-1:GROUP], "bases", "agrees with children")
     ascends = np.concatenate([[True], tokens[1:] > tokens[:-1]])
-    # no token needs to follow that of another context's child
+    # the first child of a context may have any token
     ascends[1] = True
     ascends[first[first < len(tokens)]] = True
     _require(ascends, "tokens", "ascends within every context")
@@ -298,7 +298,7 @@ def _sums_to_one(trie):
 
 
 def _require(holds: Any, name: str, condition: str) -> None:
-    """Raise unless ``holds`` is true; if it is an array, unless all of it is."""
+    """Raise unless ``holds`` is true. In an array, each element must be true."""
     if not np.all(holds):
         raise BundleError(
             f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is"
@@ -345,8 +345,8 @@ def probability(probabilities, book, node):
 def context_after(tokens, links, ends, bases, children, heads, context, child, token):
     """Return the context of a text after a token.
 
-    ``child`` is the node of the token among the children of ``context``. It is the new context, or,
-    if it lies on the last level, its link is.
+    ``child`` is the node of the token among the children of ``context``. The new context is this
+    node, or the link of this node if it lies on the last level.
     """
     if child < len(children):
         return child
@@ -379,14 +379,14 @@ def _search_end(tokens, links, bases, children, heads, context, token):
 
 @inlined
 def _look_up(tokens, links, bases, children, backoffs, heads, context, token):
-    """Search a token after a context, backing off to shorter contexts until it is found.
+    """Search a token after a context, backing off to shorter contexts until the token is found.
 
     Arguments are arrays instead of a trie, here and in other inner functions. This makes the loops
     up to twice as fast.
 
     Returns:
         The longest suffix of the context after which the token was seen, the node of the token
-        among its children, and the product of the back-off weights on the way.
+        among the children of this suffix, and the product of the back-off weights on the way.
     """
     weight = 1.0
     child = np.int64(0)
@@ -438,7 +438,7 @@ def score(trie, ids, targets, contexts, scores):
     end of ids.
 
     The rows take turns, so that one can compute while another waits for memory. The next id is
-    usually the target of this position, so the node that was found for the target is used again.
+    usually the target of this position, so the node that was found for the target is used for it.
     """
     tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
@@ -497,7 +497,9 @@ def fill_row(trie, context, row):
 
 @compiled
 def _fill_rows(trie, contexts, rows):
-    """Write the probability of every id after each context (R,) to ``rows``, float64 (R, V)."""
+    """Write the probability of every id after each of ``contexts`` (R,) to ``rows``, float64
+    (R, V).
+    """
     for row in range(len(contexts)):
         fill_row(trie, contexts[row], rows[row])
 

@@ -35,7 +35,7 @@ class NnlmConfig:
         bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older
             versions.
         condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
-            conditions. If it is above 0, the model uses the conditions at every step.
+            conditions. If above 0, the model uses the conditions at every step.
         field_ids: Number of ids of fields, the last ones; taken from the fields.
         order: Length of an n-gram, n: a token is predicted from the n-1 before it.
         embedding_size: Width of a token's embedding, E.
@@ -63,8 +63,8 @@ class NnlmConfig:
 
     @property
     def held_size(self) -> int:
-        """What the state holds of conditions and fields, in numbers per text: the sum of their
-        embeddings, how many there are, and whether a field is open.
+        """The number of values that the state has for the conditions and fields of a text: the sum
+        of their embeddings (E values), the number of these embeddings, and whether a field is open.
         """
         return self.embedding_size + 2
 

@@ -41,7 +41,7 @@ multiplies the vector of conditions and fields.
 
 class Nnlm(nn.Module):
     """A language model that predicts a token from the n-1 tokens before it. Unlike an n-gram model,
-    it shares what it learns among similar contexts.
+    this model shares what it learns among similar contexts.
 
     Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language Model", without the
     optional direct connections from embeddings to output. The embedding table e has V+1 rows of
@@ -54,8 +54,8 @@ class Nnlm(nn.Module):
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
 
     The state holds the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training
-    feeds one long stream of tokens, so it would never see a padded context. In training, one row in
-    four therefore starts a new context at a random token, as texts do in inference.
+    feeds one long stream of tokens, in which no context is padded. In training, one row in four
+    therefore starts a new context at a random token, as texts do in inference.
 
     A model with ids of conditions or fields adds ``A g_t`` to the hidden layer's input. ``g_t`` is
     the vector of the conditions and fields of the text (``reviewgen.protocols.inputs``). The state
@@ -190,8 +190,8 @@ class Nnlm(nn.Module):
         yield _product(self.output, "logits", formula, self.output(h), "B T V")
 
     def _check(self, ids: Tensor, state: State) -> tuple[Tensor, Any]:
-        """Check the shapes of the ids and the state. Return the last ids of the state, and its sums
-        of conditions and fields (None if the model has neither).
+        """Check the shapes of the ids and the state. Return both parts of the state: the last ids,
+        and the sums of conditions and fields (None if the model has neither).
         """
         batch = check_ids(ids)
         sizes = {"B": batch, "K": self.config.order - 1}
@@ -205,8 +205,8 @@ class Nnlm(nn.Module):
         return last, sums
 
     def _restart_some_rows(self, window: list[Tensor]) -> list[Tensor]:
-        """Return the embeddings of the contexts, (B, T, E) for each position. In some rows, a text
-        begins at a random token: the positions before it have the embedding of the padding.
+        """Return the window, (B, T, E) for each position, with some rows changed: there, a text
+        begins at a random token, and all positions before this token have the padding's embedding.
         """
         rows, length, _ = window[0].shape
         padding = self.embedding.weight[self.config.vocab_size]
@@ -214,7 +214,7 @@ class Nnlm(nn.Module):
         # in three rows of four, the start is past the end, so nothing changes
         start = torch.randint(4 * length, (rows, 1), device=padding.device)
         restarted = []
-        # each item of the window is the token this many positions before the last one
+        # ``back``: how many positions before the last token of a context an item of the window is
         for back, embeddings in zip(reversed(range(len(window))), window, strict=True):
             is_before_start = (time >= start) & (time - back < start)  # (B, T)
             restarted.append(torch.where(is_before_start.unsqueeze(-1), padding, embeddings))
@@ -224,8 +224,8 @@ class Nnlm(nn.Module):
         """Return tensors from elsewhere under the names that they have in this model.
 
         Accepted are the names of ``state_dict`` and the names of an embedding table (see
-        ``is_embedding_table``). The table of another model has only V rows. Our last row, the
-        vector for positions before a text, then keeps its random values.
+        ``is_embedding_table``). The table of another model has only V rows. Then this model's last
+        row, the vector for positions before a text, keeps its random values.
 
         Raises:
             ConfigError: A name is not accepted, or two tensors stand for the same tensor of this
@@ -234,6 +234,7 @@ class Nnlm(nn.Module):
         matched = match_tensors(self, tensors, str, "and the model's own, as hidden.weight")
         table = matched.get("embedding.weight")
         own_table = self.embedding.weight.detach()
+        # a table of V rows
         if table is not None and table.shape == own_table[1:].shape:
             matched["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
         return matched

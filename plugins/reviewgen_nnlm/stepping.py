@@ -40,8 +40,8 @@ class Packed(NamedTuple):
     ``reviewgen.compiled.linear``.
     """
 
-    # hidden layer's product of each of V+1 ids at each of n-1 positions; if the table would be too
-    # large, it is empty, and the products are computed from the next two fields
+    # the hidden layer's product with the embedding of each of V+1 ids, at each of n-1 positions;
+    # empty if it would be too large: then the products are computed from the next two fields
     table: Float32[np.ndarray, "K rows H"]
     embedding: Float32[np.ndarray, "V1 E"]
     hidden: Matrix
@@ -113,8 +113,8 @@ class NnlmStepper(CompiledStepper):
         self, state: StepState
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state in the arrays that the compiled step takes. The floats are the
-        sums of conditions and fields and their product with the matrix; the ints are the last n-1
-        ids.
+        sums of conditions and fields, and the products of these sums with the matrix; the ints are
+        the last n-1 ids.
         """
         conditioning = self._weights.conditioning
         if conditioning is None:
@@ -128,7 +128,7 @@ class NnlmStepper(CompiledStepper):
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> StepState:
-        """Return the state that is stored in such arrays; the inverse of ``state_arrays``."""
+        """Convert the arrays of ``state_arrays`` back to a state."""
         last = np.ascontiguousarray(ints.T)
         if not self.config.holds:
             return last
@@ -166,10 +166,10 @@ def _compute_logits(weights, conditioning, seen, floats, logits):
     """Write the logits for the next token to ``logits``, (R, V64).
 
     Args:
-        weights: Packed.
-        conditioning: Its field of this name.
+        weights: The weights, a ``Packed``.
+        conditioning: The field ``conditioning`` of ``weights``.
         seen: int64 (n-1, B), the last n-1 ids of each text; B >= R.
-        floats: The sums of conditions and fields, and their product.
+        floats: The sums of conditions and fields, and the products of these sums with the matrix.
         logits: Written.
     """
     bias = weights.output_bias
@@ -206,10 +206,10 @@ def _step(weights, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        weights: The address of Packed.
+        weights: A pointer to the weights: ``weights[0]`` is a ``Packed``.
         ids, logits: As in ``reviewgen.compiled.steps``.
-        floats: The sums of conditions and fields, and their product; empty if the model has
-            neither.
+        floats: The sums of conditions and fields, and the products of these sums with the matrix;
+            empty if the model has neither conditions nor fields.
         ints: The last n-1 ids.
     """
     last = len(ints) - 1
@@ -231,6 +231,6 @@ def _activate(number, is_relu):
 
 @inner
 def _add(numbers, row):
-    """Add numbers to a row that is at least as long."""
+    """Add numbers to the beginning of a row, which may be longer."""
     for j in range(len(numbers)):
         row[j] += numbers[j]

@@ -99,7 +99,7 @@ class _CompiledLayer(torch.autograd.Function):
         size = weight_hh.shape[1]
         # (T, B, G)
         gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)
-        # h before each step, and after the last one
+        # outputs[t] is h before step t; the last item is h after the last step
         outputs = x.new_empty(time + 1, rows, size)
         outputs[0] = memory[0]
         last = memory.clone()
@@ -219,7 +219,7 @@ def _backward_step(
         grad_gates: (T, B, D); step t is written.
     """
     vectors, rows, size = grad_memory.shape
-    masked = vectors if len(zoned) else 0
+    masked = vectors if len(zoned) else 0  # number of state vectors with zoneout
     passed = np.zeros((vectors, size), grad_memory.dtype)
     scratch = np.empty(size, grad_memory.dtype)
     for row in range(rows):
@@ -276,8 +276,8 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
 
 @inner
 def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
-    """Write the gradient of the gates. The gradient of h becomes the share that does not pass
-    through a matrix. ``before`` is h before the step.
+    """Write the gradient of the gates. The gradient of h becomes the part of it that bypasses the
+    recurrent matrix. ``before`` is h before the step.
     """
     size = len(grad_h)
     r, z, n = _thirds(gates, size)
@@ -315,8 +315,8 @@ def _lstm(gates, product, bias, c, kept, is_relu, new):
 
 @inner
 def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
-    """Write the gradient of the gates, and update those of h and c. ``before`` is c before the
-    step; ``activated`` is scratch memory.
+    """Write the gradient of the gates, and update the gradients of h and c. ``before`` is c before
+    the step; ``activated`` is scratch memory.
     """
     size = len(grad_h)
     i, f, g, o = _quarters(gates, size)
@@ -388,7 +388,7 @@ def _update(old, new, zoned, t, vector, row):
 
 @inner
 def _add_gradients(grad_h, grad_product, grad_output):
-    """Add both other gradients to that of h."""
+    """Add to the gradient of h its gradients through the matrix product and through the output."""
     for j in range(len(grad_h)):
         grad_h[j] += wide(grad_product[j]) + wide(grad_output[j])
 

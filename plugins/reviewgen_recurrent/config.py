@@ -6,8 +6,8 @@ has its model's default shape, and n-gram embeddings. If the user gives a time b
 ``sizes`` is chosen. With words, the output layer (V x E) does most of the work, so the embeddings
 are narrow and tied. Batches are small, for more steps in the same time.
 
-Dropout grows with the number of epochs, since it only costs in the first ones. With more epochs,
-n-grams become shorter, since they learn fastest and are the first to overfit.
+Dropout grows with the number of epochs, since in the first epochs it is only a cost. With more
+epochs, n-grams become shorter, since they learn fastest and are the first to overfit.
 
 Shapes: V vocabulary, E embedding, H hidden, L layers.
 """
@@ -72,15 +72,15 @@ class RecurrentConfig:
         bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older
             versions.
         condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
-            conditions. If it is above 0, the model uses the conditions at every step.
+            conditions. If above 0, the model uses the conditions at every step.
         field_ids: Number of ids of fields, the last ones; taken from the fields.
         embedding_size: Width of a token's embedding, E.
         hidden_size: Width of each layer, H.
         layers: Number of stacked recurrent layers, L.
         dropout: Dropout between layers: the share of each layer's outputs that is zeroed in
             training.
-        embedding_dropout: The same, on the embeddings.
-        output_dropout: The same, on the input of the output layer.
+        embedding_dropout: Dropout on the embeddings.
+        output_dropout: Dropout on the input of the output layer.
         locked_dropout: Use one mask for all time steps of a call in these three dropouts (Gal &
             Ghahramani 2016).
         token_dropout: Share of the vocabulary whose embeddings are zeroed for a whole call in
@@ -139,8 +139,8 @@ class RecurrentConfig:
 
     @property
     def held_size(self) -> int:
-        """What the state holds of conditions and fields, in numbers per text: the sum of their
-        embeddings, how many there are, and whether a field is open.
+        """The number of values that the state has for the conditions and fields of a text: the sum
+        of their embeddings (E values), the number of these embeddings, and whether a field is open.
         """
         return self.embedding_size + 2
 
@@ -187,7 +187,7 @@ WORD_SIZES = tuple(
 
 
 def _char_dropouts(output: float, ngram: float) -> dict[str, Any]:
-    """Return settings with these dropouts; the n-grams become shorter, too."""
+    """Return settings with these dropouts, and with n-grams of at most 3 tokens."""
     return {
         "output_dropout": output,
         "locked_dropout": True,

@@ -60,7 +60,7 @@ class Packed(NamedTuple):
     see ``reviewgen.compiled.linear``.
     """
 
-    # ``W_ih x + biases[0]`` of each token; if None, it is computed from the next fields
+    # ``W_ih x + biases[0]`` of each token; if None, the loops compute it from the next fields
     table: Float32[np.ndarray, "V P"] | None
     embedding: Float32[np.ndarray, "V E"]
     ngrams: Float32[np.ndarray, "K buckets E"] | None  # a model with n-grams has no table
@@ -84,7 +84,7 @@ def step(model, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        model: The address of Packed.
+        model: A pointer to the weights: ``model[0]`` is a ``Packed``.
         ids: As in ``reviewgen.compiled.steps``.
         floats: The state: h of each layer; then, for the lstm, c of each layer; then, with
             conditions or fields, the two arrays ``sums`` and ``products`` of ``hold``.
@@ -164,8 +164,8 @@ def _add_logits(output, projection, conditioning, h, products, logits):
 
 @inner
 def _width(output, projection):
-    """Return a width that is enough for the output layer's input: its own, or that of the
-    projection's panels.
+    """Return the width of an array for the output layer's input. After a projection, this is the
+    width of the projection's padded result.
     """
     return output.panels.shape[1] if projection is None else len(projection.scales)
 
@@ -181,8 +181,8 @@ def _append(token, past, row):
 
 @inner
 def _copy(numbers, row):
-    """Copy numbers into a row that is at least as long. Assigning to a slice would take seconds to
-    compile.
+    """Copy numbers to the beginning of a row, which may be longer. Assigning to a slice would take
+    seconds to compile.
     """
     for j in range(len(numbers)):
         row[j] = numbers[j]
@@ -204,7 +204,7 @@ def _broadcast(numbers, rows):
 
 @inner
 def _look_up(weights, table, ngrams, ids, past, gates):
-    """Write the input's products of the first layer to ``gates``, (R, P).
+    """Write the first layer's products with its inputs to ``gates``, (R, P).
 
     ``ids``, int64 (R,), are the tokens to feed; ``past``, int64 (K, B), are the tokens before them.
     """
@@ -262,15 +262,15 @@ def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
 
 @inner
 def _rnn(gates, h, relu, zoneout):
-    """Replace h by that after the step."""
+    """Replace h by its value after the step."""
     for j in range(len(h)):
         h[j] = _zone_out(h[j], _activate(gates[j], relu), zoneout)
 
 
 @inner
 def _gru(gates, hidden, h, relu, zoneout):
-    """Replace h by that after the step. ``hidden`` is the product of the state with its bias. In
-    both arrays, r, z and n are side by side.
+    """Replace h by its value after the step. ``hidden`` is the product of the state and the
+    recurrent matrix, plus its bias. In ``gates`` and ``hidden``, r, z and n are side by side.
     """
     size = len(h)
     for j in range(size):
@@ -282,7 +282,7 @@ def _gru(gates, hidden, h, relu, zoneout):
 
 @inner
 def _lstm(gates, h, c, relu, zoneout):
-    """Replace h and c by those after the step. The gates i, f, g and o are side by side."""
+    """Replace h and c by their values after the step. The gates i, f, g and o are side by side."""
     size = len(h)
     fresh = gates[2 * size : 3 * size]  # holds the gate g, then the new c before zoneout
     for j in range(size):

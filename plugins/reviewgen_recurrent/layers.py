@@ -159,7 +159,7 @@ class Layers:
     def _run_layer(
         self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
     ) -> tuple[Tensor, CellState]:
-        """Run one layer. Its state is (1, B, H) each."""
+        """Run one layer. Each tensor of its state is (1, B, H)."""
         if implementation == "fused":
             return self._run_fused(x, state, [weights], training)
         config = self.config
@@ -195,7 +195,7 @@ class Layers:
     def _run_reference(
         self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None
     ) -> tuple[Tensor, CellState]:
-        """Run one layer step by step. Its state is (1, B, H) each."""
+        """Run one layer step by step. Each tensor of its state is (1, B, H)."""
         first = tuple(vectors[0] for vectors in state)
         states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
         return torch.stack([h for h, *_ in states]), tuple(vectors[None] for vectors in states[-1])
@@ -245,7 +245,7 @@ def layer_operations(
     state: CellState,
     suffix: str,
 ) -> Iterator[Operation]:
-    """Yield the operations of one layer in evaluation mode. The values of the last one are h.
+    """Yield the operations of one layer in evaluation mode. The values of the last operation are h.
 
     Args:
         cell: The cell.

@@ -195,8 +195,8 @@ class Recurrent(nn.Module):
         self.output = Output(config)
         self.held: nn.Parameter | None = None  # A, the matrix of conditions and fields
         if config.holds:
-            outer = config.embedding_size if config.tied else config.hidden_size
-            self.held = nn.Parameter(torch.zeros(outer, config.embedding_size))
+            output_width = config.embedding_size if config.tied else config.hidden_size
+            self.held = nn.Parameter(torch.zeros(output_width, config.embedding_size))
         self.initialise()
 
     def initialise(self) -> None:
@@ -351,8 +351,8 @@ class Recurrent(nn.Module):
         )
 
     def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
-        """Check the shapes of the ids and the state. Return h (and c), the last ids, and the sums
-        of conditions and fields; each of the last two is None if the model does not have it.
+        """Check the shapes of the ids and the state. Return a tuple of h (and c), the last ids
+        (None without n-grams), and the sums of conditions and fields (None without these).
         """
         config = self.config
         batch = check_ids(ids)
@@ -411,8 +411,8 @@ class Recurrent(nn.Module):
     def scale_logits(self, scale: float) -> bool:
         """Multiply the logits by a number; see ``reviewgen.protocols.SupportsScaledLogits``.
 
-        Return False, and change nothing, if the output layer has only the embedding's table as a
-        matrix: scaling it would change the embeddings.
+        Return False, and change nothing, if the embedding table is the only matrix of the output
+        layer: scaling this table would change the embeddings.
         """
         output = self.output
         scaled = [output.bias, output.weight]

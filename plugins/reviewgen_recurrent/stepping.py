@@ -129,7 +129,7 @@ class RecurrentStepper(CompiledStepper):
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> State:
-        """Return the state that is stored in such arrays; the inverse of ``state_arrays``."""
+        """Convert the arrays of ``state_arrays`` back to a state."""
         config = self.config
         rows = self.vectors * config.layers
         memory = np.split(floats[:rows, :, : config.hidden_size], self.vectors)
@@ -199,8 +199,8 @@ class RecurrentStepper(CompiledStepper):
     ) -> tuple[Matrix | None, Matrix]:
         """Return the projection (None if there is none) and the output matrix.
 
-        If the product of the two is smaller, it replaces both. This is not possible if conditions
-        or fields are added between them.
+        If the product of both matrices has fewer numbers than the two together, the product takes
+        their place. This is not possible if conditions or fields are added between them.
         """
         weight = tensors["embedding.weight" if self.config.tied else "output.weight"]
         projection = tensors.get("output.projection.weight")

@@ -214,7 +214,7 @@ class _Chunks(dict[str, bytes]):
 def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
     """Return a sample of at most ``max_characters`` characters, but at least one text.
 
-    The sample has every text, or every second, every fourth, and so on, as few as needed.
+    The sample has every text, or if this is too much, every second text, every fourth, and so on.
     """
     sample: list[str] = []
     step = 1
@@ -269,8 +269,8 @@ def _well_formed(text: str) -> str:
 def _pieces(text: str) -> list[str]:
     """Return a text as a list for the trainer: whole, or cut into parts of ``MAX_WORD`` characters.
 
-    It is cut if it has a run of more than ``MAX_WORD`` characters without white space, or of white
-    space only: the trainer could take such a run for one word.
+    A text is cut if it has a run of more than ``MAX_WORD`` characters without white space, or of
+    white space only: the trainer could take such a run for one word.
     """
     if _LONG_RUN.search(text) is None:
         return [text]

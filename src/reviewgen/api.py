@@ -156,7 +156,7 @@ def prepare(
 
     Give the folder as the source of ``train``, ``TrainingRun``, ``sweep`` or ``tune``, for any
     preset with that tokenizer: the result is the same as training on the reviews. Under
-    ``accelerate launch``, all processes call this and share the work. If it is interrupted, the
+    ``accelerate launch``, all processes call this and share the work. If a call is interrupted, the
     same call resumes from the finished parts, in the folder ``<out>.partial``.
 
     >>> store = reviewgen.prepare("reviews.csv", preset="lstm-word", out="s")  # doctest: +SKIP
@@ -208,7 +208,7 @@ def generate_dataset(
 
     Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this
     function and share the work: each generates one shard at a time. The files are the same for any
-    number of processes. If it is interrupted, the same call resumes from the finished shards in
+    number of processes. If a call is interrupted, the same call resumes from the finished shards in
     ``<out>.partial``. The file ``manifest.json`` of the folder has the settings, and the SHA-256 of
     each shard.
 
@@ -220,8 +220,8 @@ def generate_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         n: The number of texts of each prompt.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
-            the table is returned, and nothing is kept after an interruption.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without
+            ``out``, the table is returned, and nothing is kept after an interruption.
         prompt: The beginning of each text, or a list of beginnings.
         device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the device
             that accelerate selects if the model is a network, else the CPU. On another kind of
@@ -285,8 +285,8 @@ def score_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         source: The texts, as for ``ReviewModel.evaluate``.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
-            the table is returned.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without
+            ``out``, the table is returned.
         device: The device that scores, as for ``generate_dataset``.
         See ``ShardOptions`` for format, shard_texts and keep_formulas.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.

@@ -69,7 +69,7 @@ class Condition:
         kind: "category", "number", or "text" for a field.
         values: The categories, sorted by label, or the bins of numbers, the lowest first. A field
             has none.
-        left_out: For categories, the number of rarer ones that were dropped; they count as not
+        left_out: For categories, the number of rare ones that were dropped; these count as not
             given. For a field, the number of values that were cut.
         lowercase: Whether the values of a field are lowercased, as the texts are.
 
@@ -86,6 +86,7 @@ class Condition:
     def __post_init__(self) -> None:
         check(self)
         labels = [value.label for value in self.values]
+        # a field must have no values, and any other condition at least one
         if bool(labels) == self.is_field or len(set(labels)) < len(labels):
             raise ConfigError(
                 f"The values of the condition {quoted(self.name)} are not distinct:"
@@ -93,6 +94,7 @@ class Condition:
             )
         edges = list(itertools.chain(*((value.low, value.high) for value in self.values)))
         numbers = [edge for edge in edges if edge is not None]
+        # each bin has two edges, and a category none
         expected = len(edges) if self.kind == "number" else 0
         if numbers != sorted(numbers) or len(numbers) != expected:
             raise ConfigError(
@@ -138,7 +140,7 @@ class Condition:
         return int(number) if number.is_integer() else number
 
     def refuse(self, value: object) -> None:
-        """Raise an error if a text cannot have this value.
+        """Raise an error if a text cannot have this value; otherwise, do nothing.
 
         Raises:
             ConfigError: A category or a number is unknown, the text of a field is empty or too
@@ -238,8 +240,8 @@ def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str
     fractions = np.random.default_rng((seed, number, _DRAW_STREAM)).random(len(groups))
     values: dict[str, Any] = {}
     for group, fraction in zip(groups, fractions.tolist(), strict=True):
-        # the row in whose part of the cumulative weights the drawn weight is; rounding may lead
-        # beyond the last row
+        # each row has the part of the cumulative weights that ends at its own; rounding may lead
+        # beyond the last row, so ``hi`` is the last one
         drawn = fraction * group.weights[-1]
         row = bisect_right(group.weights, drawn, hi=len(group.rows) - 1)
         values |= zip(group.names, group.rows[row], strict=True)
@@ -273,8 +275,8 @@ class Conditions:
 
     def __post_init__(self) -> None:
         check_value("conditions", self.conditions, tuple[Condition, ...])
-        kinds = [condition.is_field for condition in self.conditions]
-        if kinds != sorted(kinds):
+        are_fields = [condition.is_field for condition in self.conditions]
+        if are_fields != sorted(are_fields):
             raise ConfigError("Of the conditions of a model, the fields come last.")
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"A condition is named twice: {', '.join(self.names)}.")
@@ -320,7 +322,7 @@ class Conditions:
 
     @property
     def unspecified_ids(self) -> list[int]:
-        """The ids between bos and a text whose conditions are all unspecified."""
+        """The ids that stand between bos and a text if all conditions are unspecified."""
         return self.open_ids + self._end
 
     @property
@@ -403,7 +405,7 @@ class Conditions:
         for condition in self.fixed:
             value = asked.get(condition.name)
             label = default if value is None else label_of(value)
-            # unless "any" or "draw" is one of the condition's own categories
+            # "any" and "draw" have a meaning here unless they are categories of the condition
             if label in (ANY, DRAW) and condition.find(label) is None:
                 given[condition.name] = None
                 if label == DRAW:
@@ -440,13 +442,13 @@ class Conditions:
         """Return the marker and the tokens of each field that has a value, and the id that ends the
         fields; an empty list for a model without fields.
 
-        Many tokenizers give a word other tokens after a space than at the beginning of a text. Such
-        a value is encoded both ways, each with its own marker. So an n-gram model can copy either,
-        and a network sees the tokens that it is to write.
+        Many tokenizers give a word other tokens after a space than at the beginning of a text. Then
+        the value is encoded twice, in both ways, and each time with the marker. So an n-gram model
+        can copy either form, and a network sees the tokens that it is to write.
 
-        A value with the same tokens in both places is encoded once, and left out if it has fewer
-        than ``MIN_FIELD`` tokens. This is the case if tokens are characters: so short a value
-        occurs inside many words.
+        If a value has the same tokens in both places, as in a character tokenizer, it is encoded
+        once. If it then has fewer than ``MIN_FIELD`` tokens, it is left out, since a value that is
+        so short occurs inside many words.
 
         Args:
             values: All values of an example, in the order of the conditions.
@@ -479,7 +481,7 @@ class Conditions:
         by_condition: list[list[int]] = [[] for _ in first_ids]
         index = 0
         for token in ids:
-            if token >= self.first_id:  # otherwise a token of the field whose marker came last
+            if token >= self.first_id:  # any other token belongs to the field of the last marker
                 index = bisect_right(first_ids, token) - 1
             by_condition[index].append(token)
         return by_condition
@@ -573,15 +575,17 @@ def fit_field(
     Raises:
         DataError: The column has no values.
     """
-    is_cut = Counter(
+    # the number of values that are cut (key True) and that are not (key False)
+    counts = Counter(
         len(label_of(value)) > MAX_FIELD for value in values if not is_missing(value, "text")
     )
-    if not is_cut:
+    if not counts:
         raise _empty(name)
-    return Condition(name=name, kind="text", left_out=is_cut[True], lowercase=lowercase)
+    return Condition(name=name, kind="text", left_out=counts[True], lowercase=lowercase)
 
 
 def _empty(name: str) -> DataError:
+    """Return the error for a column without values."""
     return DataError(
         f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition."
     )
@@ -629,7 +633,7 @@ def finite_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
     try:
-        # Python reads "1_0" as 10
+        # ``float`` reads "1_0" as 10, and refuses "1?0"
         number = float(value.replace("_", "?") if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         return None

@@ -13,7 +13,9 @@ from reviewgen.errors import DeviceError, first_line
 
 @contextmanager
 def using_threads(threads: int) -> Iterator[None]:
-    """Set the number of torch's CPU threads while the block runs; restore it afterwards."""
+    """Set the number of torch's CPU threads while the block runs; afterwards, restore the old
+    number.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -216,8 +216,8 @@ def escape_controls(text: str, keep: str = "", quote: Callable[[str], str] = asc
 
 
 def quoted(value: object, most: int = 100) -> str:
-    """Return the ``repr`` of a value for a message, shortened and on one line. Never raises,
-    whatever the value is.
+    """Return the ``repr`` of a value for a message, on one line and shortened to ``most``
+    characters. Never raises, whatever the value is.
 
     >>> quoted("a" * 1000, 20)
     "'aaaaaaa ... aaaaaa'"
@@ -239,8 +239,8 @@ def shortened(text: str, most: int) -> str:
     """
     if len(text) <= most:
         return text
-    length = max(most - len(_GAP), 2)  # characters that are kept
-    return text[: length - length // 2] + _GAP + text[len(text) - length // 2 :]
+    kept = max(most - len(_GAP), 2)  # number of characters of the text that are kept
+    return text[: kept - kept // 2] + _GAP + text[len(text) - kept // 2 :]
 
 
 def counted(number: int, noun: str) -> str:
@@ -326,8 +326,8 @@ def first_lines(error: BaseException) -> str:
 
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
-    """Return the end of an error message about an unknown name: the closest known name if there is
-    one, then all known names, or only the first ones if there are many.
+    """Return the end of an error message about an unknown name: the closest known name, if a known
+    name is similar; and all known names, or only the first ones if there are many.
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
     "Did you mean 'hidden_size'? Known: hidden_size, layers."
@@ -351,8 +351,8 @@ def did_you_mean(wrong: object, known: Iterable[str]) -> str:
 
 
 def growing_state(after: Sequence[int], before: Sequence[int]) -> BrokenPlugin:
-    """Return the error for a model whose states cannot be joined, since their shapes differ. The
-    arguments are the shapes of two states.
+    """Return the error for a model whose states cannot be joined in a batch, since their shapes
+    differ. The arguments are the shapes of two states.
     """
     shapes = " and ".join(str(tuple(shape)) for shape in (before, after))
     return BrokenPlugin(

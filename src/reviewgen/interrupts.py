@@ -33,7 +33,7 @@ terminal, which is SIGBREAK on Windows.
 """
 
 _IMPORTING = "<frozen importlib._bootstrap>"
-_has_begun = False
+_has_begun = False  # whether a command has begun its work
 
 
 def raise_on_interrupt() -> None:
@@ -71,16 +71,16 @@ def signal_handler(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, present in before.items():
-        if callable(present) or (present == signal.SIG_DFL and not only_handled):
+    old_handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, old in old_handlers.items():
+        if callable(old) or (old == signal.SIG_DFL and not only_handled):
             signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, present in before.items():
-            if present is not None:
-                signal.signal(number, present)
+        for number, old in old_handlers.items():
+            if old is not None:
+                signal.signal(number, old)
 
 
 @contextmanager
@@ -113,7 +113,9 @@ def ignore() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> "NoReturn":
-    """Handle a signal: raise KeyboardInterrupt, or end the process during an early import."""
+    """Handle a signal: raise KeyboardInterrupt; or, during an import before the command has begun
+    its work, end the process.
+    """
     if not _has_begun and _is_importing(frame):
         try:
             os.write(2, b"Interrupted.\n")
@@ -123,7 +125,7 @@ def _interrupt(number: int, frame: FrameType | None) -> "NoReturn":
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Return whether a frame, or one that has called it, belongs to an import."""
+    """Return whether a frame or one of its callers belongs to an import."""
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTING:
             return True

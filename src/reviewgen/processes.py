@@ -45,8 +45,8 @@ _STRATEGIES = {
     "MEGATRON_LM": "Megatron-LM",
     "PARALLELISM_CONFIG": "parallelism",
 }
-# The reason why the processes could not be connected. accelerate's state is then incomplete, so it
-# is not used again.
+# The reason why the processes could not be connected; empty if there was no failure. After a
+# failure, accelerate's state is incomplete, so the state is not used again.
 _failures: list[str] = []
 
 Result = TypeVar("Result")
@@ -56,8 +56,8 @@ def process_state() -> Any:
     """Return accelerate's ``PartialState``: rank, number of processes, device. Without an
     accelerator, the device is the CPU.
 
-    The first call connects the processes. While a process waits for the others, Ctrl-C and SIGTERM
-    end it. If connecting fails, every later call fails at once.
+    The first call connects the processes. A process that waits for the others to connect is ended
+    by Ctrl-C and SIGTERM. If connecting fails, every later call fails at once.
 
     Raises:
         ProcessLost: The processes of a launcher cannot be connected.
@@ -104,8 +104,8 @@ def process_state() -> Any:
 
 @cache
 def _lasting_group() -> Any:
-    """Return a group of all processes that exists until the processes end. The first call is made
-    while the processes connect, since all processes must take part in making a group.
+    """Return a group of all processes; the group exists until the processes end. The first call is
+    made while the processes connect, since all processes must take part in making a group.
     """
     from torch import distributed
 
@@ -179,7 +179,7 @@ class Processes:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """Return the value of the main process in all processes. It may be any object that can be
+        """Return the main process's value in all processes. The value may be any object that can be
         pickled; its tensors must be on the CPU.
         """
         values = [value]
@@ -209,13 +209,13 @@ class Processes:
         ranks.
 
         Args:
-            work: The function. Its results must be picklable.
+            work: The function, whose results must be picklable.
             path: The path that the function writes to, for error messages.
 
         Raises:
             ReviewgenError: The function has failed in this process.
             ProcessLost: The function has failed in another process, or another process has ended.
-            KeyboardInterrupt: A process was interrupted. It is raised in all processes.
+            KeyboardInterrupt: A process was interrupted. All processes raise it.
         """
         result: Result | None = None
         error: ReviewgenError | None = None
@@ -257,8 +257,8 @@ class Processes:
         return result
 
     def stop_if_interrupted(self) -> None:
-        """Raise KeyboardInterrupt if this process was interrupted. Called by functions that
-        ``gather`` runs, which then ends all processes.
+        """Raise KeyboardInterrupt if this process was interrupted. A function that ``gather`` calls
+        may call this; ``gather`` then raises KeyboardInterrupt in all processes.
         """
         if self.interrupted.is_set():
             raise KeyboardInterrupt
@@ -277,9 +277,10 @@ class Processes:
             name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
             for name, value in facts.items()
         }
-        everyone = self.all_gather_object(digests)  # other versions may have other names
-        names = dict.fromkeys(chain.from_iterable(everyone))
-        different = [name for name in names if len({by_name.get(name) for by_name in everyone}) > 1]
+        all_digests = self.all_gather_object(digests)  # one dict of each process
+        # the names may differ, too, if the processes have different versions
+        names = dict.fromkeys(chain.from_iterable(all_digests))
+        different = [name for name in names if len({own.get(name) for own in all_digests}) > 1]
         if different and self.rank:
             raise ProcessLost(
                 "The processes have different settings; the error message of the main process says"
@@ -303,7 +304,7 @@ class Processes:
 @contextmanager
 def all_processes() -> Iterator[Processes]:
     """Connect all processes of the launcher, and yield their group. Inside the block, Ctrl-C and
-    SIGTERM take effect when the processes next exchange values, and then in all processes.
+    SIGTERM take effect in all processes, when the processes next exchange values.
     """
     state = process_state()
     if state.num_processes == 1:
@@ -312,7 +313,7 @@ def all_processes() -> Iterator[Processes]:
     from torch import distributed
 
     with connection_errors():
-        # detects processes that have ended: making a new group would wait for them in vain
+        # raises if a process has ended; ``new_group`` would wait for that process in vain
         distributed.barrier(_lasting_group())
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     processes = Processes(state.process_index, state.num_processes, group)
@@ -325,8 +326,8 @@ def all_processes() -> Iterator[Processes]:
 
 
 def resumes_by_itself() -> bool:
-    """Return whether the launcher was started with ``--max_restarts``. A job that loses a process
-    is then started again and resumes.
+    """Return whether the launcher was started with ``--max_restarts``. If so, the launcher restarts
+    a job that has lost a process, and the job resumes.
 
     The number of restarts so far would be the wrong criterion: when a machine joins the others
     again, the launcher does not count it as a restart.
@@ -335,13 +336,13 @@ def resumes_by_itself() -> bool:
 
 
 def can_restart() -> bool:
-    """Return whether the launcher would start the job again if a process were lost now."""
+    """Return whether the launcher would restart the job if a process were lost now."""
     return _read_number("TORCHELASTIC_RESTART_COUNT") < _read_number("TORCHELASTIC_MAX_RESTARTS")
 
 
 def launch_name() -> str:
     """Return the name of the launcher's log folder, which identifies a job: the name stays the same
-    when the launcher starts the job again. Return "" without a launcher.
+    when the launcher restarts the job. Return "" without a launcher.
     """
     # The path in this variable ends with NAME/attempt_0/RANK/error.json.
     file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))

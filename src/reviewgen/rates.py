@@ -2,9 +2,9 @@
 
 Texts are drawn independently of each other; the characters of a text are not. So the variance is
 estimated by a jackknife over groups of texts (Kott 2001, "The delete-a-group jackknife"). A share
-gets Wilson's interval (1927). Its number of trials is the number of independent trials that would
-have the estimated variance. Unlike a symmetric interval, it does not shrink to a point if the
-measured share is 0.
+gets Wilson's interval (1927). Unlike a symmetric interval, Wilson's does not shrink to a point if
+the measured share is 0. The number of trials in Wilson's formula is the number of independent
+trials that would have the estimated variance.
 """
 
 import math
@@ -28,8 +28,8 @@ def find_intervals(
 ) -> list[list[float] | None]:
     """Return the 95 % interval (low, high) of each number that ``measure`` returns for the items.
 
-    The interval of a number is None if there are fewer than 10 items, or if the number is not
-    finite for all items, or for the nine tenths of them that the jackknife measures.
+    An interval is None if there are fewer than 10 items, or if one of its ends would be NaN or
+    infinite.
 
     Args:
         measure: Takes any number of the items, and returns one or more numbers.
@@ -45,12 +45,12 @@ def find_intervals(
         return [None] * len(values)
     estimates = []
     for group in range(_GROUPS):  # leave out each group once
-        others = [item for index, item in enumerate(items) if index % _GROUPS != group]
-        estimates.append(measure(others))
+        kept = [item for index, item in enumerate(items) if index % _GROUPS != group]
+        estimates.append(measure(kept))
     intervals: list[list[float] | None] = []
     flags = are_shares or [True] * len(values)
-    by_number = zip(*estimates, strict=True)
-    for value, estimated, is_share in zip(values, by_number, flags, strict=True):
+    estimates_by_number = zip(*estimates, strict=True)
+    for value, estimated, is_share in zip(values, estimates_by_number, flags, strict=True):
         variance = (_GROUPS - 1) * _variance(estimated)
         if is_share and 0 <= value <= 1:
             interval = _wilson(value, variance, len(items))
@@ -67,8 +67,9 @@ def describe_rate(
 
     Args:
         value: The rate, from 0 to 1.
-        interval: Its 95 % interval; None if it was not saved with the model.
-        characters: The number of characters that it was measured on; None if it was not saved.
+        interval: The 95 % interval of the rate; None if the interval was not saved with the model.
+        characters: The number of characters on which the rate was measured; None if that number was
+            not saved.
 
     >>> describe_rate(0.0321, (0.0214, 0.0447), 25_000), describe_rate(0.0321, None, 5_000)
     ('3.2% (95 %: 2.1% to 4.5%)', 'not known yet (5,000 of 20,000 characters)')
@@ -81,7 +82,7 @@ def describe_rate(
 
 
 def describe_copies(novelty: Mapping[str, Any]) -> str:
-    """Return the copy rate of a model in words, for the user; "" if it was not measured.
+    """Return the copy rate of a model in words, for the user; "" if the rate was not measured.
 
     Args:
         novelty: The entry ``novelty`` of ``training.json``.
@@ -94,7 +95,7 @@ def describe_copies(novelty: Mapping[str, Any]) -> str:
 
 
 def _variance(values: Sequence[float]) -> float:
-    """Return the variance of some numbers; infinity if it is too large for a float."""
+    """Return the variance of some numbers; infinity if the variance is too large for a float."""
     try:
         return float(pvariance(map(float, values)))
     except OverflowError:
@@ -104,13 +105,13 @@ def _variance(values: Sequence[float]) -> float:
 def _wilson(value: float, variance: float, count: int) -> list[float]:
     """Return Wilson's interval of a share.
 
-    The number of trials follows from the variance. The variance is an estimate, so it is scaled up
-    by the ratio of Student's quantile to the normal one. If the variance is 0, or the share is 0 or
-    1, each item is a trial.
+    The number of trials is share * (1 - share) / variance. The variance is an estimate, so it is
+    scaled up by the square of the ratio of Student's quantile to the normal one. If the variance is
+    0, or the share is 0 or 1, each item counts as a trial.
 
     Args:
         value: The share.
-        variance: Its variance, estimated from the groups.
+        variance: The variance of the share, estimated from the groups.
         count: The number of items.
     """
     trials: float = count
@@ -123,6 +124,6 @@ def _wilson(value: float, variance: float, count: int) -> list[float]:
 
 
 def _symmetric(value: float, variance: float) -> list[float]:
-    """Return the interval of a number by Student's distribution."""
+    """Return the 95 % interval of a number by Student's distribution."""
     spread = _STUDENT * variance**0.5
     return [value - spread, value + spread]

@@ -13,11 +13,12 @@ _OFTEN_ABBREVIATED = (
 )
 _BEFORE_NUMBERS = "no nr vol fig pp p art jan feb mar apr jun jul aug sep sept oct nov dec"
 _ABBREVIATIONS = frozenset(_OFTEN_ABBREVIATED.split())
-_OF_NUMBERS = frozenset(_BEFORE_NUMBERS.split())
+_NUMBER_ABBREVIATIONS = frozenset(_BEFORE_NUMBERS.split())
 
 
 def sentence_ends(text: str, start: int = 0) -> list[int]:
-    """Return the indices after the last character of each sentence, from index ``start`` on.
+    """Return, for each sentence, the index after its last character. The search begins at index
+    ``start``.
 
     The full stop after an abbreviation or an initial does not end a sentence.
 
@@ -28,9 +29,8 @@ def sentence_ends(text: str, start: int = 0) -> list[int]:
 
 
 def last_whole_sentence(text: str, start: int = 0) -> int:
-    """Return the end of the last sentence that another one follows; ``start`` if there is none.
-
-    So a sentence counts as complete only if more text comes after it.
+    """Return the index after the last sentence that is followed by more text; ``start`` if there is
+    no such sentence.
 
     >>> last_whole_sentence("It rained. So we went. "), last_whole_sentence("It rained. So")
     (10, 10)
@@ -52,7 +52,7 @@ def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
     word = before.group(1)
     if word.lower() in _ABBREVIATIONS:
         return True
-    if word.lower() in _OF_NUMBERS and _NUMBER_AFTER.match(text, match.end()):
+    if word.lower() in _NUMBER_ABBREVIATIONS and _NUMBER_AFTER.match(text, match.end()):
         return True
     is_initial = len(word) == 1 and word.isupper() and word != "I"
     return is_initial and _CAPITAL_AFTER.match(text, match.end()) is not None

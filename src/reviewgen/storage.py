@@ -1,10 +1,10 @@
 """Atomic writing and resumable work. A file or folder appears only once it is complete, even if the
 power fails.
 
-A file or folder is written next to its target under a hidden name, forced to disk, and renamed. A
-process that is killed leaves ``.NAME.new``, which the next process removes, or the folder
-``OUT.partial`` of a ``Job``, which the same job resumes. This module does not know models, and
-safetensors is the only format that it knows.
+A file or folder is written next to its target under a hidden name, forced to disk, and renamed. If
+a process is killed, ``.NAME.new`` may remain, which the next process removes; the folder
+``OUT.partial`` of a ``Job`` remains, too, from which the same job is resumed. This module does not
+know models, and safetensors is the only format that it knows.
 
     to_path, check_output           check a target before hours of work
     open_input, is_pipe             open a file that the user names, which may be a pipe
@@ -55,19 +55,19 @@ _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _JOB = "job.json"
 _LOCK = ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # other files in a job's folder
-# the names of the pieces of all kinds of jobs
+# the names of the pieces of all kinds of jobs; the last five are those of stores in version 0.1.0
 _PIECES = (
     "step-*.pt",
     "shards",
     "digests",
     "table",
+    "stages",
+    "files",
     "raw",
     "corpus",
     "words",
     "tokenizers",
     "store",
-    "stages",
-    "files",
 )
 _PIPE_SECONDS = 30  # maximum wait until another process opens a pipe for writing
 # safetensors' abbreviations of the kinds of numbers
@@ -103,8 +103,8 @@ def check_output(path: Path, advice: str = "remove it first") -> None:
     message gives ``advice`` on how to replace it.
 
     Raises:
-        OutputExists: Something exists at the path, or an interrupted replacement has left the old
-            folder beside it.
+        OutputExists: Something exists at the path; or a replacement of the folder was interrupted,
+            and has left the old folder under another name.
         StorageError: The nearest existing parent is not a writable folder.
     """
     with storage_errors(path):
@@ -170,12 +170,12 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Args:
         folder: The target. Missing parents are created.
-        overwrite: Whether to replace an existing target. The old folder is moved aside, and is
-            removed after the new folder has got the name.
+        overwrite: Whether to replace an existing target. The old folder is renamed, and removed
+            only after the new folder has its name.
 
     Raises:
-        OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of it
-            was interrupted.
+        OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of the
+            folder was interrupted.
         OSError: The operating system refused a step. The target is then unchanged, and nothing is
             left behind.
     """
@@ -312,7 +312,7 @@ def open_tensors(file: Path, kind: str) -> Iterator[Any]:
 
     Raises:
         BundleError: The file cannot be read or is not a safetensors file. If the block raises a
-            BundleError, the name of the file is put in front of its message.
+            BundleError, the name of the file is put in front of the error's message.
     """
     from safetensors import SafetensorError, safe_open  # imported here, as in safetensors_file
 
@@ -332,13 +332,12 @@ def open_tensors(file: Path, kind: str) -> Iterator[Any]:
 
 
 def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[str, Any]:
-    """Return the arrays of an open safetensors file, after a check of their names and dtypes, and
-    that each has one axis.
+    """Check the arrays of an open safetensors file, and return them by name. Their names and dtypes
+    must be as expected, and each array must have one axis.
 
     Args:
         tensors: What ``open_tensors`` yields.
-        expected: For the name of each array, the names of the dtypes that it may have, as in
-            "uint32".
+        expected: The names of the dtypes that each array may have, as in {"ids": ["uint32"]}.
 
     Raises:
         BundleError: The names, dtypes or axes are not as expected.
@@ -366,7 +365,7 @@ def _refuse_existing(
     path: Path, *, overwrite: bool = False, advice: str = "remove it first"
 ) -> None:
     """Raise OutputExists if something exists at a path and may not be overwritten, or if an earlier
-    replacement of it was interrupted.
+    replacement of the path was interrupted.
     """
     reason = describe_cut_off(path)
     if reason:
@@ -424,20 +423,20 @@ def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
 
 
 class Job:
-    """Work that can be resumed after an interruption. Its finished pieces, files or folders, are
-    kept in the folder ``OUT.partial`` until the result ``OUT`` is complete.
+    """Work that can be resumed after an interruption. The finished pieces of the work, files or
+    folders, are kept in the folder ``OUT.partial`` until the result ``OUT`` is complete.
 
     The folder contains the pieces, a lock, and ``job.json`` with the facts on which the result
-    depends. A piece gets its name only once it is complete. When the same job is started again, it
-    skips the pieces that exist::
+    depends. A piece gets its name only once it is complete. When the same job is started again, the
+    pieces that exist are skipped::
 
         with Job(out, "store", {"texts": digest}) as job:
             for name in names:
                 job.write(name, make)
             job.finish("store")
 
-    If the folder belongs to another kind of job or to something else, it is not changed. Files that
-    others have put into the folder are not removed.
+    If the folder belongs to another kind of job or to something else, the folder is not changed.
+    Files that are not of the job are not removed.
 
     Args:
         out: The path of the result.
@@ -481,7 +480,8 @@ class Job:
                 raise CheckpointError(
                     f"Another process is working in {self.folder}. Wait for it to finish."
                 ) from None
-            if self.done(_LOCK):  # else another process has finished and removed it
+            # otherwise, another process has finished and removed the folder with the lock
+            if self.done(_LOCK):
                 self._lock = lock
         for scratch in self.folder.rglob(".*.*[0-9]"):  # left by a process that was killed
             remove(scratch)
@@ -495,8 +495,9 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Release the lock. Remove the folder if it has no finished pieces."""
         if not any(_has_files(piece) for piece in self._pieces()):
-            remove(self.folder)  # there are no finished pieces
+            remove(self.folder)
         self._lock.release()
         if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
             with contextlib.suppress(OSError):  # another process may have just opened the lock
@@ -542,8 +543,8 @@ class Job:
 
     @staticmethod
     def write_whole(path: Path, make: Callable[[Path], object]) -> None:
-        """Make a piece, given its full path. Other processes than the one that has the lock can
-        call it.
+        """Make a piece at a path, unless it exists. Processes that do not have the lock may also
+        call this.
         """
         if path.exists():
             return
@@ -551,12 +552,14 @@ class Job:
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             make(scratch)
-            publish(scratch, path)
+            # a worker of a process that was killed may just have made the same piece
+            with contextlib.suppress(OutputExists):
+                publish(scratch, path)
         finally:
             remove(scratch)
 
     def clear(self) -> None:
-        """Remove all pieces, for example if they come from a source that cannot be read again."""
+        """Remove all pieces, for example if their source cannot be read again."""
         for pattern in _PIECES:
             for path in self.folder.glob(pattern):
                 remove(path)
@@ -578,7 +581,8 @@ class Job:
             CheckpointError: ``job.json`` is damaged.
             OutputExists: The folder has content that does not belong to a job of this kind.
         """
-        # Look for pieces before reading the facts, since a job writes its facts before its pieces.
+        # Look for pieces before reading the facts: another process may be starting the same job,
+        # which writes its facts before its pieces.
         has_pieces = bool(self._pieces())
         file = self.path(_JOB)
         before: dict[str, Any] = {}

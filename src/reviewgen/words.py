@@ -46,12 +46,13 @@ _MIN_SHARE = 2e-4  # minimum share of all tokens that a preferred word is expect
 _MIN_LOG_RATIO = 0.05  # minimum log ratio of a preferred word; a smaller one would be shown as +0.0
 _MAX_CLASSIFIED = 1000  # maximum number of texts that the accuracy is measured on
 _ROWS = 32  # batch size: texts, or words, that a model reads at once
-_APOSTROPHES = ("'", "’")  # a token that begins with one continues a word, as with a letter
+# a token that begins with an apostrophe continues a word, as one that begins with a letter
+_APOSTROPHES = ("'", "’")
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A word near another one.
+    """A word near another word.
 
     Attributes:
         word: The word.
@@ -64,8 +65,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class WordMap:
-    """The most frequent words in a plane. Its axes are the first two principal components of their
-    embeddings. A notebook shows the map.
+    """The most frequent words in a plane. The axes are the first two principal components of the
+    words' embeddings. A notebook shows the map.
 
     Attributes:
         words: The words.
@@ -324,15 +325,15 @@ def contrast_words(
     for index, value in enumerate(condition.values):
         measure = partial(_log_ratios, index=index)
         ratios = measure(expected)  # (W,)
-        is_frequent = expected[:, index].sum(axis=0) >= 1
+        is_frequent = expected[:, index].sum(axis=0) >= 1  # a share of at least _MIN_SHARE
         is_candidate = is_frequent & (ratios >= _MIN_LOG_RATIO)
         highest_first = np.argsort(-ratios, kind="stable")
-        candidates = highest_first[is_candidate[highest_first]]
+        candidates = highest_first[is_candidate[highest_first]]  # columns of ``expected``
         intervals = find_intervals(measure, expected[:, :, candidates], [False] * len(candidates))
         # the tokens whose log ratio is above zero by more than chance
         ratio_of = {
-            tokens[word]: float(ratios[word])
-            for word, interval in zip(candidates, intervals, strict=True)
+            tokens[column]: float(ratios[column])
+            for column, interval in zip(candidates, intervals, strict=True)
             if interval and interval[0] > 0
         }
         chosen = islice(_whole_words(bundle, pieces, iter(ratio_of)), count)
@@ -429,7 +430,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition_name: str, **options
         if not text or index is None:
             continue
         # reservoir sampling (Vitter 1985, algorithm R): each text is equally likely to be chosen;
-        # the first texts are appended, and a later one replaces a chosen one
+        # the first texts are appended, and a later one replaces a chosen text
         slot = read if read < _MAX_CLASSIFIED else draw.randrange(read + 1)
         read += 1
         if slot < _MAX_CLASSIFIED:
@@ -439,7 +440,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition_name: str, **options
     texts, labels = zip(*chosen, strict=True)
     classified = classify_texts(bundle, texts, condition_name)
     right = [float(result.value == label) for result, label in zip(classified, labels, strict=True)]
-    (interval,) = find_intervals(lambda some: [fmean(some)], right)
+    (interval,) = find_intervals(lambda scores: [fmean(scores)], right)
     baseline = Counter(labels).most_common(1)[0][1] / len(labels)
     return Accuracy(condition_name, fmean(right), interval, baseline, len(right))
 
@@ -477,7 +478,8 @@ def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[
 def _mean_states(
     network: Any, is_changing: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
 ) -> Float32[np.ndarray, "B H"]:
-    """Return for each text the mean of a network's hidden states after each of its tokens.
+    """Return for each text the mean of the hidden states that a network has after the tokens of the
+    text.
 
     Args:
         network: The network.

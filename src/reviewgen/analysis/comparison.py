@@ -49,8 +49,8 @@ def compare(
         SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
         DataError: The data cannot be read, or there is no held-out text.
         OutputExists: ``out`` exists, and ``resume`` is not set.
-        CheckpointError: ``resume`` is set, but ``out`` is not a comparison, or one with other texts
-            or settings.
+        CheckpointError: ``resume`` is set, but ``out`` is not a comparison, or has other texts or
+            settings.
         StorageError: ``out`` cannot be written.
     """
     from reviewgen.analysis.comparison_run import ComparisonRun

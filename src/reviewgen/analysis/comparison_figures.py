@@ -36,7 +36,9 @@ _LENGTH = 300  # approximate length of a generated text, in characters
 _BATCH = 32  # texts that a model generates at once
 _MAX_TEXTS = 640  # maximum number of generated texts
 _MIN_CHARACTERS = 30_000  # no further batch is generated once there are this many characters
-_WORDS = 4500  # distinct n-grams are counted in this many words: their share falls as a text grows
+# Distinct n-grams are counted in this many words for every model, since their share of all n-grams
+# falls as a text grows.
+_WORDS = 4500
 _MAX_SECONDS = 10.0  # time limit of a batch; after twice this time, no further batch is generated
 # Only texts of at least this length are looked up in a compact index. It gives upper bounds, and
 # may find shorter texts by chance.
@@ -128,7 +130,7 @@ class ComparisonRow:
         seen: Share of the held-out texts that occur as a whole in the training text; None if they
             cannot be looked up there.
         is_same_split: Whether the model was trained on the corpus that the held-out texts come
-            from. They were then held out in its training, too.
+            from. If so, these texts were held out in its training, too.
         picture: An SVG of the computational graph; empty if it could not be drawn.
     """
 
@@ -165,8 +167,8 @@ class ComparisonRow:
 
     @property
     def has_seen_held_out(self) -> bool:
-        """Whether the training text has more of the held-out texts than chance explains. The bits
-        per character are then too low.
+        """Whether the training text has more of the held-out texts than chance explains. If so, the
+        bits per character are too low.
         """
         return self.seen is not None and self.seen > MAX_SEEN
 
@@ -273,14 +275,14 @@ def _notes(model: ReviewModel, row: ComparisonRow) -> Iterator[str]:
             " too low."
         )
     if row.seen is None and not row.is_same_split:
-        index = (
+        reason = (
             "no index of it"
             if model.bundle.index is None
             else "an index that finds only longer texts"
         )
         yield (
             "Whether it was trained on the held-out texts is not known: it has other data, and"
-            f" {index}."
+            f" {reason}."
         )
 
 
@@ -314,7 +316,7 @@ def _measure_bits(
     cells = ([values.get(name) for name in conditions.names] for values in held_out.values)
     prefixes = map(conditions.encode_values, cells)
     documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
-    nats = list[float]()  # of each text; ``evaluate_totals`` appends them
+    nats = list[float]()  # of each text, appended by ``evaluate_totals``
     totals = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats)
     evaluation = totals.evaluation()
     bits = np.array(nats) / math.log(2)
@@ -426,20 +428,21 @@ def _copied_spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
 
 def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
     """Generate texts with ``config``, and measure speed, new words and distinct n-grams. The
-    interval of the copy rate is the one that was measured in training.
+    interval of the copy rate was measured in training.
     """
     texts, seconds = _generate_texts(model, config, seed)
     characters = sum(map(len, texts))
     lexicon = model.bundle.lexicon
     is_known = None if lexicon is None else lexicon.__contains__
 
-    def measure(some: Sequence[str]) -> list[float]:
-        some_figures = measure_texts(some, is_known)
-        unknown = some_figures.unknown_words
-        return [math.nan if unknown is None else unknown, *some_figures.distinct]
+    def measure(resample: Sequence[str]) -> list[float]:
+        resample_figures = measure_texts(resample, is_known)
+        new_words = resample_figures.unknown_words
+        return [math.nan if new_words is None else new_words, *resample_figures.distinct]
 
     first_texts = take_words(texts, _WORDS)
     figures = measure_texts(first_texts, is_known)
+    # the names of the numbers that ``measure`` returns
     names = ("new_words", "distinct_1", "distinct_2", "distinct_3", "distinct_4")
     intervals = dict(zip(names, find_intervals(measure, first_texts), strict=True))
     intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
@@ -461,8 +464,8 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
 def _generate_texts(
     model: ReviewModel, config: GenerationConfig, seed: int
 ) -> tuple[list[str], float]:
-    """Generate texts in batches until there are enough characters, or too many texts, or no time is
-    left. Return the texts, and how many seconds this took.
+    """Generate texts in batches, until the characters, the texts or the seconds reach their limit.
+    Return the texts, and how many seconds this took.
     """
     config = replace(config, num_return_sequences=_BATCH)
     # compiles the loops before the time is measured

@@ -48,7 +48,7 @@ def _rate(
     name: str, characters: str | None = "characters_measured", digits: int = 1
 ) -> Callable[[ComparisonRow], str]:
     """Return the function that shows a rate of a row, with half the width of its interval. If the
-    rate may be zero, the function shows an upper bound.
+    rate may be zero, the function shows an upper bound. A rate of too few characters is not shown.
 
     Args:
         name: The field of the rate, or "distinct_n".
@@ -160,6 +160,7 @@ class Comparison(HtmlReport):
         """Return a sentence on the texts that all models are evaluated on."""
         held_out = self.held_out
         chosen = len(held_out.texts)
+        # as in "the same 500 of 2,000 held-out texts"
         part = f"{chosen:,} of " if chosen < held_out.total else ""
         source = held_out.source
         if held_out.split != "all":

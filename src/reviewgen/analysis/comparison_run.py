@@ -52,12 +52,12 @@ _SCHEMA = 1
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
-    """Return for each model a row that has only its name and source, and the model: a preset to
-    train, a source for ``load``, or a ReviewModel.
+    """Return a pair for each model: a row that has only the name and the source, and the model: a
+    preset to train, a source for ``load``, or a ReviewModel.
 
     Args:
-        models: A mapping from the names of rows to models; or a list, of which an item is a model
-            or a pair of name and model.
+        models: A mapping from the names of rows to models; or a list, whose items are models or
+            pairs of name and model.
 
     Raises:
         ConfigError: There is no model, an item is neither a name nor a model, or two rows have the
@@ -77,12 +77,12 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
             "There is no model to compare: give presets, as in gru-char, or saved models."
         )
     # the files of two rows need different names, on file systems that ignore case, too
-    by_file: dict[str, ComparisonRow] = {}
+    by_file = dict[str, ComparisonRow]()
     for row, _ in rows:
-        other = by_file.setdefault(_file_name(row.name).casefold(), row)
-        if other is not row:
+        first_row = by_file.setdefault(_file_name(row.name).casefold(), row)
+        if first_row is not row:
             raise ConfigError(
-                f"Two rows have the name {row.name[:60]!r} ({other.source[:60]} and"
+                f"Two rows have the name {row.name[:60]!r} ({first_row.source[:60]} and"
                 f" {row.source[:60]}). Name them: first=SOURCE second=SOURCE on the command line,"
                 " {'first': ..., 'second': ...} in Python."
             )
@@ -284,8 +284,8 @@ def _training_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:
-    """Read ``comparison.json``, the facts that the rows in a folder depend on. Return None for a
-    new folder.
+    """Check the folder of a comparison. Return the content of its ``comparison.json``, the facts
+    that its rows depend on; None for a new folder.
     """
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()

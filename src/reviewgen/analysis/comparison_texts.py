@@ -23,8 +23,8 @@ Interval = tuple[float, float]
 
 # maximum number of characters that each model is evaluated on, without a time budget
 _CHARACTERS = 150_000
-# With a time budget: characters for each of its seconds, between the two limits below. An LSTM then
-# needs about a tenth of the budget to score them.
+# With a time budget, each model is evaluated on this many characters for each second of the budget,
+# between the two limits below. An LSTM needs about a tenth of the budget to score them.
 _PER_SECOND = 2500
 _MIN_CHARACTERS = 20_000
 _MAX_CHARACTERS = 400_000
@@ -176,10 +176,10 @@ class Pair:
         other = self.second
         if self.difference > 0:
             better, other = other, better
-        low, high = sorted(map(abs, self.interval))
+        smallest, largest = sorted(map(abs, self.interval))
         return (
             f"{better} is better than {other} by {abs(self.difference):.3f} bits per character"
-            f" ({low:.3f} to {high:.3f})."
+            f" ({smallest:.3f} to {largest:.3f})."
         )
 
 
@@ -216,16 +216,16 @@ class Bootstrap:
         """Return the difference of each pair of models, with its interval.
 
         Args:
-            bits: For the name of each model, its bits of each text.
+            bits: The bits of each text, by the name of the model.
         """
         pairs = []
         for first, second in combinations(bits, 2):
-            one = np.array(bits[first])
-            other = np.array(bits[second])
-            is_finite = np.isfinite(one).all() and np.isfinite(other).all()
-            interval = self.interval(one - other) if is_finite else None
-            first_sum = float(one.sum())
-            second_sum = float(other.sum())
+            first_bits = np.array(bits[first])
+            second_bits = np.array(bits[second])
+            is_finite = np.isfinite(first_bits).all() and np.isfinite(second_bits).all()
+            interval = self.interval(first_bits - second_bits) if is_finite else None
+            first_sum = float(first_bits.sum())
+            second_sum = float(second_bits.sum())
             # two infinite sums do not differ; infinity minus infinity would be NaN
             difference = 0.0 if first_sum == second_sum else first_sum - second_sum
             pairs.append(Pair(first, second, difference / self._total_characters, interval))

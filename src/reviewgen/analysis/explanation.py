@@ -115,8 +115,8 @@ class CountStep:
         is_start: Whether the context reaches back to the start of the text.
         count: How often the token followed the context; None if the model does not store exact
             counts.
-        unit: "occurrences", or "predecessors": the number of different tokens seen before context
-            and token together.
+        unit: What ``count`` counts: "occurrences", or "predecessors", which are the different
+            tokens seen before context and token together.
         discount: The number that the smoothing subtracts from the count.
         divisor: What the count is divided by: the sum of the counts, plus what some smoothings add
             to it.
@@ -124,7 +124,8 @@ class CountStep:
         probability: The probability of the token after this context, including what shorter
             contexts contribute; None if the token was not seen after it.
         part: The probability that this context contributes; None if the model cannot tell.
-        backoff: The weight of the next shorter context.
+        backoff: The back-off weight of this context: ``weight`` is multiplied by it for the next
+            shorter context. None if the model cannot tell.
     """
 
     order: int

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
 IGNORED = -100  # target of a position without a prediction; torch's losses ignore it by default
-_MOST_TEXTS = 4
-_MOST_TOKENS = 256
-_MOST_CHARACTERS = 64 * _MOST_TOKENS  # at most this many characters of a text are tokenized
-_COUNTED = 64  # counts are explained for at most this many tokens of a batch
+_MAX_TEXTS = 4  # maximum number of texts that are explained at once
+_MAX_TOKENS = 256  # maximum number of tokens of a text
+_MAX_CHARACTERS = 64 * _MAX_TOKENS  # maximum number of characters of a text that are tokenized
+_MAX_COUNTED = 64  # maximum number of tokens of a batch whose counts are explained
 
 Windows = Mapping[tuple[int, int], tuple[str, ...]]
 """The tokens of the window that each prediction is made from, by row and position of the
@@ -120,38 +120,38 @@ def check_texts(text: Any) -> tuple[str, ...]:
             raise DataError(f"A text to explain must be a string; got {type(item).__name__}.")
     if not texts or not all(texts):
         raise DataError("A text to explain is empty; give one of at least one character.")
-    if len(texts) > _MOST_TEXTS:
-        raise DataError(f"At most {_MOST_TEXTS} texts are explained at once; got {len(texts)}.")
+    if len(texts) > _MAX_TEXTS:
+        raise DataError(f"At most {_MAX_TEXTS} texts are explained at once; got {len(texts)}.")
     return texts
 
 
 def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]) -> TextBatch:
     """Tokenize texts into a batch. Each text stands after ``prefix``, the ids of its conditions. A
-    long text is cut, with a note, and then has no end token.
+    long text is cut, which a note says, and has no end token.
     """
     tokenizer = subject.tokenizer
-    shown = []
+    shown_texts = []
     rows = []
     targets = []
     notes = []
     for text in texts:
-        tokens = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
-        if len(tokens) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS:
-            tokens = tokens[:_MOST_TOKENS]
-            shown.append(tokenizer.decode(tokens))
+        tokens = list(tokenizer.encode(text[:_MAX_CHARACTERS]))
+        if len(tokens) > _MAX_TOKENS or len(text) > _MAX_CHARACTERS:
+            tokens = tokens[:_MAX_TOKENS]
+            shown_texts.append(tokenizer.decode(tokens))
             notes.append(
                 f"Only the first {len(tokens)} tokens of a text of {len(text):,} characters are"
                 " explained."
             )
         else:
             tokens.append(tokenizer.eos_id)
-            shown.append(text)
+            shown_texts.append(text)
         rows.append([tokenizer.bos_id, *prefix, *tokens[:-1]])
         targets.append(torch.tensor([IGNORED] * len(prefix) + tokens))
     tensors = map(torch.tensor, rows)
     ids = pad_sequence(list(tensors), batch_first=True, padding_value=tokenizer.eos_id)
-    padded = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
-    return TextBatch(tuple(shown), ids, padded, rows, Labels(subject), tuple(notes))
+    padded_targets = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+    return TextBatch(tuple(shown_texts), ids, padded_targets, rows, Labels(subject), tuple(notes))
 
 
 def explain(
@@ -277,7 +277,7 @@ def _module_lines(
     """Yield a line for each module that computes something, in the order in which their first calls
     end. The last line is the model: what it computes outside of these modules.
     """
-    by_name: dict[str, list[ModuleCall]] = {}
+    by_name = dict[str, list[ModuleCall]]()
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
     counted = set[nn.Parameter]()  # parameters of the lines above
@@ -364,7 +364,7 @@ def _explain_counts(
     if not isinstance(stepper, SupportsExplain):
         return
     log_probs = logits.double().log_softmax(-1)
-    for row, time in batch.positions[:_COUNTED]:
+    for row, time in batch.positions[:_MAX_COUNTED]:
         token = int(batch.targets[row, time])
         ids = batch.rows[row][: time + 1]
         probability = float(log_probs[row, time, token].exp())
@@ -431,7 +431,7 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
     evaluated.
     """
     try:
-        if isinstance(model, SupportsScore):
+        if isinstance(model, SupportsScore):  # score raises if the scores are not probabilities
             model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]  # of a model
     except NotADistribution:
         yield (

@@ -133,8 +133,8 @@ def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[Gra
     """Return the edges to draw as lines, and the edges to draw as loops, by node. A loop is a
     delayed edge from a node to itself. The edges of a window of tokens become one line.
     """
-    loops: dict[str, list[GraphEdge]] = {}
-    windows: dict[tuple[str, str], list[GraphEdge]] = {}
+    loops = dict[str, list[GraphEdge]]()
+    windows = dict[tuple[str, str], list[GraphEdge]]()
     for edge in graph.edges:
         if edge.delay and _node_of(edge.source) == _node_of(edge.target):
             loops.setdefault(_node_of(edge.source), []).append(edge)
@@ -166,13 +166,13 @@ def _link(edge: GraphEdge, drawn: Mapping[str, DrawnNode], lines: Lines) -> Layo
     """
     source = _node_of(edge.source)
     target = _node_of(edge.target)
-    leaves = _end(edge.source, drawn).x - drawn[source].width / 2
+    leaves_at = _end(edge.source, drawn).x - drawn[source].width / 2
     box = _end(edge.target, drawn)
-    enters: float | None = box.x - drawn[target].width / 2
+    enters_at: float | None = box.x - drawn[target].width / 2
     # with loops on its right, the box is not in the middle of the drawn node
-    if box is drawn[target].box and enters == 0:
-        enters = None
-    return LayoutEdge(source, target, leaves, enters, *block_size(lines))
+    if box is drawn[target].box and enters_at == 0:
+        enters_at = None
+    return LayoutEdge(source, target, leaves_at, enters_at, *block_size(lines))
 
 
 def shape_text(edge: GraphEdge) -> str:
@@ -325,10 +325,10 @@ def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> D
     inside = {name: area.moved(0.0, top) for name, area in drawn.inside.items()}
     content = [moved(drawn.content, 0.0, top)]
     side = drawn.width + 6.0
-    # the first lane is the outermost
-    for (source, target), depth in zip(lanes, range(len(lanes), 0, -1), strict=True):
-        lane = side + _LANE * (depth - 0.5)
-        content.append(_loop(box, inside.get(source), inside.get(target), lane, _TURN * depth))
+    # rings are counted from the node outwards; the first lane is the outermost
+    for (source, target), ring in zip(lanes, range(len(lanes), 0, -1), strict=True):
+        lane = side + _LANE * (ring - 0.5)
+        content.append(_loop(box, inside.get(source), inside.get(target), lane, _TURN * ring))
     left = side + _LANE * len(lanes) + 5.0
     middle = box.top + drawn.box.bottom / 2
     content += block(lines, left, max(0.0, middle - label_height / 2))
@@ -393,8 +393,9 @@ def _join_columns(
     between = _BETWEEN
     for left, right in pairwise(columns):  # each arrow has room for its label
         for name, lines in labels.items():
-            arrow = left.width - left.inside[name].right + right.inside[name].left
-            between = max(between, block_size(lines)[0] + 22.0 - arrow)
+            # the length of the arrow inside the two columns
+            inner = left.width - left.inside[name].right + right.inside[name].left
+            between = max(between, block_size(lines)[0] + 22.0 - inner)
     content = list[str]()
     rows = {name: list[Box]() for name in loops}  # the boxes of a node, from left to right
     x = 0.0
@@ -421,16 +422,17 @@ def _keep_rows_free(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     for edge in graph.edges:
         if not edge.delay:
             before[_node_of(edge.target)].add(_node_of(edge.source))
-    above: dict[str, set[str]] = {}  # for each node: itself and all nodes that it depends on
+    above = dict[str, set[str]]()  # for each node: itself and all nodes that it depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[source] for source in before[name]))
-    # all nodes that do not have to be above a stateful node are put below it
+    # Nodes are put below a stateful node, unless it or an earlier stateful node depends on them.
+    # Nodes that depend on the stateful node are below it without a constraint.
     upper = set[str]()
     constraints = list[LayoutEdge]()
-    for row in sorted(stateful, key=lambda name: len(above[name])):
-        upper |= above[row]
-        lower = [name for name in above if name not in upper and row not in above[name]]
-        constraints += [LayoutEdge(row, name) for name in lower]
+    for stateful_id in sorted(stateful, key=lambda name: len(above[name])):
+        upper |= above[stateful_id]
+        lower = [name for name in above if name not in upper and stateful_id not in above[name]]
+        constraints += [LayoutEdge(stateful_id, name) for name in lower]
     return constraints
 
 

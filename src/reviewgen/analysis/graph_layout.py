@@ -21,7 +21,7 @@ from typing import NamedTuple
 _GAP = 13.0  # distance between ranks, in which lines bend
 _BESIDE = 14.0  # distance between boxes of a rank
 _LANE = 16.0  # width of a line without a label where it crosses a rank
-_MOST_BETWEEN_ENDS = 20.0  # maximum distance between lines that enter a box side by side
+_MAX_BETWEEN_ENDS = 20.0  # maximum distance between lines that enter a box side by side
 _SMALL_BEND = 7.0  # bends of fewer pixels are straightened
 _SWEEPS = 12  # sweeps through all ranks that order them; positioning takes twelve times as many
 # How strongly a piece of a line is kept straight if two, one or none of its ends are boxes.
@@ -30,15 +30,15 @@ _STRAIGHT = (1.0, 2.0, 20.0)
 
 
 class LayoutEdge(NamedTuple):
-    """A line to draw, from the box ``source`` to the box ``target``. It leaves and enters them at
-    these distances from their centres; None lets the layout choose. ``width`` and ``height`` are
-    those of its label.
+    """A line to draw, from the box ``source`` to the box ``target``. The distances of its ends from
+    the centres of these boxes are ``leaves_at`` and ``enters_at``, negative on the left; None lets
+    the layout choose. ``width`` and ``height`` are those of its label.
     """
 
     source: str
     target: str
-    leaves: float | None = None
-    enters: float | None = None
+    leaves_at: float | None = None
+    enters_at: float | None = None
     width: float = 0.0
     height: float = 0.0
 
@@ -79,7 +79,7 @@ class _Slot:
     x: float = 0.0
     top: float = 0.0
     bottom: float = 0.0
-    at: int = 0  # index in the rank
+    index: int = 0  # in the rank
 
     @property
     def middle(self) -> float:
@@ -94,27 +94,27 @@ class _Slot:
             ends = [span.ends[0] for span in self.before]
         else:
             ends = [span.ends[1] for span in self.after]
-        return fmean(ends or [float(self.at)])
+        return fmean(ends or [float(self.index)])
 
 
 @dataclass(eq=False)
 class _Span:
-    """A piece of a line, from one rank to the next: its two slots, and the distances from their
-    centres at which it leaves and enters them.
+    """A piece of a line, from one rank to the next: its two slots, and the distances of its ends
+    from the centres of these slots, negative on the left.
     """
 
     upper: _Slot
     lower: _Slot
-    leaves: float
-    enters: float
+    leaves_at: float
+    enters_at: float
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The positions of both ends in their ranks. The whole number is the index of the slot; the
-        fraction says where in the slot the line is.
+        """The positions of both ends in their ranks: the index of the slot, plus the distance from
+        its centre as a share of its width.
         """
-        start = self.upper.at + self.leaves / (self.upper.width + 1)
-        return start, self.lower.at + self.enters / (self.lower.width + 1)
+        start = self.upper.index + self.leaves_at / (self.upper.width + 1)
+        return start, self.lower.index + self.enters_at / (self.lower.width + 1)
 
 
 def compute_layout(
@@ -147,7 +147,7 @@ def compute_layout(
     lines = {id(link): _connect(link, slots, rank_of, ranks) for link in in_order}
     _order(ranks)
     # the last pieces of the lines that may enter their box anywhere
-    free = [lines[id(link)][-1] for link in links if link.enters is None]
+    free = [lines[id(link)][-1] for link in links if link.enters_at is None]
     for slot in slots.values():
         _spread([piece for piece in free if piece.lower is slot])
     _position(ranks)
@@ -170,9 +170,9 @@ def _connect(
     pieces = []
     for upper, lower in pairwise([slots[link.source], *passing, slots[link.target]]):
         # a line passes the left end of a slot, and its label is on the right
-        leaves = (link.leaves or 0.0) if upper.is_box else (_LANE - upper.width) / 2
-        enters = (link.enters or 0.0) if lower.is_box else (_LANE - lower.width) / 2
-        piece = _Span(upper, lower, leaves, enters)
+        leaves_at = (link.leaves_at or 0.0) if upper.is_box else (_LANE - upper.width) / 2
+        enters_at = (link.enters_at or 0.0) if lower.is_box else (_LANE - lower.width) / 2
+        piece = _Span(upper, lower, leaves_at, enters_at)
         pieces.append(piece)
         upper.after.append(piece)
         lower.before.append(piece)
@@ -182,27 +182,27 @@ def _connect(
 def _order(ranks: list[list[_Slot]]) -> None:
     """Order each rank so that few lines cross; the first rank keeps its order."""
     best = list(map(list, ranks))
-    fewest = _index_slots(ranks)
+    fewest = _index_and_count(ranks)
     for sweep in range(_SWEEPS):
         is_down = sweep % 2 == 0  # the sweeps down and up alternate
         swept = ranks[1:] if is_down else ranks[-2:0:-1]
         for rank in swept:
             rank.sort(key=lambda slot: slot.barycentre(is_down))
-            _index_slots([rank])
-        crossings = _index_slots(ranks)
+            _index_and_count([rank])
+        crossings = _index_and_count(ranks)
         if crossings < fewest:
             best = list(map(list, ranks))
             fewest = crossings
     ranks[:] = best
-    _index_slots(ranks)
+    _index_and_count(ranks)
 
 
-def _index_slots(ranks: Sequence[Sequence[_Slot]]) -> int:
-    """Set ``at`` of each slot to its index in the rank; return the number of crossings."""
+def _index_and_count(ranks: Sequence[Sequence[_Slot]]) -> int:
+    """Set the index of each slot; return the number of crossings of lines."""
     crossings = 0
     for rank in ranks:
-        for at, slot in enumerate(rank):
-            slot.at = at
+        for index, slot in enumerate(rank):
+            slot.index = index
     for rank in ranks:
         pieces = chain.from_iterable(slot.after for slot in rank)
         for (start, end), (other_start, other_end) in combinations(
@@ -214,13 +214,13 @@ def _index_slots(ranks: Sequence[Sequence[_Slot]]) -> int:
 
 
 def _spread(pieces: list[_Span]) -> None:
-    """Set where lines enter a box: side by side around its centre, in the order in which they
-    arrive. ``pieces`` are the last pieces of these lines.
+    """Set where lines enter a box: side by side around its centre, from left to right as their
+    upper ends. ``pieces`` are the last pieces of these lines.
     """
     middle = (len(pieces) - 1) / 2
-    for n, piece in enumerate(sorted(pieces, key=lambda piece: piece.upper.at)):
-        distance = min(_MOST_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
-        piece.enters = (n - middle) * distance
+    for n, piece in enumerate(sorted(pieces, key=lambda piece: piece.upper.index)):
+        distance = min(_MAX_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
+        piece.enters_at = (n - middle) * distance
 
 
 def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
@@ -234,10 +234,10 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
             weights = []
             for slot in rank:
                 # for each line at the slot: the x at which the line would be straight
-                xs = [span.upper.x + span.leaves - span.enters for span in slot.before]
-                xs += [span.lower.x + span.enters - span.leaves for span in slot.after]
+                xs = [span.upper.x + span.leaves_at - span.enters_at for span in slot.before]
+                xs += [span.lower.x + span.enters_at - span.leaves_at for span in slot.after]
                 others = [span.upper for span in slot.before] + [span.lower for span in slot.after]
-                # by the number of ends that are not boxes
+                # for each of these lines: its strength, by the number of its ends that are boxes
                 strengths = [_STRAIGHT[2 - slot.is_box - other.is_box] for other in others]
                 wanted.append(fmean(xs, strengths) if xs else slot.x)
                 weights.append(sum(strengths) or 0.1)
@@ -253,7 +253,7 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
     for left, right in pairwise(rank):
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
     # groups of slots that touch one another: mean shift from ``starts``, weight, number of slots
-    groups: list[tuple[float, float, int]] = []
+    groups = list[tuple[float, float, int]]()
     for x, weight, start in zip(wanted, weights, starts, strict=False):
         shift = x - start
         count = 1
@@ -299,7 +299,8 @@ def _route(line: Sequence[_Span], left: float) -> Route:
     source = line[0].upper
     target = line[-1].lower
     first_passed = line[0].lower  # has the label
-    xs = [source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)]
+    xs = [source.x + line[0].leaves_at - left]
+    xs += [span.lower.x + span.enters_at - left for span in line]
     xs = _straighten(xs)
     start = source.middle + source.height / 2
     end = target.middle - target.height / 2
@@ -313,7 +314,7 @@ def _route(line: Sequence[_Span], left: float) -> Route:
 
 def _straighten(xs: Sequence[float]) -> list[float]:
     """Return the x of each piece of a line, after bends of a few pixels are straightened."""
-    runs: list[list[float]] = []  # pieces that get the same x
+    runs = list[list[float]]()  # pieces that get the same x
     for x in xs:
         if runs and max(*runs[-1], x) - min(*runs[-1], x) < _SMALL_BEND:
             runs[-1].append(x)

@@ -2,8 +2,8 @@
 the modules as boxes and the shapes of their tensors.
 
 Sums, products and concatenations of values from different modules are boxes, too. A module that
-calls other modules is a frame around them, and so is an item of an nn.ModuleList. If an earlier
-frame beside it has the same content, it is drawn as a box that names this frame.
+calls other modules is a frame around them, and so is an item of an nn.ModuleList. A frame with the
+same content as an earlier frame beside it is drawn as a box that names the earlier frame.
 """
 
 import copy
@@ -75,7 +75,7 @@ def describe_modules(model: Any) -> ModelGraph:
         model = copy.deepcopy(model).eval()
     traced = trace(model, ids, follows=True)
     calls = Counter(call.name for call in traced.calls)
-    # the model calls modules token by token: one token is enough
+    # a module was called T times, so the model reads token by token: one token is enough
     if max(calls.values(), default=0) >= shape[1]:
         traced = trace(model, ids[:, :1], follows=True)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -88,8 +88,8 @@ def describe_modules(model: Any) -> ModelGraph:
 
 
 def _distinct_sizes(model: Any) -> tuple[int, int]:
-    """Choose sizes of B and T such that neither they nor their product are a size of the model. An
-    axis can then be named by its size.
+    """Choose sizes of B and T such that neither they nor their product are a size of the model, so
+    that an axis can be named by its size. If there are no such sizes, return the first two.
     """
     known = set(chain.from_iterable(tensor.shape for tensor in model.parameters()))
     known |= {size for size in to_dict(model.config).values() if isinstance(size, int)}
@@ -106,8 +106,8 @@ def _one_box(
     states: Sequence[tuple[Axis, ...]],
     unused: tuple[str, ...],
 ) -> ModelGraph:
-    """Return the graph of a model: ids, a box for the model, or a frame around ``inside``, logits,
-    and a loop for each state.
+    """Return the graph of a model: ids, the model, logits, and a loop for each state. The model is
+    a frame around ``inside``, or a box if ``inside`` is None.
 
     Args:
         model: The model.
@@ -198,7 +198,7 @@ class _Flow:
         label = _last_name(call.name)
         named = call.module.named_parameters(call.name)
         parameters = tuple(parameter for parameter, _ in named)
-        earlier_calls = sum(other.partition("#")[0] == name for other in self.paths)
+        earlier_calls = sum(node_id.partition("#")[0] == name for node_id in self.paths)
         if earlier_calls:
             name = f"{name}#{earlier_calls + 1}"
             label = f"{label} ({earlier_calls + 1})"
@@ -229,7 +229,7 @@ class _Flow:
                 self._add_edge(source, target, self.axes(tensor) if len(sources) == 1 else ())
 
     def _add_edge(self, source: str, target: str, axes: tuple[Axis, ...] = ()) -> None:
-        """Add an edge. If it exists, it keeps its axes, unless it has none."""
+        """Add an edge. If the edge exists, it gets these axes only if it has none."""
         if source in ("ids", "state"):
             self._add(_value(source))
         if source != target:
@@ -297,6 +297,7 @@ class _Flow:
             elif name in within and f"{around[depth]}/" not in nodes:
                 nodes[f"{around[depth]}/"] = self._frame(around[: depth + 1], first_frames)
         edges = dict[Ends, tuple[Axis, ...]]()
+        # the ids of input nodes begin with "to", those of output nodes with "from"
         inputs = list[str]()
         outputs = list[str]()
         for (source, target), axes in self.edges.items():

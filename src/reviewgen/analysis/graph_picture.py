@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from reviewgen.protocols.model import LanguageModel
 
 _SAME_WEIGHTS = "The weights are the same at every token."
-_MOST_TOKENS = 12  # maximum number of unrolled tokens; more could not be read
+_MAX_UNROLLED = 12  # maximum number of unrolled tokens; more could not be read
 _LEGEND = {
     "B": "texts of a batch",
     "T": "tokens",
@@ -133,9 +133,9 @@ def graph(
         StorageError: The file cannot be written.
     """
     check_flags(autograd=autograd, overwrite=overwrite)
-    if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MOST_TOKENS:
+    if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MAX_UNROLLED:
         raise ConfigError(
-            f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got"
+            f"unroll must be a number of tokens from 1 to {_MAX_UNROLLED}; 1 draws the loop; got"
             f" {quoted(unroll)}."
         )
     file = None if out is None else refuse_file(to_path("out", out), [".svg"], overwrite)

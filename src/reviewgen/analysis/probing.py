@@ -5,7 +5,7 @@ A *minimal pair* is two sentences that differ in one word; only one of them is c
 of the films is good." and "The actor of the films are good." A model passes if it assigns a higher
 probability to the correct sentence (Linzen et al. 2016; Marvin and Linzen 2018; BLiMP, Warstadt et
 al. 2020). Chance is one half. An *attractor* is a noun between subject and verb that has the other
-number, as "films" here. A model that looks only at the nearest noun is then always wrong.
+number, as "films" here. With it, a model that looks only at the nearest noun is always wrong.
 """
 
 import math
@@ -38,7 +38,7 @@ PAIRS = 60  # maximum number of pairs of each kind
 _MIN_COUNT = 10  # a share of fewer pairs or opened marks is not given
 _CHARACTERS = 1200  # approximate length of a text in which marks are counted
 _AFTER = 200  # a mark should be closed within this many characters after it
-_MAX_COLUMNS = 3  # with more models, a table has a line for each instead of a column
+_MAX_COLUMNS = 3  # with more models, a table has a line for each model, not a column
 _MAX_LABELS = 5  # with more models, the axis of a chart has numbers instead of names
 _SUMMARY = (
     "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are"
@@ -357,8 +357,8 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
     pairs: how many answers or marks were right, and how many there were.
     """
 
-    def measure(some: Sequence[tuple[float, int]]) -> list[float]:
-        return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
+    def measure(items: Sequence[tuple[float, int]]) -> list[float]:
+        return [sum(right for right, _ in items) / max(1, sum(total for _, total in items))]
 
     count = sum(total for _, total in counts)
     if count < _MIN_COUNT:
@@ -390,7 +390,7 @@ def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple
     >>> count_closed("a (b) (c", "(", ")", True), count_closed("a (b) (c", "(", ")", False)
     ((1, 2), (1, 1))
     """
-    waiting: list[int] = []  # where the marks that are still open begin
+    waiting = list[int]()  # where the marks that are still open begin
     closed = 0
     for match in re.finditer(f"[{re.escape(opening + closing)}]", text):
         sign = match.group()

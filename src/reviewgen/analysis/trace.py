@@ -3,9 +3,9 @@ between them, and the number of multiplications in each call.
 
 Hooks record the calls of modules, and a ``TorchDispatchMode`` records the operations that torch
 runs, in the order in which they happen. ``explain`` counts the multiplications, and ``graph``
-follows values from module to module. The multiplications, here *products*, are those of the code
-that runs. For matrix products, they follow from the formulas of torch's flop counter; those of
-elementwise products are added. B batch, T time (tokens).
+follows values from module to module. The multiplications, called *products* here, are those of the
+code that runs: those in matrix products, by the formulas of torch's flop counter, and those in
+elementwise products. B batch, T time (tokens).
 """
 
 import warnings
@@ -160,7 +160,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
     def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's is untyped
-        self.steps: list[Step] = []
+        self.steps = list[Step]()
         self._formulas = formulas
         self._follows = follows
         self._open = list[ModuleCall]()
@@ -257,11 +257,12 @@ def name_axes(
     """
     rows, time = batch
     batch_names = {rows: "B"} if time == 1 else {rows * time: "BT", time: "T", rows: "B"}
-    names: list[Axis] = []
+    names = list[Axis]()
     for n, size in enumerate(shape):
         of_model = [letter for letter, dim in letters.items() if dim == size]
         for letter, dim in letters.items():
             factor, rest = divmod(size, dim)
+            # a size of at most 8 may be a multiple by chance
             if not rest and 2 <= factor <= 8 < size:
                 of_model.append(f"{factor}{letter}")
         of_batch = [batch_names[size]] if size in batch_names else []

@@ -42,7 +42,7 @@ LONGER_CHARACTERS = (0xC0, 0xE0, 0xF0)
 
 @dataclass(frozen=True, eq=False)
 class TokenCharacters:
-    """The spelling of a component's tokens in ids of the blend.
+    """How each token of a component is spelled: as a sequence of ids of the blend.
 
     The tokens are sorted by their spelling, so tokens whose spelling begins with the same ids are a
     range.
@@ -74,7 +74,7 @@ class TokenCharacters:
             vocab_size: The number of ids of the blend.
 
         Raises:
-            ConfigError: The entry has another form.
+            ConfigError: ``entry`` is not of the form that ``describe_characters`` returns.
         """
         try:
             bos_id = entry["bos_id"]
@@ -121,12 +121,12 @@ def describe_characters(
     eos_ids: tuple[int, int],
     given: Sequence[int],
 ) -> dict[str, Any]:
-    """Return the spelling of a component's tokens in ids of the blend, as JSON values.
+    """Return, as JSON values, how each token of a component is spelled with ids of the blend.
 
     Args:
-        symbols: The bytes of the tokens of the component's tokenizer.
-        blend: The bytes of the tokens of the blend's tokenizer, which are half bytes and
-            characters.
+        symbols: The bytes of each token that the component's tokenizer has.
+        blend: The bytes of each token that the blend's tokenizer has; these tokens are half bytes
+            and characters.
         bos_ids, eos_ids: The beginning-of-text and end-of-text id, each as a pair: that of the
             component, and that of the blend.
         given: For each condition id of the component, the id of the blend. The condition ids of the
@@ -152,8 +152,8 @@ def _decode(token: Sequence[int]) -> str | None:
 
 
 def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[int]:
-    """Return the spelling of a token in ids of the blend. This is one id if the blend has the same
-    token; otherwise the ids of its characters, with half bytes for a character that has no id.
+    """Return the ids of the blend that spell a token: one id if the blend has the same token;
+    otherwise the id of each character, or the ids of half bytes for a character that has no id.
     """
     if token in ids:
         return [ids[token]]
@@ -181,12 +181,13 @@ class CharacterStepper:
     The state is a tuple of four items. For each hypothesis they hold: the component's state after
     the hypothesis's complete tokens, (B, K, ...); the unnormalised probability of each token,
     sorted by spelling, float32 (B, K, V); the weight of the hypothesis, divided by the sum of these
-    unnormalised probabilities, float64 (B, K), 0 for an unused slot; and the range of the tokens
-    that may be next, with how many ids of them are written, int64 (B, K, 3).
+    unnormalised probabilities, float64 (B, K), 0 for an unused slot; and the start and end of the
+    range of tokens that may come next, with the number of their ids that are already written, int64
+    (B, K, 3).
 
     Args:
         stepper: The stepper of the component.
-        tokens: The spelling of its tokens in ids of the blend.
+        tokens: How the component's tokens are spelled with ids of the blend.
     """
 
     def __init__(self, stepper: Stepper, tokens: TokenCharacters) -> None:
@@ -269,9 +270,9 @@ class CharacterStepper:
             new = self._weigh(logits)
             probs.reshape(-1, probs.shape[2])[slots] = new
             weights.reshape(-1)[slots] /= new.sum(axis=1, dtype=np.float64)
-            # ``rows`` is a view of ``states``, so this updates the state
+            # ``rows`` shares the memory of ``states``, so this updates the state
             map_state(lambda old, changed: old.__setitem__(slots, changed), rows, stepped)
-        # a text begins anew at bos
+        # reset the state of each text whose id is bos
         started = ids == self._tokens.blend_bos_id
         if started.any():
             map_state(lambda array, first: array.__setitem__(started, first), state, self._start)

@@ -42,14 +42,13 @@ class BlendConfig:
             for each component, as in ``reviewgen.blending.weights``; empty for fixed weights.
         models: The entry of each component in config.json: the ``name`` of its plugin, its
             ``distribution``, ``version`` and ``config``. If a component has other tokens than the
-            blend, its entry also has ``characters``: the spelling of its tokens in ids of the
-            blend, see ``reviewgen.blending.characters``.
+            blend, its entry also has ``characters``: how its tokens are spelled with ids of the
+            blend; see ``reviewgen.blending.characters``.
 
     Raises:
-        ConfigError: There are fewer than two components; an entry has another form; a component
-            without ``characters`` has another vocabulary size or other special ids than the rest;
-            the weights are not one per component, or do not sum to one; or the gate has another
-            form.
+        ConfigError: There are fewer than two components; an entry is malformed; a component without
+            ``characters`` has another vocabulary size or other special ids than the rest; the
+            weights are not one per component, or do not sum to one; or the gate is malformed.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -105,7 +104,7 @@ class BlendConfig:
         blend.
         """
         values = [entry["config"].get(name) for entry in self.models if "characters" not in entry]
-        # a component may lack a field, or have no conditions
+        # a config may lack the setting; if it counts ids, 0 means that there are none
         absent = (None, 0) if name in GIVEN_IDS else (None,)
         return list(dict.fromkeys(value for value in values if value not in absent))
 
@@ -126,15 +125,15 @@ def describe_component(
 
 
 def read_characters(entry: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":
-    """Return the spelling of a component's tokens in ids of the blend; None if the component has
-    the tokens of the blend.
+    """Return, for each token of a component, the ids of the blend that spell it; None if the
+    component has the tokens of the blend.
 
     Args:
         entry: The entry of the component.
         vocab_size: The number of ids of the blend.
 
     Raises:
-        ConfigError: ``characters`` in the entry has another form.
+        ConfigError: ``characters`` in the entry is malformed.
     """
     if "characters" not in entry:
         return None

@@ -109,7 +109,7 @@ class Blend:
         components after the last.
 
         Raises:
-            ShapeError: The ids or the state of a component have another shape.
+            ShapeError: The ids or the states do not have the shapes that the components expect.
         """
         check_ids(ids)
         check_state(state, len(self.components))
@@ -289,7 +289,7 @@ class CharacterModel:
 
     Attributes:
         model: The model.
-        entry: The spelling of its tokens in ids of the blend, as JSON values.
+        entry: How its tokens are spelled with ids of the blend, as JSON values.
         config: Has only ``vocab_size``, the number of ids of the blend.
     """
 

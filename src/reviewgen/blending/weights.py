@@ -172,7 +172,7 @@ def fit_gate(
     # without this term, the moments are singular if an entropy does not vary
     moments += 1e-9 * np.trace(moments) * np.eye(len(moments))
     prior = PRIOR_TOKENS / tokens  # weight of the prior, relative to the tokens
-    # inverse of the bound's curvature, 0.5 for the likelihood, plus that of the prior
+    # inverse of the curvature: the moments, times 0.5 for the bound and ``prior`` for the prior
     step = np.linalg.inv(moments) / (0.5 + prior)
     gate = np.zeros((log_probs.shape[1], features.shape[1]))
     objective = -np.inf
@@ -194,7 +194,7 @@ def check_gate(gate: dict[str, Any], models: int) -> None:
     """Check that a gate for ``models`` models has the form that ``BlendConfig`` describes.
 
     Raises:
-        ConfigError: The gate has another form.
+        ConfigError: The gate is malformed.
     """
     count = 1 + models + models * (models + 1) // 2  # number of features, F
     try:

@@ -86,8 +86,8 @@ def _options(
 
 
 def _add(group: typer.Typer, command: Callable[..., None]) -> None:
-    """Add a command to a group. The list of commands shows the whole first line of its docstring;
-    by default, typer cuts it off.
+    """Add a command to a group. The list of commands shows the whole first line of the command's
+    docstring, which typer by default would shorten.
     """
     name = command.__name__.strip("_").replace("_", "-")
     summary = (command.__doc__ or "").partition("\n")[0]
@@ -198,8 +198,8 @@ def _run() -> Any:
 
 
 def _report(problem: BaseException, text: str) -> None:
-    """Print an error message. A process other than the main one passes the message to its launcher,
-    which prints it.
+    """Print an error message. In a process other than the main process, pass the message to the
+    launcher instead, which prints it.
     """
     with block_signals():  # the launcher may be ending this process because another one has ended
         if notes.quiet and "TORCHELASTIC_ERROR_FILE" in os.environ:

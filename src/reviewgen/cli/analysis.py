@@ -189,11 +189,11 @@ def compare(
     from reviewgen.analysis.comparison_run import ComparisonRun
 
     refuse_outputs(html=html, overwrite=overwrite)
-    named: list[Any] = []
+    named_models: list[Any] = []  # models, or pairs of a name and a model
     for text in models:
         name, equals, model = text.partition("=")
-        named.append((name, model) if equals and not text.startswith(LOCAL) else text)
-    own: Any = {
+        named_models.append((name, model) if equals and not text.startswith(LOCAL) else text)
+    own_options: Any = {  # the options that only this command has
         "held_out": None if held_out is None else path_or_string(held_out),
         "held_out_split": held_out_split,
         "prompt": prompt,
@@ -201,7 +201,7 @@ def compare(
         "resume": resume,
         "settings": parse_settings(settings or []),
     }
-    run = ComparisonRun(named, parse_data(data, options["weights"]), options | own)
+    run = ComparisonRun(named_models, parse_data(data, options["weights"]), options | own_options)
     raise_on_interrupt()
     comparison = run.start(notes)
     note(comparison.describe_held_out())
@@ -244,9 +244,9 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     probabilities.
 
     Args:
-        condition: A condition of categories or numbers, as in sentiment.
+        condition: The name of a condition with categories or numbers, such as sentiment.
         k: The number of words of each value.
-        seed: The seed of the texts in which the words are compared.
+        seed: The seed of the texts that the model generates for the comparison.
     """
     with show_status("Writing and reading texts ..."):
         preferred = api.load(model).contrast(condition, k=k, seed=seed)
@@ -271,7 +271,7 @@ def classify(
     how often that is correct.
 
     Args:
-        condition: A condition of categories or numbers, as in sentiment.
+        condition: The name of a condition with categories or numbers, such as sentiment.
         text: The text; - reads standard input.
         data: Texts, as for `evaluate`, with a column of the condition's name.
     """

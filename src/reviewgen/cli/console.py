@@ -58,8 +58,9 @@ class TerminalConsole(Console):
                 yield Segment(escape_controls(segment.text, "\n"), segment.style)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Return a context manager that shows ``status`` while its block runs. It shows nothing if
-        the output is not a terminal, even if a variable such as FORCE_COLOR says so to rich.
+        """Return a context manager that shows ``status`` while its block runs. If the output is not
+        a terminal, nothing is shown, even if a variable such as FORCE_COLOR makes rich believe that
+        the output is a terminal.
         """
         console = self if self.file.isatty() else Console(quiet=True)
         return Status(
@@ -71,7 +72,7 @@ notes = TerminalConsole(stderr=True, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a one-line note to standard error. On a terminal, it is wrapped between words. A
+    """Print a one-line note to standard error. A terminal shows the note wrapped between words. A
     ``Detail`` is printed only with ``--verbose``.
     """
     if isinstance(text, Detail) and not notes.is_verbose:
@@ -122,8 +123,8 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        # A table without a box (box=None) is made wide enough in a file, so that no column is cut
-        # off. Other things to print have no attribute ``box``.
+        # If a table without a box (box=None) is printed to a file, it is made wide enough, so that
+        # no column is cut off. Other things to print have no attribute ``box``.
         if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)
@@ -182,6 +183,8 @@ def describe_written(
 
 
 class _NoteHandler(logging.Handler):
+    """Prints each log message as a note."""
+
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 
@@ -207,8 +210,8 @@ def show_status(text: str) -> Iterator[Callable[[str], None]]:
 
 
 def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | None = None) -> None:
-    """Check before any work that the page or chart that the user asks for can be saved; see
-    ``refuse_file`` and ``refuse_chart``.
+    """Check, before any work, that the page and the chart that the user asks for can be saved. The
+    errors are those of ``refuse_file`` and ``refuse_chart``.
     """
     if plot is not None:
         from reviewgen.web.charts import refuse_chart
@@ -299,7 +302,8 @@ class FinishedResults(list[Any]):
 @contextmanager
 def keep_on_interrupt(hint: str) -> Iterator[FinishedResults]:
     """Keep finished results after an interrupt. Yields a list, to which the block of this context
-    manager adds its results. An interrupt ends the block, with a note, but not the command.
+    manager adds each result. An interrupt ends the block, with a note that ends with ``hint``, but
+    not the command.
     """
     finished = FinishedResults()
     try:

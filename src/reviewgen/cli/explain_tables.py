@@ -128,7 +128,7 @@ def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType
 
 
 def _sums(explanation: Explanation) -> Iterator[RenderableType]:
-    """Yield the table that leads from the losses of the tokens to bits per character."""
+    """Yield a table that shows how bits per character follow from the losses of the tokens."""
     loss = explanation.loss
     count = len(loss.tokens)
     which = "the token" if count == 1 else f"the {count} tokens, added up"
@@ -145,7 +145,7 @@ def _sums(explanation: Explanation) -> Iterator[RenderableType]:
 
 
 def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
-    """Yield the table of what each model of a blend adds to the probability of a token."""
+    """Yield the table of what each model of a blend adds to the probability of each token."""
     names = [f"{number} {model.name}" for number, model in enumerate(explanation.models, 1)]
     rows = []
     for token in explanation.mixture[:tokens]:
@@ -202,9 +202,9 @@ def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableT
 
 
 def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
-    """Return the cells for count, discount and total, or no cells if the model does not determine
-    counts. A ~ marks a count of the different tokens seen before the n-gram. A ? stands for a
-    single missing number.
+    """Return the cells for count, discount and total. If the model does not determine counts
+    (``is_exact`` is false), return no cells. A ~ marks a count of the different tokens seen before
+    the n-gram. A ? stands for a number that is missing in this step only.
     """
     if not is_exact:
         return []
@@ -217,13 +217,13 @@ def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
 def _gates(
     gates: Sequence[Gate], texts: Sequence[Sequence[str]], tokens: int
 ) -> Iterator[RenderableType]:
-    """Yield the table of gates. ``texts`` has the tokens of each text; a token has a row, with a
-    bar for each gate.
+    """Yield the table of gates: a row for each token, with a bar for each gate. ``texts`` has the
+    tokens of each text.
     """
     rows = []
-    for row, text in enumerate(texts):
-        for time, token in enumerate(text):
-            rows.append([token, *(_bar(gate.openings[row][time]) for gate in gates)])
+    for index, text in enumerate(texts):
+        for position, token in enumerate(text):
+            rows.append([token, *(_bar(gate.openings[index][position]) for gate in gates)])
     table = make_table("token", *(gate.name for gate in gates), rows=rows[:tokens], left=["token"])
     yield from _table_of_tokens(table, tokens, len(rows))
 

@@ -1,5 +1,5 @@
-"""``reviewgen generate | replay | play``: generates texts, and receipts of them; generates the
-texts of receipts again; and lets the user choose a text token by token.
+"""``reviewgen generate | replay | play``: generates texts and their receipts; generates the texts
+of receipts again; and lets the user write a text by choosing each token.
 """
 
 import io
@@ -102,7 +102,7 @@ def generate(
             interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-    # before it was interrupted, the same command may have written its receipts
+    # if the same command was interrupted before, it may already have written its receipts
     is_resumed = out is not None and Path(f"{out}.partial").exists()
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
@@ -177,10 +177,10 @@ def _choose(
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
-    """Refuse options of ``generate`` that are called by their names in other libraries.
+    """Refuse options of ``generate`` under the names that they have in other libraries.
 
     Raises:
-        ConfigError: There is such an option; the message gives its name in reviewgen.
+        ConfigError: There is such an option; the message gives the option's name in reviewgen.
     """
     for argument in arguments:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
@@ -256,7 +256,7 @@ def _write_table(
     texts_per_prompt = settings.pop("num_return_sequences")
     started = time.monotonic()
     receipts = receipt or shards.columns
-    # a file has the columns without being asked for them, but not the receipts
+    # a file always has the further columns, but has receipts only with --columns or --receipt
     shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
     with exit_resumable(out), progress() as report:
         written = generate_dataset(
@@ -285,7 +285,7 @@ def _write_table(
 
 
 def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
-    """Return the facts on texts for ``--json``."""
+    """Return the facts on generated texts, as lists, for ``--json``."""
     facts: dict[str, Any] = {
         "texts": [text.text for text in texts],
         "finish_reasons": [text.finish_reason for text in texts],
@@ -302,7 +302,7 @@ def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, A
 
 
 def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> bool:
-    """Print one text while it is generated. Return whether it is longer than the prompt."""
+    """Print a text while it is generated. Return whether the text is longer than the prompt."""
     characters = 0
     try:
         for piece in trained.stream(prompt, **settings):
@@ -315,8 +315,8 @@ def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> bo
 
 
 def _print_text(text: "Generation", is_first: bool, novelty: str | None) -> None:
-    """Print a text, below a line that separates it from the text before; and what it copies, if
-    ``novelty`` asks for that.
+    """Print a text, and what it copies if ``novelty`` asks for that. A line separates the text from
+    the text before.
     """
     if not is_first:
         echo("---")
@@ -435,7 +435,7 @@ def play(
 
 
 def _loop(walk: "Walk", k: int) -> None:
-    """Show the next tokens, read a command and carry it out, until the user quits."""
+    """Show the next tokens, read a command and carry it out; repeat this until the user quits."""
     note(
         "A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is"
         " help.",
@@ -465,7 +465,7 @@ def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | No
         return _HELP
     if line == "u":
         return None if walk.undo() else "There is no step to undo."
-    # an empty line (Enter), d, or d with a number of tokens
+    # matches an empty line (Enter), d, and d with a number of tokens
     if draw := re.fullmatch(r"(?:d(?: +([0-9]{1,9}))?)?", line):
         walk.draw(int(draw[1] or 1))
         return None
@@ -536,9 +536,9 @@ def _next_tokens_table(expected: "NextTokens") -> RenderableType:
 
 
 def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
-    """Return the cells on the counts behind a token's probability: the order of its longest n-gram
-    (its length in tokens), how often that n-gram was seen, and the two orders that contribute most.
-    There are no cells if the model has no counts.
+    """Return the cells on the counts behind a token's probability. These are the order (the length
+    in tokens) of the longest seen n-gram that ends in the token, how often that n-gram was seen,
+    and the two orders that contribute most. Return no cells if the model has no counts.
     """
     support = alternative.support
     if support is None:

@@ -51,14 +51,14 @@ def list_() -> Result:
     """
     facts: dict[str, Any] = {}
     rows = [("kind", "name", "package", "version", "weights", "bits")]
-    details = [""]  # a line below each row
+    details = [""]  # for each row, the line that is printed below it
     for kind in _KINDS:
         entries: list[dict[str, Any]] = []
         facts[f"{kind.replace(' ', '_')}s"] = entries
         for plugin in registry.list_plugins(kind):
             entry = dict(vars(plugin))
             problem = plugin.problem
-            size = bits = line = ""
+            size = bits = detail = ""
             if kind == "preset":
                 weights = describe_weights(plugin.name) if problem is None else None
                 entry["weights"] = weights
@@ -66,15 +66,15 @@ def list_() -> Result:
                     problem = weights.problem
                     size = _cell(weights.megabytes, ".1f", " MB")
                     bits = _cell(weights.bits_per_character, ".3f")
-                    line = _describe_parameters(weights.parameters or {})
+                    detail = _describe_parameters(weights.parameters or {})
             entries.append(entry)
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
-            details.append(line if problem is None else f"not usable: {problem}")
+            details.append(detail if problem is None else f"not usable: {problem}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []  # not a table of rich, which would double the time of the command
-    for row, line in zip(rows, details, strict=True):
+    for row, detail in zip(rows, details, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines += ["  ".join(cells).rstrip(), *_wrap(line, "    ")]
+        lines += ["  ".join(cells).rstrip(), *_wrap(detail, "    ")]
     plain = (
         "NAME-plain, as in lstm-char-plain: the preset NAME without the techniques that `reviewgen"
         " ablate NAME` measures"
@@ -87,8 +87,8 @@ def _cell(value: float | None, form: str, unit: str = "") -> str:
 
 
 def _describe_parameters(parameters: Mapping[str, int]) -> str:
-    """Describe the number of parameters and the shares of the first two kinds; "" if the numbers
-    are not known. ``parameters`` has the number of each kind, the largest first.
+    """Describe the number of parameters and the shares of the two largest kinds; "" if the numbers
+    are not known. ``parameters`` has the number of each kind, the largest number first.
     """
     total = sum(parameters.values())
     if not total:
@@ -117,8 +117,8 @@ def settings(preset: str) -> Result:
         tables[f"model ({member.model})"] = rows
         model_column = {"model": member.model} if definition.parts else {}
         model_rows += [row | model_column for row in rows]
-    tokenizer = find_tokenizer(definition.tokenizer)[0].Config
-    tokenizer_rows = describe_settings(tokenizer, definition.tokenizer_settings)
+    tokenizer_config = find_tokenizer(definition.tokenizer)[0].Config
+    tokenizer_rows = describe_settings(tokenizer_config, definition.tokenizer_settings)
     tables[f"tokenizer ({definition.tokenizer})"] = tokenizer_rows
     training_rows = describe_settings(TrainingConfig, first.training_settings)
     if issubclass(find_model(first.model)[0], CountTrained):
@@ -139,9 +139,9 @@ def settings(preset: str) -> Result:
 def _settings_tables(
     name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset
 ) -> Iterator[Any]:
-    """Yield a table for each title and its settings, notes on the sizes and the regularisation of a
-    preset, and an example of ``--set``. In a table, the accepted values are below the name of a
-    setting, so that there is room for the description.
+    """Yield a table for each title, with a row for each of its settings; notes on the sizes and the
+    regularisation of a preset; and an example of ``--set``. In a table, the accepted values of a
+    setting are below its name, so that there is room for the description.
     """
     for title, rows in tables.items():
         if not rows:
@@ -175,7 +175,9 @@ def _settings_tables(
 
 
 def _format(value: Any) -> str:
-    """Return a value as ``--set`` accepts it; for a mapping, as name=value, name=value."""
+    """Return a value in the form that ``--set`` accepts. A mapping becomes "name=value,
+    name=value".
+    """
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={_format(item)}" for name, item in value.items())
     if isinstance(value, bool):
@@ -241,7 +243,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
 
 
 def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
-    """Yield lines on the facts of ``doctor``, with the plugins by package."""
+    """Yield lines on the facts of ``doctor``, with one line on the plugins of each package."""
     for name, value in facts.items():
         if isinstance(value, list):
             rows = _count_plugins(value) if name == "plugins" else value
@@ -267,7 +269,7 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 
 def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
-    """Return a line for each package: what plugins it has, and how many of them are broken."""
+    """Return a line for each package: how many plugins are broken, and which plugins it has."""
     packages: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for plugin in plugins:
         packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)
@@ -292,8 +294,8 @@ def _version(name: str) -> str:
 
 
 def _find_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Load a saved model, which raises an error if it has changed since it was saved. Return its
-    files, as a fact for ``--json``, and a line to print.
+    """Load a saved model; loading raises an error if a file has changed since the model was saved.
+    Return the names of its files, as a fact for ``--json``, and a line to print.
     """
     from reviewgen.saving.layout import MANIFEST
 
@@ -308,8 +310,8 @@ def _find_changes(model: str) -> tuple[dict[str, Any], str]:
 
 
 def _accept_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Accept the current files of a saved model. Return the names of those that had changed, as a
-    fact for ``--json``, and a line to print.
+    """Accept the current files of a saved model. Return the names of the files that had changed, as
+    a fact for ``--json``, and a line to print.
     """
     from reviewgen.hub.download import locate
     from reviewgen.saving.write import accept_changes

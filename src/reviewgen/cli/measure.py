@@ -174,16 +174,16 @@ def _text_or_table(
 def _write_table(
     kind: Literal["score", "novelty"], model: str, source: Any, out: Path, options: dict[str, Any]
 ) -> Result:
-    """Write a table of scored texts, and return the result of the command."""
+    """Write a table of scores or of copied spans, and return the result of the command."""
     from reviewgen.tables.scoring import score_texts
 
     started = time.monotonic()
     reading: Any = select(options, EvaluationOptions)
     shards = ShardOptions(**select(options, ShardOptions))
     device = options.get("device", "cpu")
-    with exit_resumable(out), progress() as move:
+    with exit_resumable(out), progress() as show:
         written = score_texts(
-            kind, model, source, shards, out=out, progress=move, device=device, options=reading
+            kind, model, source, shards, out=out, progress=show, device=device, options=reading
         )
     describe = _describe_scores if kind == "score" else _describe_copies
     return describe_written(written, started, describe(written.summary))

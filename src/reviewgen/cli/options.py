@@ -27,8 +27,8 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Shared:
-    """Describes parameters that several commands have. The docstring of a command may describe them
-    differently.
+    """Describes parameters that several commands have. If the docstring of a command describes such
+    a parameter, too, that description is used.
 
     Args:
         model: A saved folder (./my-model), owner/name on the Hub, or a preset.
@@ -46,7 +46,7 @@ class Shared:
 
 
 _SHARED = parse_entries(inspect.getdoc(Shared) or "", "Args:")
-_NAMES = {  # the options whose names differ from those of their fields
+_NAMES = {  # for each field whose options have other names than the field: these names
     "num_return_sequences": ("-n", "--num-return-sequences"),
     "stop_strings": ("--stop-strings", "--stop"),
     "conditions": ("--condition",),
@@ -99,8 +99,8 @@ def declared(
         only: The fields to take; all if empty.
         without: The fields to leave out.
         unset: Whether an option that the user does not give is None instead of the class's default.
-        is_bounded: Whether typer refuses a number that is too small, as bad usage. If not, the
-            class refuses it.
+        is_bounded: Whether typer refuses a number that is too small, as bad usage. Otherwise, the
+            class refuses such a number.
         defaults: Defaults that differ from those of the class.
     """
     described = describe_fields(cls)
@@ -122,7 +122,8 @@ def declared(
 def takes(
     *groups: type | Iterable[Option],
 ) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
-    """Return a decorator that makes a command for typer from a function, and prints its result.
+    """Return a decorator that makes a command for typer from a function. The command prints the
+    function's result.
 
     Positional parameters of the function become arguments, keyword-only parameters become options,
     and the docstring describes both. The options that the classes in ``groups`` declare replace
@@ -163,8 +164,8 @@ def takes(
 
 
 def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
-    """Return the option or the argument for a parameter of a command."""
-    if text is None:  # the annotation of the parameter describes it for typer
+    """Return the option or the argument for a parameter of a command, with ``text`` as its help."""
+    if text is None:  # then the parameter's annotation has the help
         return Option(parameter.replace(kind=_KEYWORD), _keep)
     if parameter.kind is _KEYWORD:
         return _option(
@@ -231,15 +232,15 @@ def _keep(value: Any) -> Any:
 
 
 def _or_default(default: Any, value: list[str] | None) -> Any:
-    """Return the values of a repeatable option; the default if it was not given."""
+    """Return the values of a repeatable option; the default if the option was not given."""
     return value or default
 
 
 def _parse_numbers(
     name: str, text: str | None, *, is_list: bool
 ) -> float | tuple[float, ...] | None:
-    """Parse numbers separated by commas. Return a tuple if there are several or the setting is a
-    list, else a single number.
+    """Parse numbers separated by commas. Return a single number if there is one and the setting is
+    not a list, else a tuple.
     """
     if text is None:
         return None
@@ -302,7 +303,8 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
     """Return the source of texts that was given on the command line: as ``path_or_string`` returns
     it, or the lines of standard input for ``-``.
 
-    Several values are a list: of sources if there are weights, else of the files of one source.
+    For several values, the result is a list: of sources if there are weights, else of the files of
+    one source.
     """
     if isinstance(given, list) and len(given) > 1:
         return [parse_data(source) if weights else Path(source) for source in given]
@@ -333,7 +335,7 @@ def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
     """Parse conditions of the form name=value.
 
     Raises:
-        ConfigError: A condition has another form, or is given twice.
+        ConfigError: A condition does not have this form, or is given twice.
     """
     values: dict[str, str] = {}
     for text in conditions or ():

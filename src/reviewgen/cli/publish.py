@@ -33,7 +33,7 @@ from reviewgen.serving.options import (
 )
 
 _HOST = "127.0.0.1"  # the demo asks for no API key, so no other machine may reach it
-# A server that listens on all addresses is shown with the one of this machine.
+# If a server listens on all addresses, the address of this machine is printed instead.
 _SHOWN_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 _FIRST = "lstm-word"  # the preset that the page offers first
 _DEMO_SECONDS = 1.0  # after Ctrl-C, the demo waits this long for unfinished texts
@@ -362,8 +362,8 @@ def _run(
 
 
 def _installed() -> list[str]:
-    """Return the names of the presets with installed weights, of all packages. The page starts with
-    the first one.
+    """Return the names of the presets with installed weights, from all packages. The page of the
+    demo starts with the first of them.
 
     Raises:
         ConfigError: No weights are installed.

@@ -98,8 +98,9 @@ def sweep(
 
 
 def _sweep_cells(row: "SweepRow", has_ngrams: bool) -> list[str]:
-    """Return the cells of a row of the sweep's table. The last one shows how many n-grams of the
-    maximum length the model has, of V ** n possible ones; V is the number of its 1-grams.
+    """Return the cells of a row of the sweep's table. With ``has_ngrams``, the last cell shows how
+    many n-grams of the maximum length n the model has, of V ** n possible ones. V is the number of
+    the model's 1-grams.
     """
     # bits per character, and the share of tokens with probability zero
     splits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
@@ -183,11 +184,13 @@ def _ablation_cells(row: "AblationRow") -> list[str]:
 def _split_settings(
     preset: str, settings: list[str]
 ) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
-    """Return the name of the setting to sweep; the values of each setting with several values; and
-    the settings with one value, by group. A single setting is swept even with one value.
+    """Split settings into those with several values and those with one value. Return the name of
+    the first setting with several values, which is swept; the values of each setting with several
+    values; and the other settings, by group. If only one setting is given, it counts among those
+    with several values.
 
     Raises:
-        ConfigError: There are several settings, and none has several values; or a value is empty.
+        ConfigError: Several settings are given, and none has several values; or a value is empty.
     """
     from reviewgen.runs.setup import resolve_setup
 
@@ -369,7 +372,7 @@ def tune_sampling(
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
-    # the attribute of a trial that the best trial has the lowest value of, and its name
+    # the attribute of trials that is lowest in the best trial, and what notes call it
     criterion = "distance" if goal == "likeness" else "reading"
     shown_name = "distance" if goal == "likeness" else "bits per character"
     with (
@@ -414,13 +417,13 @@ def tune_sampling(
 def _save_profile(
     model: "ReviewModel", goal: Literal["reading", "likeness"], settings: dict[str, Any], out: Path
 ) -> None:
-    """Save settings as those of a profile, without a change of the other profile."""
+    """Save settings as those of the profile ``goal``. The other profile does not change."""
     saved = model.generation_config
     if goal == "likeness":
         model.save_generation_config(out, likeness={**saved.likeness, **settings})
         return
-    # Settings that the profile likeness does not have are those of reading. So it gets their old
-    # values.
+    # If the profile likeness has no value of a setting, the value of reading applies. So the old
+    # values of reading are added to likeness, which then does not change.
     before = {name: getattr(saved, name) for name in settings} if saved.likeness else {}
     changes: Any = {**settings, "likeness": {**before, **saved.likeness}}
     model.save_generation_config(out, **changes)
@@ -447,7 +450,7 @@ def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") 
 
 
 def _figures(figures: "TextStatistics") -> list[str]:
-    """Return the cells that texts by people and generated texts have in common."""
+    """Return the cells on the statistics of some texts, by people or generated."""
     distinct = [f"{share:.3f}" for share in figures.distinct]
     texts = [
         f"{figures.words_per_text:.0f}",
@@ -466,7 +469,7 @@ def _parse_search(search: list[str]) -> dict[str, list[Any]]:
     """Parse the values to search, of the form name=value,value; return them by setting.
 
     Raises:
-        ConfigError: A setting has another form than name=value,value, or is given twice.
+        ConfigError: A setting does not have this form, or is given twice.
     """
     values: dict[str, list[Any]] = {}
     for text in search:

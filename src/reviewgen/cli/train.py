@@ -125,14 +125,14 @@ def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
         yield from describe(*corpus.validation, is_brief=not notes.is_verbose)
     counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
     yield f"Split: {counts}. Held out: {corpus.describe_held_out()}."
-    shown = corpus.source.notes if notes.is_verbose else []  # ``describe`` has yielded these
-    yield from (line for line in corpus.notes if line not in shown)
+    yielded = corpus.source.notes if notes.is_verbose else []  # ``describe`` has yielded these
+    yield from (line for line in corpus.notes if line not in yielded)
     yield from (Detail(f"Condition {line}") for line in conditions)
 
 
 def _train(run: "TrainingRun") -> "ReviewModel":
     """Train, save and measure the model. Ctrl-C and SIGTERM end the training or the measuring
-    early; they cannot stop the saving.
+    early. The saving cannot be stopped.
     """
     from reviewgen.runs.display import training_bar
 
@@ -157,8 +157,8 @@ def _train(run: "TrainingRun") -> "ReviewModel":
 
 
 def _show_report(report: "Report") -> None:
-    """Print the notes of a step and, if it had one, its evaluation with the beginning of a
-    generated text.
+    """Print the notes of a training step. If the step ended with an evaluation, also print its
+    result and the beginning of a generated text.
     """
     from reviewgen.data.clean import shorten
 
@@ -217,8 +217,8 @@ def _describe_held_out(held_out: dict[str, Any], bits: float) -> str:
 
 
 def _describe_improvement(facts: dict[str, Any]) -> Iterator[str]:
-    """Yield lines on how much a model that was trained further has improved; nothing for a new
-    model.
+    """Yield lines on how much a model that was trained further has improved. Yield nothing if the
+    model is new.
     """
     before = facts.get("parent", {}).get("bits_per_character")
     best = [entry for entry in facts["evaluations"] if entry["is_best"]]
@@ -234,8 +234,8 @@ def _describe_improvement(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _describe_measuring(novelty: dict[str, Any]) -> str:
-    """Return the end of the sentence on the copy rate: what it is a share of, and the copy rate of
-    held-out reviews. It is empty if too few characters were measured.
+    """Return the end of the sentence on the copy rate: of what the rate is a share, and the copy
+    rate of held-out reviews. Return "" if too few characters were measured.
     """
     characters = novelty["copy_rate_characters"]
     if characters < MIN_CHARACTERS:
@@ -258,8 +258,7 @@ def prepare(
     as_json: bool = False,
     **options: Any,
 ) -> Result | None:
-    """Prepare a corpus once, as a token store that `train` accepts; under accelerate launch, in
-    several processes.
+    """Prepare a corpus once, as a token store that `train` accepts.
 
     Args:
         data: The reviews, as for `train --data`.

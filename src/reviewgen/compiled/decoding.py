@@ -42,8 +42,8 @@ def sample(
 ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
     """Sample up to N tokens for each text; see ``reviewgen.protocols.SupportsSample``.
 
-    A text stops when it has used its random numbers. It is the same, bit for bit, whatever the
-    other texts are.
+    A text stops when it has used its random numbers. Its tokens are the same whatever the other
+    texts are.
 
     Args:
         stepper: A stepper with a compiled step, as in ``reviewgen.protocols.SupportsCompiledStep``.

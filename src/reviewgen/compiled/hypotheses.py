@@ -1,4 +1,4 @@
-"""Lets a model write texts in the ids of another tokenizer, by a sum over its tokenizations.
+"""Lets a model write texts in the ids of another tokenizer, by sums over tokenizations.
 
 The text is written one id at a time. Each token of the model is spelled as one or more of these
 ids. Usually several strings of tokens spell the same text, so the probability of the text is a sum
@@ -23,7 +23,7 @@ import numpy as np
 from reviewgen.compiled.jit import compiled, inner
 
 NEGLIGIBLE = 1e-4  # a hypothesis with at most this share of the total probability is dropped
-# the least probability of completed tokens: they were written even if the model gives them zero
+# the min probability of completed tokens: they were written even if the model gives them zero
 IMPOSSIBLE = 1e-300
 
 

@@ -162,7 +162,9 @@ class CompilingNotice(event.Listener):
         return now - self._seconds
 
     def on_start(self, event: Any) -> None:
-        """Show or update the line, unless the outermost function is not one of the watched ones."""
+        """Show or update the line if the outermost function is watched, on a terminal that can
+        erase the line.
+        """
         if not self.is_compiling:
             self._started = time.monotonic()
             is_terminal = sys.stderr is not None and sys.stderr.isatty()

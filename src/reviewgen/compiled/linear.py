@@ -324,12 +324,12 @@ def sigmoid32(number):
 def tanh32(number):
     """Return tanh of a float32, with a relative error of 2e-7. Vectorises in a loop.
 
-    The error is as small near zero, since e ** 2x - 1 is computed directly, not as a difference of
+    The error is as small near zero, since e^(2x) - 1 is computed directly, not as a difference of
     rounded numbers.
     """
     double = number + number
-    # tanh x = (e ** 2x - 1) / (e ** 2x + 1); ``grown`` is e ** 2x - 1
-    # beyond 18, tanh rounds to one
+    # tanh x = (e^(2x) - 1) / (e^(2x) + 1); ``grown`` is e^(2x) - 1
+    # if 2x is above 18 or below -18, tanh x rounds to 1 or -1
     not_low = -EIGHTEEN if double < -EIGHTEEN else double
     inside = EIGHTEEN if double > EIGHTEEN else not_low
     n, less_one = _split(inside)

@@ -174,8 +174,8 @@ def _sums(logits, largest, probs):
 
 @inner
 def _average(probs, weights, totals, mixed):
-    """Write the logs of the weighted average of the parts' distributions. The unnormalised
-    probabilities of a part add up to its ``totals``.
+    """Average the distributions of the parts by their weights, and write the logs of the result.
+    The unnormalised probabilities of a part add up to its entry in ``totals``.
 
     Return how many results are too low for float32.
     """

@@ -151,8 +151,8 @@ def choose(
         spelling, place: The words that the text may contain, and the place of the text in this
             automaton, int64 (3,); the place is updated. A spelling of None allows any text.
         scores, probs: float64 (V,), scratch memory.
-        drew_copy: Whether the caller has already drawn a token that would complete a copied span. A
-            token is then chosen in its place.
+        drew_copy: Whether the caller has already drawn a token, and it would complete a copied
+            span. If so, a token is chosen in place of that one.
     """
     eos = params.eos_id
     temperature = params.temperatures[new_tokens % len(params.temperatures)]
@@ -171,7 +171,8 @@ def choose(
     if windows is not None and run > 0 and token >= 0 and token != eos:
         text[size] = token
         is_copy = copies(windows, text, size, run)
-    # it gave no token, or a copy: rule out all tokens that are not allowed, and draw again
+    # the first draw gave no token, or one that completes a copied span: rule out all tokens that
+    # are not allowed, and draw again
     if token == NONE or is_copy:
         if windows is not None and run > 0:
             _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs)
@@ -369,7 +370,7 @@ def draw_allowed(probs, spelling, place, eos, uniform):
             return token
         probs[token] = 0.0
         token = np.int64(draw_token(probs, uniform))
-        if probs[token] == 0:  # no token is left
+        if probs[token] == 0:  # no token is left: draw_token has returned 0
             return np.int64(NONE)
     return token if follows(spelling, place, token, eos)[0] else np.int64(NONE)
 
@@ -455,7 +456,8 @@ def draw_token(probs, uniform):
     others.
 
     Args:
-        probs: float64 (V,), unnormalised probabilities, not negative, at least one above zero.
+        probs: float64 (V,), unnormalised probabilities, not negative. If all are zero, the result
+            is token 0.
         uniform: A random number in [0, 1).
     """
     scaled = uniform * 4294967296.0

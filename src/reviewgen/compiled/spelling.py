@@ -103,7 +103,7 @@ def mark_spelled(
 
 @compiled
 def rule_out_misspelled(spelling, place, eos, scores, lowest):
-    """Set the score of every token to ``lowest`` that may not follow the text at ``place``.
+    """Set the score of every token that may not follow the text at ``place`` to ``lowest``.
 
     ``scores`` (V,) is updated. The tokens are visited in the order of their bytes, so that a prefix
     that several tokens share is followed only once.
@@ -117,7 +117,7 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
         token = np.int64(spelling.order[rank])
         start = spelling.offsets[token]
         length = spelling.offsets[token + 1] - start
-        # else the token begins with the symbols at which the last token failed
+        # a token that has more symbols in common with the last one fails where that one has failed
         if spelling.common[rank] <= depth:
             depth = np.int64(spelling.common[rank])
             while depth < length:

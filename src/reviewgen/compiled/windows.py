@@ -181,9 +181,9 @@ def copies(windows, tokens, end, run):
 
 @compiled
 def forbid(windows, tokens, end, run, probs):
-    """Set the probability of each token to zero that would complete a copied span at index ``end``.
+    """Set the probability of each token that would complete a copied span at ``end`` to zero.
 
-    These are the tokens with which ``copies`` would be true. ``probs`` (V,) is updated.
+    ``copies`` would be true with such a token at index ``end``. ``probs`` (V,) is updated.
     """
     length = windows.length
     if end + 2 < length + run:

@@ -82,7 +82,7 @@ def parse_json(text: str) -> Any:
 
 
 def refuse_deep(value: Any, levels: int = MAX_DEPTH) -> None:
-    """Refuse a JSON value whose lists and objects are nested more than ``levels`` deep.
+    """Raise if the lists and objects of a JSON value are nested more than ``levels`` deep.
 
     Raises:
         RecursionError: There are more levels.
@@ -133,22 +133,22 @@ def to_json(value: Any) -> Any:
 
 
 def _refuse_many(text: str) -> None:
-    """Raise ValueError if a JSON text has too many values. A comma or an opening bracket comes
-    before each of them.
+    """Raise ValueError if a JSON text has too many values. Its commas and opening brackets are
+    counted, one of which comes before each value.
     """
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES:,} values")
 
 
 def _parse_int(digits: str) -> int:
-    """Return an int, or raise ValueError if it has too many digits."""
+    """Convert digits to an int; raise ValueError if there are too many digits."""
     if len(digits) > _MAX_DIGITS:
         raise ValueError(f"it has a number of {len(digits):,} digits")
     return int(digits)
 
 
 def _parse_float(number: str) -> float:
-    """Return a float, or raise ValueError if it is NaN or infinite."""
+    """Convert a number to a float; raise ValueError if the float is NaN or infinite."""
     value = float(number)
     if not math.isfinite(value):
         raise ValueError(f"the number {number[:20]} is not finite")

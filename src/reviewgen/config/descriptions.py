@@ -1,6 +1,6 @@
 """Descriptions of settings and options, for ``reviewgen settings``, the help of commands, and the
-docstrings of functions. They come from the docstrings and type hints of the dataclasses that
-declare the settings.
+docstrings of functions. The descriptions are read from the docstrings and type hints of the
+dataclasses that declare the settings.
 
 A field is described in the Google-style ``Attributes:`` section of its class or of a base class::
 
@@ -57,10 +57,10 @@ _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
 def describe_fields(cls: type) -> dict[str, str]:
-    """Return the description of each field of a config dataclass, in order; the empty string for a
-    field without one.
+    """Return the description of each field of a config dataclass, in the order of the fields. A
+    field without a description has the empty string.
 
-    A description in a subclass replaces that of its base class.
+    A description in a subclass replaces the description of the same field in its base class.
     """
     described: dict[str, str] = {}
     for base in reversed(cls.__mro__):
@@ -85,7 +85,9 @@ def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
 
 
 def _docstring_entries(cls: type, indent: str) -> Iterator[str]:
-    """Yield the entry of each field, with its default if that is a number or a string."""
+    """Yield the docstring entry of each field of a class, with the field's default if the default
+    is a number or a string.
+    """
     described = describe_fields(cls)
     for field in dataclasses.fields(cls):
         text = f"{field.name}: {described[field.name]}"
@@ -166,7 +168,7 @@ def describe_hint(hint: Any) -> str:
 
 
 def choices_of(hint: Any) -> list[Any] | None:
-    """Return the accepted values if there are finitely many, None otherwise."""
+    """Return the values that a type hint accepts, if they can be listed; None otherwise."""
     choices: list[Any] = []
     for option in options_of(bare(hint)):
         if option is bool:
@@ -181,8 +183,8 @@ def choices_of(hint: Any) -> list[Any] | None:
 
 
 def bounds_of(hint: Any) -> dict[str, float]:
-    """Return the bounds in the type hint of a number or of a list, by field of ``Bound``; empty if
-    there are none.
+    """Return the bounds in the type hint of a number or of a list, by the names of the fields of
+    ``Bound``; an empty dictionary if there are no bounds.
     """
     return limits_of(bound_of(hint))
 
@@ -209,7 +211,9 @@ def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
 
 
 def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str]:
-    """Return the entries of a section of a docstring by name, each description in one line."""
+    """Return the descriptions in a section of a docstring, by the names of the entries. Each
+    description is on one line.
+    """
     section = re.search(
         rf"^( *){heading}\n((?:\1 +.*\n|\s*\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE
     )

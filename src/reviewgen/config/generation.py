@@ -16,7 +16,7 @@ _MAX_FORCED = 10_000  # limit of min_new_tokens
 _MAX_BEAM_TOKENS = 1_000_000  # limit of max_new_tokens times num_beams
 _MAX_LISTED = 1_000  # elements of a list
 _MAX_STRING = 1_000  # characters of a stop string
-_OF_PROFILES = (
+_PROFILE_SETTINGS = (
     "temperature",
     "top_k",
     "top_p",
@@ -91,9 +91,9 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         check(self)
         for name in self.likeness:
-            if name not in _OF_PROFILES:
+            if name not in _PROFILE_SETTINGS:
                 raise ConfigError(
-                    f"A profile has the settings {', '.join(_OF_PROFILES)} only; got"
+                    f"A profile has the settings {', '.join(_PROFILE_SETTINGS)} only; got"
                     f" {quoted(name)}."
                 )
         if self.likeness:
@@ -123,11 +123,11 @@ class GenerationConfig:
             )
 
     def of_profile(self, name: str | None) -> "GenerationConfig":
-        """Return the settings of a profile. "reading", the default, gives texts that people prefer
-        to read; "likeness" gives texts whose statistics are close to those of human texts.
+        """Return the settings of a profile. "reading", the default, is for texts that people prefer
+        to read; "likeness" is for texts whose statistics are close to those of human texts.
 
         Raises:
-            ConfigError: The profile is unknown, or the model was saved without it.
+            ConfigError: The profile is unknown, or the model was saved without this profile.
         """
         if name in (None, "reading"):
             return self
@@ -213,9 +213,10 @@ def generation_config(
     Args:
         base: The saved defaults.
         own: The call's ``generation_config``: a GenerationConfig, which replaces all defaults; a
-            mapping, which replaces some; or None.
+            mapping, which replaces the defaults that it names; or None.
         settings: Keyword arguments by name; None keeps the default.
-        others: The other keyword arguments of the call, for the error message of an unknown one.
+        others: The names of other keyword arguments of the call, for the error message about an
+            unknown name.
 
     Raises:
         ConfigError: A setting is unknown or out of range. For a name of another library, the
@@ -239,7 +240,7 @@ def generation_config(
         if isinstance(value, str):
             changes[name] = (value,)
         elif isinstance(value, Iterable):
-            with suppress(TypeError):  # an array without dimensions raises it; it is refused below
+            with suppress(TypeError):  # an array without dimensions raises; ``check`` refuses it
                 changes[name] = tuple(value)
     # the conditions of the saved defaults, of ``own`` and of ``settings`` are combined
     if isinstance(changes.get("conditions"), Mapping):
@@ -255,7 +256,7 @@ def _refuse_unknown(
 
     Args:
         requested: The names of the settings.
-        keywords: Those of them that are keyword arguments of the call.
+        keywords: The names of the settings that the call gives as keyword arguments.
         arguments: The names of the arguments of ``generate`` that are not settings.
     """
     known = fields_of(GenerationConfig)
@@ -275,8 +276,8 @@ def _refuse_unknown(
 
 
 def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
-    """Return the generation defaults that are saved with a model. ``num_return_sequences`` is not
-    among them: each call gives it.
+    """Return the generation defaults that are saved with a model. ``num_return_sequences`` is not a
+    default, since each call gives it; it is set to 1.
 
     Raises:
         ConfigError: A setting is unknown, or its value is out of range or above the limits for
@@ -288,8 +289,8 @@ def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
 
 
 def check_saved_generation(config: GenerationConfig) -> None:
-    """Check settings that are to be the defaults of a saved model. They have lower limits than the
-    settings of a call, so that a model from the Hub cannot make a call nearly endless.
+    """Check settings that are to be the defaults of a saved model. Defaults have lower limits than
+    the settings of a call, so that a model from the Hub cannot make a call nearly endless.
 
     Raises:
         ConfigError: The settings ask for several texts, or exceed a limit.
@@ -353,18 +354,19 @@ class Preset:
     Attributes:
         model: The name of the model.
         tokenizer: The name of the tokenizer.
-        model_settings: Settings of the model that differ from its defaults.
-        tokenizer_settings: Settings of the tokenizer that differ from its defaults.
+        model_settings: Settings of the model that differ from the model's defaults.
+        tokenizer_settings: Settings of the tokenizer that differ from the tokenizer's defaults.
         training_settings: Training settings that differ from the defaults.
         generation_settings: Generation settings that differ from the defaults.
         sizes: Model settings from small to large, one of which is chosen if a training has a time
             budget and sets no size.
-        by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as
-            in (4.0, {"dropout": 0.3}); settings with a fraction are interpolated between two pairs.
-        training_by_epochs: The same for training settings.
-        parts: For the model ``blend``: the presets whose models it is made of, as in ("lstm-char",
-            "ngram-char"): one that is trained by gradient, then those trained by counting. They are
-            trained on the same tokens with this preset's tokenizer.
+        by_epochs: Pairs of a number of epochs, and of model settings for runs of at least that many
+            epochs, as in (4.0, {"dropout": 0.3}). A setting that is a float is interpolated
+            between two pairs.
+        training_by_epochs: Such pairs with training settings in place of model settings.
+        parts: For the model ``blend``: the presets whose models the blend is made of, as in
+            ("lstm-char", "ngram-char"). The first is trained by gradient, the others by counting.
+            All are trained on the same tokens, with this preset's tokenizer.
     """
 
     model: str
@@ -379,8 +381,8 @@ class Preset:
     parts: Sequence[str] = ()
 
     def with_fixed(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "Preset":
-        """Return the preset with some settings of model and training fixed: they no longer depend
-        on the number of epochs.
+        """Return the preset with the given settings of the model and of training. These settings no
+        longer depend on the number of epochs.
         """
         return replace(
             self,
@@ -394,8 +396,8 @@ class Preset:
 def _without(
     by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]
 ) -> Sequence[tuple[float, Any]]:
-    """Return pairs of epochs and settings without the settings that ``names`` lists; no pairs if no
-    settings remain.
+    """Return pairs of epochs and settings, without the settings that ``names`` lists. If no
+    settings remain, return no pairs.
     """
     remaining = [
         (epochs, {name: values[name] for name in values if name not in names})

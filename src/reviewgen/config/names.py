@@ -2,7 +2,7 @@
 and does not look for plugins.
 
 The name of a preset is ``<model>-<tokenizer>[-<size>]``, in lower-case letters, digits and hyphens.
-With ``-plain`` at its end, it means the preset without the techniques of its model and its
+A name with ``-plain`` at its end means the preset without the techniques of its model and its
 training.
 
 The source of a trained model is a preset, a repository on the Hub (``owner/name`` or
@@ -61,7 +61,8 @@ Hub, or a local folder.
 
 
 def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
-    """Return the names of the model and of the tokenizer that a preset's name begins with.
+    """Return the name of the model and the name of the tokenizer, with which a preset's name
+    begins.
 
     Args:
         name: The name.
@@ -128,8 +129,9 @@ def parse_source(
 
     Args:
         source: The source.
-        presets: The known presets. None: every name that has the form of a preset is one.
-        revision: The revision, if it is not part of the source.
+        presets: The known presets. If None, every name that has the form of a preset counts as a
+            preset.
+        revision: The revision, if the source does not have one.
 
     >>> parse_source("lstm-word")
     'lstm-word'
@@ -139,20 +141,20 @@ def parse_source(
     HubSource(repo_id='reviewgen/lstm-word', revision='v2')
 
     Raises:
-        SourceError: The source is none of these, or is ambiguous; a revision is given for a folder;
-            or two revisions are given.
+        SourceError: The source is neither a preset, a repository nor a folder, or is ambiguous; or
+            a revision is given for a folder; or two revisions are given.
     """
     parsed = _parse(source, presets)
     return parsed if revision is None else find_revision(parsed, revision)
 
 
 def find_revision(source: Source, revision: str) -> HubSource:
-    """Return the repository on the Hub, with a revision, for a source. For a preset, it is the
+    """Return the repository on the Hub for a source, with a revision. For a preset, this is the
     repository of the preset's weights.
 
     Raises:
-        SourceError: The source is a local folder or has another revision; or ``revision`` is not
-            valid.
+        SourceError: The source is a local folder, or has a different revision; or ``revision`` is
+            not valid.
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
         raise SourceError(
@@ -173,7 +175,7 @@ def find_revision(source: Source, revision: str) -> HubSource:
 
 
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
-    """Parse a source; a revision is part of it."""
+    """Parse a source. A revision can only be a part of the source, as in ``owner/name@v2``."""
     if not isinstance(source, str | Path):
         raise SourceError(
             f"The source of a model must be a string or a Path; got {type(source).__name__}."
@@ -211,7 +213,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     folder = Path(source)
     if isinstance(parsed, HubSource):
         return folder if (folder / "config.json").is_file() else parsed
-    # the folder's name may have the form of a preset's without being a known one
+    # the folder's name may have the form of a preset's name, but not be a known preset
     if parsed is None or (presets is not None and source not in presets):
         return folder
     raise SourceError(
@@ -232,5 +234,7 @@ def _expand(path: Path) -> Path:
 
 
 def _suggest(name: str, presets: Collection[str]) -> str:
-    """Return advice with the preset that a wrong name is closest to."""
+    """Return the end of an error message about a wrong name: the preset with the closest name, and
+    the known presets.
+    """
     return did_you_mean(name.lower().replace("_", "-"), presets)

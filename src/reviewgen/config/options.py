@@ -7,8 +7,8 @@ that only one command has is described in the docstring of the command.
 
 The TypedDicts repeat names and types, since type checkers and editors understand the keywords of a
 function (``**options: Unpack[TrainKwargs]``) only if a TypedDict is written out. Classes and
-TypedDicts cannot differ unnoticed: a command passes all options of its classes to a function, which
-refuses those that its TypedDict lacks (``refuse_unknown_options``).
+TypedDicts cannot differ unnoticed: a command passes all options of its classes to a function, and
+the function refuses options that its TypedDict lacks (``refuse_unknown_options``).
 
 This module imports neither the command line nor the functions.
 """
@@ -324,8 +324,8 @@ def refuse_unknown_options(
     others: Collection[str] = (),
     hidden: Collection[str] = (),
 ) -> None:
-    """Check the keywords of a call against a TypedDict: their names, and the types of flags and
-    strings.
+    """Check the keywords of a call against a TypedDict: the names of all, and the types of those
+    that are flags or strings.
 
     Args:
         options: The keywords.

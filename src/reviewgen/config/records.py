@@ -1,10 +1,11 @@
 """Checks the facts of a training record, ``training.json``, that are displayed or used after
 loading.
 
-A record may come from a download, so its types are checked once, here: a fact that is listed below
-never has another type, and the code that reads it needs no check of its own. It may be null. It may
-also be missing, except for the facts that every metric has. Facts that are not listed are kept
-without a check; if only a model card shows them, they are checked when a card is written.
+A record may come from a download, so the types of its facts are checked once, here. After the
+check, a fact that is listed below has the listed type or is null, so the code that reads the fact
+needs no check of its own. A listed fact may also be missing, except for the facts that every metric
+has. Facts that are not listed are kept without a check. Those that only a model card shows are
+checked when a card is written.
 """
 
 from typing import Annotated, Any
@@ -62,8 +63,8 @@ def check_record(value: Any, name: str = "training.json", expected: Any = _RECOR
     Args:
         value: The content.
         name: The name of the part, for messages.
-        expected: What the part must be: a type hint; a dict of these by key; [X] for a list of X;
-            or [X, X] for a pair.
+        expected: What the part must be: a type hint; for an object, a dict with what each value
+            must be; for a list, [X], where X is what each item must be; for a pair, [X, X].
 
     Raises:
         ConfigError: A fact does not have the expected type, or a fact on a metric is missing.

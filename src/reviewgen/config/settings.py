@@ -1,10 +1,10 @@
 """Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
-A plugin's ``Config`` is a frozen keyword-only dataclass. The type of a field is bool, int, float,
-str, a ``Literal`` of their values, a ``tuple[X, ...]`` of one of these types (a list in JSON),
-``dict[str, Any]`` (any JSON object), another such dataclass, or a union such as ``X | None``.
-Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types
-and bounds::
+A plugin's ``Config`` is a frozen keyword-only dataclass. The type of a field is bool, int, float or
+str; a ``Literal`` with values of these types; a ``tuple[X, ...]`` with one of these types (a list
+in JSON); ``dict[str, Any]`` (any JSON object); a dataclass of this kind; or a union such as ``X |
+None``. Bounds are part of the type; the bounds of a tuple apply to each element. ``check``
+validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -46,8 +46,8 @@ the first; the others are optional.
 """
 
 GIVEN_IDS = VOCABULARY_FIELDS[3:]
-"""The fields with the numbers of ids of conditions and fields of free text. A model reads these ids
-before a text and does not predict them.
+"""The fields that say how many ids there are for conditions, and how many for fields of free text.
+A model reads these ids before a text and does not predict them.
 """
 
 SMALLEST_VOCABULARY = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
@@ -172,8 +172,8 @@ def fields_of(cls: type) -> dict[str, Any]:
 
 
 def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of a config dataclass with old names of values replaced by the new ones; see
-    ``RenamedValues``.
+    """Return settings of a config dataclass in which old names of values are replaced by their new
+    names; see ``RenamedValues``.
     """
     known = fields_of(cls)
     renamed = dict(values)
@@ -185,7 +185,7 @@ def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
-    """Create a config from JSON values; unknown keys are an error.
+    """Create a config of class ``cls`` from JSON values; unknown keys are an error.
 
     Raises:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
@@ -201,8 +201,8 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert strings to the types of their fields; values that are not strings are returned
-    unchanged.
+    """Convert strings to values of a config dataclass, by the type of the field that each is for.
+    Values that are not strings are returned unchanged.
 
     Raises:
         ConfigError: A key is unknown, or a string cannot be converted.
@@ -215,8 +215,9 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the config as plain JSON values. Without conditions, fields of free text or a
-    beginning-of-text id, their entries are left out, as in earlier versions.
+    """Return the config as plain JSON values. The numbers of ids of conditions and of fields of
+    free text are left out if they are 0, and the beginning-of-text id if it is None, as in earlier
+    versions.
     """
     values = dataclasses.asdict(config)
     for name in GIVEN_IDS:
@@ -279,7 +280,9 @@ def parse_duration(text: str | float) -> float:
 
 
 def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the type hint of each field; raise ConfigError if ``values`` has another key."""
+    """Return the type hint of each field of ``cls``; raise ConfigError if a key of ``values`` is
+    not a field.
+    """
     known = fields_of(cls)
     for key in values:
         if key not in known:
@@ -288,7 +291,9 @@ def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union; for another type, a tuple of this type alone."""
+    """Return the members of a union type. For a type that is not a union, return a tuple with only
+    this type.
+    """
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
@@ -298,7 +303,9 @@ def bare(hint: Any) -> Any:
 
 
 def bound_of(hint: Any) -> Bound | None:
-    """Return the bound of a number, or of the elements of a list; None if it has none."""
+    """Return the bound in the type hint of a number, or of the elements of a list; None if there is
+    no bound.
+    """
     for extra in getattr(hint, "__metadata__", ()):
         if isinstance(extra, Bound):
             return extra
@@ -307,7 +314,7 @@ def bound_of(hint: Any) -> Bound | None:
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
-    """Validate the value of a field or an argument against its type hint.
+    """Validate the value of a field or an argument against the type hint and its bounds.
 
     Raises:
         ConfigError: The value has the wrong type or is out of range.
@@ -331,8 +338,8 @@ def check_value(name: str, value: Any, hint: Any) -> None:
 
 
 def _from_json(value: Any, hint: Any) -> Any:
-    """Convert a JSON list to a tuple, and a JSON object to a dataclass, if the type hint of the
-    field has one. Other values are returned unchanged.
+    """Convert a JSON list to a tuple if the type hint has a tuple, and a JSON object to a dataclass
+    if the type hint has a dataclass. Other values are returned unchanged.
     """
     for option in options_of(bare(hint)):
         if isinstance(value, list) and get_origin(option) is tuple:
@@ -343,7 +350,7 @@ def _from_json(value: Any, hint: Any) -> Any:
 
 
 def _is_finite(value: float) -> bool:
-    """Return whether a number is finite, also as a float."""
+    """Return whether a number is finite, and still is when converted to a float."""
     try:
         return math.isfinite(value)
     except OverflowError:  # an int too large for a float
@@ -351,8 +358,8 @@ def _is_finite(value: float) -> bool:
 
 
 def _has_type(value: Any, option: Any) -> bool:
-    """Return whether a value has a type, one member of a union. A bool does not count as a number;
-    an int counts as a float.
+    """Return whether a value has the type ``option``, one member of a union. A bool does not count
+    as a number; an int counts as a float.
     """
     kind = get_origin(option) or option
     if kind is Literal:
@@ -403,10 +410,10 @@ _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def _convert(name: str, text: str, hint: Any) -> Any:
-    """Convert a string to the first type of the hint for which this is possible.
+    """Convert a string to the first type of the hint to which it can be converted.
 
     Raises:
-        ConfigError: It is not possible for any of them.
+        ConfigError: The string cannot be converted to any type of the hint.
     """
     inner = bare(hint)
     for option in options_of(inner):
@@ -448,8 +455,9 @@ def vocabulary_settings(
         config: The config class.
         vocab_size: The number of all ids, including those of conditions and fields.
         bos_id, eos_id: The beginning-of-text and the end-of-text id.
-        condition_ids, field_ids: The numbers of ids of conditions and of fields of free text. Ids
-            are in this order: the tokenizer's, those of conditions, those of fields.
+        condition_ids, field_ids: The number of ids of conditions, and the number of ids of fields
+            of free text. The tokenizer's ids come first, then those of conditions, then those of
+            fields.
     """
     known = fields_of(config)
     values = (vocab_size, bos_id, eos_id, condition_ids, field_ids)
@@ -466,7 +474,7 @@ def check_count(name: str, value: Any) -> None:
     """Check that an argument is a whole number of at least 1.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The argument is something else.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name} must be a whole number of at least 1; got {quoted(value)}.")
@@ -485,10 +493,10 @@ def check_flags(**flags: Any) -> None:
 
 
 def check_text(name: str, value: Any, *, optional: bool = False) -> None:
-    """Check that an argument is a string, or None if it is optional.
+    """Check that an argument is a string or, if ``optional`` is true, None.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The argument is something else.
     """
     if isinstance(value, str) or (optional and value is None):
         return
@@ -503,7 +511,7 @@ def check_list(name: str, value: Any, example: str) -> list[Any]:
 
     Args:
         name: The name of the argument.
-        value: Its value.
+        value: The value of the argument.
         example: A list that would be accepted, for the message.
 
     Raises:
@@ -522,7 +530,7 @@ def check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
 
     Args:
         name: The name of the argument.
-        value: Its value.
+        value: The value of the argument.
         example: A dictionary that would be accepted, for the message.
 
     Raises:

@@ -1,5 +1,5 @@
-"""Training settings. They are here and not in ``reviewgen.training``, so that ``reviewgen
-settings`` can show them without importing torch.
+"""Training settings. This file is not in ``reviewgen.training``, so that ``reviewgen settings`` can
+show training settings without importing torch.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The first stage: clean the texts of a source, row by row.
 
     clean-KEY/rows/00012.arrow    the rows of a batch of texts, in the order of the source
-    clean-KEY/lines/00012.arrow   instead of them, the same without repeated lines
+    clean-KEY/lines/00012.arrow   instead of ``rows``: the same rows without repeated lines
 
 A row is a text with its content hash and the values of its conditions. This process reads the
 source and collects batches of texts, and workers clean them. The batches depend on the source only.
@@ -11,7 +11,6 @@ Duplicates stay here: the next stage marks them (see ``split``).
 import itertools
 import json
 import shutil
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,13 +26,12 @@ from reviewgen.data.documents import cut_text, divide_text, find_repeated_lines
 from reviewgen.data.open import Source
 from reviewgen.data.stage import open_rows, read_column, run_stage, share, size_of, write_rows
 from reviewgen.errors import DataError, counted
-from reviewgen.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow
 
 _BATCH_CHARACTERS = 1 << 22  # min characters of a batch
-_MAX_BATCHES = 128  # batches are larger if there would be more than about this many
+_BATCHES = 64  # after this many batches, the next ones are larger
 _SAMPLE_CHARACTERS = 1 << 24  # characters of a source that are searched for repeated lines
 _NAMED = 5  # number of repeated lines that a message shows
 # settings that change no row: an evaluation has other ones than the training, and the same rows
@@ -89,8 +87,7 @@ def clean_source(
     info = source.info
     facts = source.config.facts()
     inputs = {
-        "versions": [__version__, unicodedata.unidata_version],
-        "texts": [info.name, source.facts],
+        "texts": source.facts,
         "reading": {name: value for name, value in facts.items() if name not in _NOT_FOR_ROWS},
         "columns": source.config.columns,
         "max_text_characters": source.config.max_text_characters,
@@ -101,9 +98,12 @@ def clean_source(
     stage = run_stage(
         root,
         "clean",
-        None if source.facts is None else inputs,
+        inputs,
         lambda folder: _clean(source, folder, cut, lines),
+        are_complete=source.facts is not None,
     )
+    if repeated := stage.facts["repeated"]:
+        info.notes.append(f"Lines that occur in many texts of {info.name}: {repeated}.")
     info.notes += stage.facts["notes"]
     dropped = stage.facts["dropped_lines"]
     info.repeated_lines = dropped or info.repeated_lines
@@ -125,9 +125,9 @@ def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) 
         for number, batch in enumerate(_batches(source))
     )
     files = share(partial(_clean_rows, unread, cut), tasks, source.size)
-    notes = list[str]()
+    repeated = ""
     if lines is None:
-        lines, notes = _find_lines(source, files)
+        lines, repeated = _find_lines(source, files)
     if lines:
         drop = partial(_drop_lines, unread, lines)
         files = share(drop, [(file,) for file in files], size_of(files))
@@ -140,7 +140,8 @@ def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) 
     return {
         "report": asdict(report),
         "dropped_lines": list(lines),
-        "notes": [*notes, *note_mojibake(report.mojibake, example)],
+        "repeated": repeated,
+        "notes": note_mojibake(report.mojibake, example),
     }
 
 
@@ -148,12 +149,14 @@ def _batches(source: Source) -> Iterator[list[Example]]:
     """Yield the examples of a source in batches; there is always a first one, which may be
     empty.
     """
-    limit = max(_BATCH_CHARACTERS, source.size // _MAX_BATCHES)
     batch: list[Example] = []
     characters = 0
+    read = 0
     for example in source.examples():
-        if characters >= limit:
+        # larger batches in a large source, so that it has some hundred files
+        if characters >= max(_BATCH_CHARACTERS, read // _BATCHES):
             yield batch
+            read += characters
             batch = []
             characters = 0
         batch.append(example)
@@ -215,20 +218,21 @@ def as_label(value: str | float | None) -> str | None:
     return label_of(value) if isinstance(value, float) else value
 
 
-def _find_lines(source: Source, files: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """Find the repeated lines of a source; return the lines to drop, and notes for the user.
+def _find_lines(source: Source, files: Sequence[Path]) -> tuple[list[str], str]:
+    """Find the repeated lines of a source; return the lines to drop, and a description of those
+    found, with advice.
 
-    There are none to drop if lines are not to be dropped, or if they were given, so that cleaning
-    has dropped them.
+    There are no lines to drop if the settings do not ask for it, or if the user has given the
+    lines: then cleaning has dropped them already.
     """
     config = source.config
     info = source.info
     may_look = config.repeated_lines is None and not source.is_cleaned and not info.is_one_text
     if not may_look or not (config.clean or config.drop_repeated_lines):
-        return [], []
+        return [], ""
     counts = _count_lines(files)
     if not counts:
-        return [], []
+        return [], ""
     named = [
         f"{shorten(line, 60)!r} in {count:,}"
         for line, count in itertools.islice(counts.items(), _NAMED)
@@ -238,8 +242,8 @@ def _find_lines(source: Source, files: Sequence[Path]) -> tuple[list[str], list[
     advice = "--drop-repeated-lines (drop_repeated_lines=True) drops them"
     if config.drop_repeated_lines:
         advice = "they are dropped"
-    note = f"Lines that occur in many texts of {info.name}: {', '.join(named)}; {advice}."
-    return list(counts) if config.drop_repeated_lines else [], [note]
+    dropped = list(counts) if config.drop_repeated_lines else []
+    return dropped, f"{', '.join(named)}; {advice}"
 
 
 def _count_lines(files: Sequence[Path]) -> Mapping[str, int]:
@@ -282,13 +286,14 @@ def _drop_lines(source: Source, lines: Sequence[str], file: Path) -> Path:
 
 
 def read_rows(file: Path, wanted: np.ndarray, is_label: Sequence[bool] = ()) -> Iterator[Example]:
-    """Yield the texts and the values of the first conditions of some rows of a file.
+    """Yield the texts of some rows of a file, with the values of the first ``len(is_label)``
+    conditions.
 
     Args:
         file: The Arrow file.
         wanted: A mask of the rows, (rows,).
-        is_label: For each condition to read, whether its values are labels; then the numbers of a
-            file that has only numbers are made labels.
+        is_label: For each condition to read, whether its values are labels. If so, numbers are
+            converted to labels, since this file may have only numbers.
     """
     columns = ["text", *(f"c{number}" for number in range(len(is_label)))]
     for batch in open_rows(file).select(columns).filter(wanted).to_batches():
@@ -321,7 +326,7 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
 
 
 def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = False) -> list[str]:
-    """Return lines that tell the user what was read and changed: the notes, the text column, three
+    """Return lines for the user on what was read and changed: the notes, the text column, three
     texts, and the counts of the cleaning.
 
     If ``is_brief``, return a single line with the text column and the first two counts.

@@ -237,7 +237,9 @@ class Cleaner:
         return text
 
     def _repair(self, text: str) -> str:
-        """Return the text with its mojibake repaired; if repair is off, only count the text."""
+        """Return a text with its mojibake repaired. If repair is off, only count the text if it has
+        mojibake.
+        """
         if self._fix_encoding is None:
             match = _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text)
             if match is not None:
@@ -251,6 +253,7 @@ class Cleaner:
         return repaired
 
     def _normalize(self, text: str) -> str:
+        """Return a text with entities decoded, without tags, and in NFC."""
         report = self.report
         if "&" in text:
             text = _ENTITY.sub(self._decode_entity, text)
@@ -314,7 +317,7 @@ def strip_tags(text: str) -> tuple[str, int]:
     comments it had.
 
     The start and the end of a block element, such as ``<div>`` or ``<li>``, become a line break;
-    those of ``<p>`` become a blank line. A text without tags is returned as it is.
+    the start and the end of ``<p>`` become a blank line. A text without tags is returned as it is.
 
     >>> strip_tags("<p>I <b>really</b> liked it <3</p><p>a < b</p>")
     ('I really liked it <3\\n\\na < b', 6)
@@ -338,6 +341,7 @@ def _drop_hidden(text: str) -> tuple[str, int]:
     unclosed = set[str]()
     for match in _HIDDEN.finditer(text):
         name = (match["name"] or "").lower()
+        # the match is inside a removed part, or no end follows for its name
         if match.start() < start or name in unclosed:
             continue
         end = _CLOSINGS[name].search(text, match.end())
@@ -346,7 +350,7 @@ def _drop_hidden(text: str) -> tuple[str, int]:
         else:
             kept.append(text[start : match.start()])
             start = end.end()
-            count += 2 if name else 1
+            count += 2 if name else 1  # a script or style has two tags
     kept.append(text[start:])
     return "".join(kept), count
 

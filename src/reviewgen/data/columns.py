@@ -110,10 +110,10 @@ class SourceInfo:
         columns: All columns of the source.
         guessed: Whether the text column was guessed.
         preview: The beginnings of the first three texts.
-        decode_errors: Runs of bytes in the files that are not valid in their encoding.
+        decode_errors: Number of runs of bytes that are not valid in the encoding of their file.
         notes: Sentences about the source that the user should see.
-        width: The width that its texts are wrapped at, in characters; None if lines are not joined.
-        repeated_lines: The lines that are dropped from its texts.
+        width: The width that the texts are wrapped at, in characters; None if lines are not joined.
+        repeated_lines: The lines that are dropped from the texts.
         is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs
             or sentences.
     """
@@ -196,6 +196,7 @@ def choose_columns(
 def _choose_text_column(
     info: SourceInfo, records: Sequence[Mapping[str, Any]], config: DataConfig
 ) -> str:
+    """Return the column of the text, which is guessed if the user has not named it."""
     column = config.text_column
     info.guessed = column is None
     if column is None:
@@ -243,6 +244,7 @@ def to_examples(
             has_column = True
         else:
             text = _look_up(record, column)
+            # a record has a column even if its value, or a part of the path to it, is missing
             has_column = has_column or text is not None or column in record or top in record
             values = [
                 _as_condition(_look_up(record, condition), number, condition, name)
@@ -254,6 +256,7 @@ def to_examples(
 
 
 def _look_up(record: Mapping[Any, Any], column: str) -> Any:
+    """Return the value of a column, which may be nested; None if the record lacks the column."""
     return record[column] if column in record else flatten(record).get(column)
 
 

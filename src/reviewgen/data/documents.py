@@ -50,8 +50,8 @@ _MIN_PARAGRAPHS = 3  # paragraphs in a hard-wrapped text
 _MIN_LINES = 8  # lines in a hard-wrapped text, without the last line of each paragraph
 _WIDTHS = range(30, 131)  # possible widths of a hard-wrapped text, in characters
 _FULL = 0.75  # min share of full lines in a hard-wrapped text
-_UNPUNCTUATED = 0.6  # min share of lines in it that do not end a sentence
-_SLACK = 0.06  # a full line may be shorter than the width by this share of it
+_UNPUNCTUATED = 0.6  # min share of lines in a hard-wrapped text that do not end a sentence
+_SLACK = 0.06  # a full line may be shorter than the width by this share of the width
 # the first letter after quoted speech or an abbreviation such as U.S.; in lower case, the sentence
 # goes on
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")
@@ -62,8 +62,8 @@ _WIDEST = 160  # largest width of a wrapped text, in characters
 _LONGEST_WORD = 25  # max characters of a word
 _MIN_BREAKS = 40  # a width is detected only from this many line breaks within paragraphs
 _MIN_SHARE = 0.8  # min share of these line breaks that fit the width
-_MIN_TEXTS = 10  # a line is repeated if it occurs in this many texts,
-_MIN_SHARE_OF_TEXTS = 0.005  # or in this share of the texts, if that is more
+_MIN_TEXTS = 10  # min number of texts that a repeated line occurs in
+_MIN_SHARE_OF_TEXTS = 0.005  # min share of the texts that a repeated line occurs in
 _MAX_LINE = 1000  # max characters of a repeated line
 _MAX_LINES = 200  # max number of repeated lines; the most frequent are returned
 T = TypeVar("T")
@@ -102,8 +102,8 @@ def file_layout(path: Path) -> tuple[bool, bool]:
         full += len(line) + 1 + len(following.split()[0]) > (1 - _SLACK) * width
         unpunctuated += _SENTENCE_END.search(line) is None
     is_full = full >= _FULL * len(pairs)
-    is_cut = unpunctuated >= _UNPUNCTUATED * len(pairs)
-    return width in _WIDTHS and is_full and is_cut, has_paragraphs
+    breaks_sentences = unpunctuated >= _UNPUNCTUATED * len(pairs)
+    return width in _WIDTHS and is_full and breaks_sentences, has_paragraphs
 
 
 def batched(records: Iterable[T]) -> Iterator[list[T]]:
@@ -181,11 +181,9 @@ def cut_text(text: str, held_out: float) -> list[str]:
             f"There is one text, of {len(text):,} characters; to hold out parts of it, it needs at"
             f" least {_MIN_CHARACTERS}. Add text, or give other texts for validation."
         )
-    characters = len(text) * held_out
-    stretches = 2 * max(
-        1, min(_PAIRS, int(characters / _MIN_BLOCK)), math.ceil(characters / _MAX_BLOCK)
-    )
-    block = len(text) * 2 * held_out / stretches
+    held = len(text) * held_out  # characters of each held-out split
+    stretches = 2 * max(1, min(_PAIRS, int(held / _MIN_BLOCK)), math.ceil(held / _MAX_BLOCK))
+    block = len(text) * 2 * held_out / stretches  # characters of a block
     middles = (np.arange(stretches) + 0.5) / stretches * len(text)
     targets = np.stack([middles - block / 2, middles + block / 2], axis=1).flatten().tolist()
     return _cut_near(text, targets, int(block / 4))
@@ -206,6 +204,7 @@ def divide_text(text: str) -> list[str]:
 
 
 def _cut_near(text: str, targets: list[float], reach: int) -> list[str]:
+    """Cut a text at the separators that are closest to some target positions."""
     cuts = [0, *(_nearest_separator(text, round(target), reach) for target in targets), len(text)]
     return [text[start:end] for start, end in itertools.pairwise(cuts)]
 
@@ -244,6 +243,7 @@ def find_width(texts: Iterable[str]) -> int | None:
             breaks += word is not None
             if word:
                 length = len(line.rstrip())
+                # the widths that the line fits, but not with this word
                 explained[max(length, _NARROWEST) : length + len(word) + 1] += 1
     width = int(explained.argmax())
     return width if breaks >= _MIN_BREAKS and explained[width] >= _MIN_SHARE * breaks else None
@@ -271,8 +271,8 @@ def unwrap(text: str, width: int) -> str:
 def _word_after(line: str, following: str) -> str | None:
     """Return the first word of the next line; None if a paragraph ends between the lines.
 
-    Return "" if it has more than ``_LONGEST_WORD`` characters: then it is a URL or text in a script
-    without spaces, which is not wrapped at words.
+    Return "" if the word has more than ``_LONGEST_WORD`` characters: then it is a URL, or text in a
+    script without spaces, which is not wrapped at words.
     """
     if not line.strip() or not following[:1].strip():
         return None
@@ -288,16 +288,16 @@ def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
     {'Read more': 10}
     """
     counts = Counter[str]()
-    several = 0
+    counted_texts = 0  # number of texts with several different lines
     for text in texts:
         lines = {line.strip() for line in text.split("\n")} - {""}
         if len(lines) > 1:
-            several += 1
+            counted_texts += 1
             counts.update(
                 line for line in lines if len(line) <= _MAX_LINE and any(map(str.isalpha, line))
             )
-    fewest = max(_MIN_TEXTS, _MIN_SHARE_OF_TEXTS * several)
-    repeated = [(line, count) for line, count in counts.items() if count >= fewest]
+    min_count = max(_MIN_TEXTS, _MIN_SHARE_OF_TEXTS * counted_texts)
+    repeated = [(line, count) for line, count in counts.items() if count >= min_count]
     return dict(sorted(repeated, key=lambda item: (-item[1], item[0]))[:_MAX_LINES])
 
 
@@ -311,14 +311,18 @@ def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
     """
     kept = list[str]()
     dropped = list[str]()
-    is_after = False
+    is_after_dropped = False
     for line in text.split("\n"):
         if (stripped := line.strip()) in repeated:
             dropped.append(stripped)
-            is_after = True
-        # drop blank lines after a dropped line if there is one before it
-        elif stripped or not (is_after and kept and not kept[-1].strip()):
-            kept.append(line)
-            is_after = False
-    is_most = sum(map(len, dropped)) > sum(len(line.strip()) for line in kept)
-    return (text, 0) if is_most or not dropped else ("\n".join(kept).strip(), len(dropped))
+            is_after_dropped = True
+            continue
+        # of the blank lines before and after a dropped line, keep only those before it
+        if is_after_dropped and not stripped and kept and not kept[-1].strip():
+            continue
+        kept.append(line)
+        is_after_dropped = False
+    is_mostly_repeated = sum(map(len, dropped)) > sum(len(line.strip()) for line in kept)
+    if is_mostly_repeated or not dropped:
+        return text, 0
+    return "\n".join(kept).strip(), len(dropped)

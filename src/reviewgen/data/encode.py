@@ -271,17 +271,17 @@ def _encode(
 
 @dataclass(frozen=True)
 class _Batch:
-    """The rows of a file of a corpus, which are a task for a worker.
+    """The rows of one file of a corpus, which are a task for a worker.
 
     Attributes:
         number: The number of the file in the corpus.
         file: The file.
-        codes: The codes of its rows, (rows,).
+        codes: The codes of the rows, (rows,).
         is_label: For each condition, whether its values are labels.
-        times: How often its training texts are read in an epoch.
+        times: How often the training texts of the file are read in an epoch.
         texts: The number of texts in earlier files.
         training: The number of training texts in earlier files.
-        has_words: Whether its words are counted.
+        has_words: Whether the words of the file are counted.
     """
 
     number: int
@@ -295,7 +295,7 @@ class _Batch:
 
     @property
     def shard(self) -> str:
-        """The folder of its shard in a store."""
+        """The folder of the file's shard in a store."""
         return f"shards/{self.number:05d}"
 
     def training_texts(self, times: float = 1.0) -> list[str]:
@@ -308,6 +308,7 @@ class _Batch:
 
 
 def _batches(corpus: Corpus) -> list[_Batch]:
+    """Return a batch for each file of a corpus."""
     batches: list[_Batch] = []
     size = 0
     texts = 0
@@ -324,7 +325,7 @@ def _batches(corpus: Corpus) -> list[_Batch]:
 
 
 def _train(corpus: Corpus, encoding: Encoding, folder: Path) -> Any:
-    """Return the trained tokenizer; one that supports it is trained on each file by itself."""
+    """Return the trained tokenizer. If possible, it is combined from one trained on each file."""
     cls = encoding.cls
     if encoding.trained is not None:
         return encoding.trained
@@ -376,15 +377,18 @@ def _encode_batch(
         )
     is_checked = np.zeros(len(batch.codes), np.bool_)
     kept = np.flatnonzero(batch.codes < len(SPLITS))
+    # every ``step``-th text of the corpus, counted from its first file on
     is_checked[kept[-batch.texts % step :: step]] = True
     return count_lost(read_texts_of([batch.file], is_checked), tokenizer, step)
 
 
 def _write_shard(batch: _Batch, tokenizer: Tokenizer, conditions: Conditions, folder: Path) -> None:
+    """Write the shard of a batch: each split, and the training texts that are read once more."""
     write = partial(_write_split, batch, tokenizer, conditions)
     for code, split in enumerate(SPLITS):
         write(folder, split, batch.codes == code)
     if batch.times > 1:
+        # at first all training texts; then, of these, the ones that are read once more
         is_in_rest = batch.codes == TRAIN
         copies = count_copies(batch.training_texts(), batch.times)
         is_in_rest[is_in_rest] = copies > int(batch.times)
@@ -412,11 +416,11 @@ def _write_split(
 def _write_conditions(
     conditions: Conditions, rows: Sequence[Sequence[Any]], folder: Path, split: str, before: int
 ) -> None:
-    """Write the ids of the conditions and fields of each text. Some of those of training
-    texts are left out at random.
+    """Write the ids of the conditions and fields of each text. In training texts, some conditions
+    and fields are left out at random.
 
-    The ids of categories and numbers are an array (N, C). The ids of fields differ in number, so
-    they are one flat array with an index of where those of each text begin.
+    The ids of categories and numbers are an array (N, C). Texts differ in their number of field
+    ids, so these are one flat array, with an index of where the ids of each text begin.
 
     Args:
         conditions: The conditions, with their ids.
@@ -429,6 +433,7 @@ def _write_conditions(
     is_training = split == "train"
     shape = (len(rows), len(conditions.fixed))
     ids = np.array([conditions.encode_fixed(row) for row in rows], dtype).reshape(shape)
+    # 0 or 1 times the probability: nothing is left out of other splits
     is_open = _random(0, before, shape) < _DROP_PROBABILITY * is_training
     ids = np.where(is_open, np.array(conditions.open_ids, dtype), ids)
     save_array(folder / f"{split}.conditions.npy", ids)
@@ -465,8 +470,8 @@ def _order_shards(folder: Path, shards: Sequence[str], times: Sequence[float]) -
 
 
 def _finish_words(folder: Path, tokenizer: Tokenizer, *, has_lost: bool) -> None:
-    """Write the words of all batches to one file, and remove their own files. If the tokenizer
-    loses characters, the words are those of the decoded texts.
+    """Write the words of all batches to one file, and remove the files of the batches. If the
+    tokenizer loses characters, the words are those of the decoded texts.
     """
     parts = folder / "words"
     counts = WordCounts()
@@ -491,8 +496,8 @@ def _read_words(file: Path) -> WordCounts:
 
 
 def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
-    """Return the word counts of a store. If it is an older store without them, they are counted
-    from its ids.
+    """Return the word counts of a store. If an older store has none, the words are counted in its
+    decoded ids.
     """
     try:
         return _read_words(store.folder / WORDS_FILE)
@@ -501,7 +506,7 @@ def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
 
 
 def _decoded_words(train: Tokens, tokenizer: Tokenizer) -> WordCounts:
-    """Return the word counts of training texts as decoded from their ids."""
+    """Return the word counts of the decoded training texts."""
     counts = WordCounts()
     for texts in batched(decode_texts(train.head(_WORD_TOKENS).blocks, tokenizer)):
         counts.update(count_words(texts))

@@ -63,7 +63,7 @@ _MIN_LATIN_BYTES = 16  # bytes beyond ASCII needed to tell encodings of Latin le
 # The bonus of Windows-1252 in the scores of ``recognise``. This bonus, and the weight of chaos
 # against coherence there, were measured on texts in 20 languages.
 _PRIOR = 0.08
-_SAMPLE = 1 << 16  # bytes of the sample that an encoding is detected from
+_SAMPLE = 1 << 16  # max bytes, about, of the sample that an encoding is detected from
 _LINE = 1 << 12  # max bytes of a line in the sample
 
 KINDS = {
@@ -115,12 +115,12 @@ class PlainFile:
     """A file that is ready to be read.
 
     Attributes:
-        path: Where it is.
+        path: The path of the plain file.
         name: The name of the user's original file, for messages.
-        kind: Its format, as in ``KINDS``, or the name of a reader.
-        facts: The suffix, the size and the digest of its content.
-        decode_errors: Runs of bytes that are not valid in its encoding.
-        encoding: Its original encoding, if that was guessed; else None.
+        kind: The format, as in ``KINDS``, or the name of a reader.
+        facts: The suffix, the size and the digest of the content.
+        decode_errors: Number of runs of bytes that are not valid in the original encoding.
+        encoding: The original encoding, if it was guessed; else None.
     """
 
     path: Path
@@ -164,6 +164,7 @@ def suffix_of(file: Path) -> str:
 
 
 def _unpacked(file: Path) -> Path:
+    """Return a file's path without its compression suffix."""
     return file.with_suffix("") if file.suffix.lower() in {*_OPENERS, ".zip"} else file
 
 
@@ -212,6 +213,7 @@ def find_files(pattern: str | Path) -> list[Path]:
 
 
 def _find_in_folder(folder: Path, name: str | Path) -> list[Path]:
+    """Return the data files of a folder, sorted, without hidden ones. ``name`` is for messages."""
     if (folder / "store.json").is_file():
         raise DataError(
             f"{name} is a token store, which train, sweep and tune read. Give the reviews"
@@ -320,8 +322,8 @@ def kind_of(file: Path) -> str | None:
 
 
 def make_plain(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
-    """Yield the plain files made from a file: usually one, none if it is empty, and one for each
-    data file in a zip archive.
+    """Yield the plain files made from a file: usually one; none if the file is empty; and one for
+    each data file in a zip archive.
 
     Args:
         file: The file.
@@ -340,6 +342,7 @@ def make_plain(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
 
 
 def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
+    """Yield the plain files of the data files in a zip archive."""
     with zipfile.ZipFile(file) as archive:
         members = [
             member
@@ -355,6 +358,7 @@ def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
 
 
 def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
+    """Return the plain file made from a file that is not a zip archive."""
     path = file
     suffix = suffix_of(file)
     opener = _OPENERS.get(file.suffix.lower())
@@ -385,6 +389,7 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
 
 
 def _kind_by_content(path: Path) -> str:
+    """Return the format of a file by its first bytes; "text" if they are of no other format."""
     with path.open("rb") as stream:
         head = stream.read(16)
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "text")
@@ -399,6 +404,7 @@ def _copy(stream: Any, folder: Path, name: str) -> Path:
 
 
 def _copy_path(folder: Path, name: str) -> Path:
+    """Return a path in a folder that no other copy has."""
     return folder / f"{next(_numbers):05d}-{name}"
 
 
@@ -470,7 +476,10 @@ def recognise(lines: Iterable[bytes]) -> str | None:
         return None
     is_latin = beyond_ascii < len(re.findall(rb"[A-Za-z]", sample))
     names = _LATIN if is_latin else _OTHERS
+    # Windows-1252 if the sample has Latin letters and is valid in it, else None
     usual = _LATIN[0] if is_latin and "\ufffd" not in sample.decode(_LATIN[0], "replace") else None
+    # With too few bytes, encodings cannot be told apart. But a sample of Latin letters that is not
+    # valid in Windows-1252 is always examined.
     if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
         return usual
     matches = from_bytes(
@@ -487,8 +496,8 @@ def recognise(lines: Iterable[bytes]) -> str | None:
 
 
 def _sample(lines: Iterable[bytes]) -> bytes:
-    """Return a sample of the lines that are not ASCII, since only these tell encodings apart: the
-    first ones, then every hundredth.
+    """Return a sample of the lines that are not ASCII, since only these tell encodings apart: half
+    of it are the first such lines, the other half is every hundredth.
     """
     telling = itertools.filterfalse(bytes.isascii, (line[:_LINE] for line in lines))
     sample = b""
@@ -509,21 +518,24 @@ def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
     notes = []
     for encoding in dict.fromkeys(file.encoding for file in files if file.encoding):
         names = [file.name for file in files if file.encoding == encoding]
-        several = f"{len(names)} files, {names[0]} the first, are"
+        subject = f"{names[0]} is"
+        if len(names) > 1:
+            subject = f"{len(names)} files, {names[0]} the first, are"
         notes.append(
-            f"{several if len(names) > 1 else f'{names[0]} is'} not UTF-8 and read as {encoding}."
+            f"{subject} not UTF-8 and read as {encoding}."
             " If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
         )
-    texts = [file for file in files if file.kind == "text" and documents != "file"]
-    wrapped = [file.name for file in texts if file_layout(file.path)[0]]
+    cut_files = [file for file in files if file.kind == "text" and documents != "file"]
+    wrapped = [file.name for file in cut_files if file_layout(file.path)[0]]
     if wrapped:
-        several = f"{len(wrapped)} of {len(texts)} files are"
-        treatment = ": the lines of each paragraph are joined."
+        subject = f"{wrapped[0]} is"
+        if len(cut_files) > 1:
+            subject = f"{len(wrapped)} of {len(cut_files)} files are"
+        consequence = ": the lines of each paragraph are joined."
         if documents == "line":
-            treatment = (
+            consequence = (
                 ", so each text is a piece of a paragraph: use --documents paragraph, and"
                 " --keep-line-breaks for poems."
             )
-        which = several if len(texts) > 1 else f"{wrapped[0]} is"
-        notes.append(f"{which} hard-wrapped{treatment}")
+        notes.append(f"{subject} hard-wrapped{consequence}")
     return notes

@@ -100,7 +100,8 @@ class Lanes:
             )
         self.lanes = max(1, min(lanes, targets // 2 // world_size))
         self.length = targets // (self.lanes * world_size)
-        self._first_lane = rank * self.lanes  # its index among the lanes of all processes
+        # the index of this process's first lane among the lanes of all processes
+        self._first_lane = rank * self.lanes
         self.bptt = min(bptt, self.length)
         self._is_random = is_random
         self._longest = self.bptt  # max tokens per batch and lane
@@ -115,7 +116,7 @@ class Lanes:
         """
         while True:
             yield from self._batches(epoch, number)
-            epoch = epoch + 1
+            epoch += 1
             number = 0
 
     def batches_of(self, epoch: int) -> int:
@@ -132,13 +133,13 @@ class Lanes:
         )
 
     def locate(self, batch: int) -> tuple[int, int]:
-        """Return the epoch of a batch and its number within that epoch. ``batch`` is its number in
-        the whole run; all three start at 0.
+        """Return the epoch of a batch, and the number of the batch within that epoch. ``batch`` is
+        the number of the batch in the whole run. All three numbers start at 0.
         """
         epoch = 0
         while batch >= (count := self.batches_of(epoch)):
-            batch = batch - count
-            epoch = epoch + 1
+            batch -= count
+            epoch += 1
         return epoch, batch
 
     def _edges(self, epoch: int) -> Sequence[int]:
@@ -208,6 +209,7 @@ class _ShuffledStream:
             number = int(self._order[position])
             document = self._store.document(number)
             prefix_length = 1 + int(self._store.given[number])  # bos, conditions and fields
+            # the tokens of the text that are before index ``start + done``
             skip = len(document) - int(self._ends[position] - (start + done))
             piece = document[skip : skip + len(out) - done]
             out[done : done + len(piece)] = targets[done : done + len(piece)] = piece

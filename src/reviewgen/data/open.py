@@ -55,11 +55,12 @@ SPLITS = ("train", "validation", "test")
 DROPPED = "Lines that reviewgen has dropped:"
 _HEAD = 1000  # max number of first records that are examined, e.g. to guess the text column
 _HEAD_CHARACTERS = 1 << 24  # fewer records are examined if they have more characters than this
-_MIN_MARKDOWN = 0.1  # a note names the option to strip markdown if a larger share of texts has it
+# a note names the option to strip markdown if more than this share of the first texts has markdown
+_MIN_MARKDOWN = 0.1
 # imdb has whole reviews; rotten_tomatoes has lower-case sentences with spaced punctuation
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}
 _SENTIMENTS = {"0": "negative", "1": "positive"}
-# options that apply to some kinds of sources only: these kinds, and their name in messages
+# for each option that applies to some kinds of sources only: these kinds, and a name for messages
 _ONLY_FOR = {
     "documents": ({"text"}, "txt files"),
     "sql": ({"sqlite"}, "SQLite files"),
@@ -75,10 +76,11 @@ class Source:
     Attributes:
         info: How the source was read, for messages and records.
         config: The settings for reading and cleaning it.
-        kinds: The formats of its files; else "dataset", "object" or the scheme of a URL.
-        readers: Its readers, in order, each with the name of its file for messages.
+        kinds: The formats of the source's files; without files, "dataset", "object" or the scheme
+            of a URL.
+        readers: The readers of the source, in order, each with the name of a file for messages.
         facts: What identifies the content, as JSON values; None if unknown, as for a Python object.
-        size: Its size in bytes; 0 if unknown.
+        size: The size of the source in bytes; 0 if unknown.
         is_cleaned: Whether the source is a cleaned corpus, in which each text already has a split.
     """
 
@@ -92,8 +94,8 @@ class Source:
 
     @property
     def columns(self) -> list[str]:
-        """The columns besides the text: those of the conditions and fields, then "split" for a
-        cleaned corpus.
+        """The columns besides the text: first the conditions and fields, then "split" if the source
+        is a cleaned corpus.
         """
         return [*self.config.columns, *(["split"] if self.is_cleaned else [])]
 
@@ -182,7 +184,9 @@ def _read_head(records: Iterable[Any]) -> list[Any]:
 
 
 def _note_layout(info: SourceInfo, config: DataConfig, texts: Sequence[str]) -> None:
-    """Find the width that the first texts are wrapped at, and whether they have markdown."""
+    """Find the width that the first texts are wrapped at, and note it for the user; also note if
+    many of them have markdown.
+    """
     if not config.keep_line_breaks:
         info.width = config.width or find_width(texts)
     if info.width is not None:
@@ -222,6 +226,7 @@ def splits_of(given: Any, config: DataConfig) -> Sequence[str]:
 
 
 def _find_kind(given: Any) -> "_Open":
+    """Return the function of ``_KINDS`` that opens a source."""
     return next(open_kind for is_mine, open_kind in _KINDS if is_mine(given))
 
 
@@ -247,6 +252,7 @@ def _are_paths(given: Any) -> bool:
 
 
 def _open_listed(given: Sequence[Path], config: DataConfig, folder: Path) -> Source:
+    """Open a list of paths as one source."""
     files = itertools.chain.from_iterable(map(find_files, given))
     return _open_files(f"{len(given)} files", [(file, str(file)) for file in files], config, folder)
 
@@ -258,6 +264,7 @@ def _open_path(given: str | Path, config: DataConfig, folder: Path) -> Source:
 
 
 def _open_url(given: str, config: DataConfig, folder: Path) -> Source:
+    """Open a URL with the reader of its scheme, or else the files that it names."""
     scheme = given.partition("://")[0]
     if reader := find_reader(scheme):
         readers = [(read_with(reader, given), given)]
@@ -298,6 +305,7 @@ def _open_files(
 
 
 def _refuse_text(given: str, config: DataConfig, folder: Path) -> Source:
+    """Raise always: a single text is not a source."""
     raise DataError(
         f"The source is a text ({given[:30]!r}...), not a file name. To train on texts, pass a"
         " list of them."
@@ -324,6 +332,7 @@ def _open_reviews(given: str, config: DataConfig, folder: Path) -> Source:
 
 
 def _as_review(row: Mapping[str, str]) -> dict[str, str]:
+    """Return a record of the ``reviews`` extra from a row of its file."""
     return {
         "text": row["text"],
         "style": _STYLES[row["source"]],
@@ -332,8 +341,8 @@ def _as_review(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_hub(given: str) -> bool:
-    """Return whether a string names a Hub dataset, and neither a file of one nor a path: a path
-    exists, or has the suffix of a data file.
+    """Return whether a string names a Hub dataset. The URL of a file of a dataset does not, and
+    neither does a path: a string that exists as a path, or has the suffix of a data file.
     """
     if given.startswith("hf://"):
         return not (given.startswith("hf://datasets/") and is_url(given))
@@ -411,6 +420,7 @@ def _load_saved(given: str | Path) -> Any:
 
 
 def _open_saved(given: str | Path, config: DataConfig, folder: Path) -> Source:
+    """Open a folder that ``save_to_disk`` of ``datasets`` has written."""
     source = open_unchosen(_load_saved(given), config, folder)
     source.info.name = str(given)
     return source
@@ -448,6 +458,8 @@ def _open_arrow(given: Any, config: DataConfig, folder: Path) -> Source:
 
 
 def _open_dataset(given: Any, config: DataConfig, folder: Path) -> Source:
+    """Open a dataset of ``datasets``."""
+
     def read(columns: Sequence[str] | None) -> Iterator[Any]:
         selected = given.select_columns(needed_columns(given.column_names, columns))
         return records_of(selected.with_format("arrow").iter(ROWS))
@@ -476,18 +488,21 @@ def _open_iterable(given: Any, config: DataConfig, folder: Path) -> Source:
         )
     if iter(given) is not given:
         return _open_object(given, config, lambda columns: given)
-    # an iterator can be read only once, so its first items are kept for a second reading
+    # An iterator can be read only once. The first reading gets a list of the first items, the
+    # second reading gets these and the rest.
     head = list(itertools.islice(given, _HEAD))
-    reads = iter([head, itertools.chain(head, given)])
-    return _open_object(given, config, lambda columns: next(reads))
+    readings = iter([head, itertools.chain(head, given)])
+    return _open_object(given, config, lambda columns: next(readings))
 
 
 def _is_file_name(item: Any) -> bool:
+    """Return whether an item is a string, and the path of a data file that exists."""
     is_short = isinstance(item, str) and len(item) < 256
     return is_short and Path(item).suffix in KINDS and Path(item).is_file()
 
 
 def _open_object(given: Any, config: DataConfig, read: Read, name: str = "") -> Source:
+    """Return the source of a Python object and its reader."""
     name = name or f"{type(given).__name__} of texts"
     return Source(
         SourceInfo(name), config, {"object"}, [(read, name)], is_cleaned=_is_cleaned(given)

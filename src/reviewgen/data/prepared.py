@@ -250,6 +250,8 @@ def _finish(encoded: StoreFolder, index: Path | None, facts: Mapping[str, Any]) 
         with atomic_file(folder / NOVELTY_FILE) as new:
             shutil.copyfile(index, new)
     names = sorted(sizes_of(folder).keys() - {STAGE_FILE, STORE_FILE})
+    # not what a killed process has left of store.json
+    names = [name for name in names if not name.startswith(".")]
     content = {
         **encoded.content,
         "facts": {**facts, **encoded.facts},

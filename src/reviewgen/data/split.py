@@ -149,8 +149,8 @@ class Corpus:
         notes: Sentences that the user should see.
         names: The conditions.
         corpora: The corpora that this one is joined from, if they have weights; else empty.
-        weight, times: If this is one of several joined corpora, its weight, and how often its
-            training texts are read in an epoch.
+        weight: The weight, if this is one of several joined corpora.
+        times: How often the training texts are read in an epoch; 1 without weights.
         files: The Arrow files of the texts; empty if only the facts are known, as in a token store.
         codes: The codes of the rows of each file, (rows,) uint8 each.
         is_label: For each condition, whether its values are strings; else they are numbers.
@@ -228,7 +228,9 @@ class Corpus:
         return codes[codes < _DUPLICATE]
 
     def attach_rows(self, cleaned: Sequence[Cleaned]) -> None:
-        """Give the corpus the rows of its sources, and each of ``corpora`` those of its own."""
+        """Set the files, codes and ``is_label`` of the corpus from its sources; each of ``corpora``
+        has one of these sources.
+        """
         for corpus, source in zip(self.corpora, cleaned, strict=False):
             corpus.attach_rows([source])
         self.files = list(itertools.chain(*(each.files for each in cleaned)))
@@ -242,10 +244,10 @@ class Corpus:
     @property
     def times_of_files(self) -> list[float]:
         """How often the training texts of each file are read in an epoch."""
-        times = dict.fromkeys(self.files, 1.0)
+        times = list[float]()
         for corpus in self.corpora:
-            times |= dict.fromkeys(corpus.files, corpus.times)
-        return list(times.values())
+            times += [corpus.times] * len(corpus.files)
+        return times + [1.0] * (len(self.files) - len(times))  # the others validate
 
     @property
     def split_method(self) -> Literal["hash", "blocks", "source"]:
@@ -304,7 +306,8 @@ def split_sources(
     # validation texts lose the lines that repeat in the training texts
     lines = list(dict.fromkeys(itertools.chain(*(each.dropped_lines for each in cleaned))))
     cleaned += [clean_source(source, root, cut, lines) for source in sources[count:]]
-    inputs = [[each.key for each in cleaned], count, to_dict(spec.filters), list(weights)]
+    known = [[each.key, each.source.info.name] for each in cleaned]
+    inputs = [known, count, to_dict(spec.filters), list(weights)]
     stage = run_stage(
         root,
         "split",
@@ -392,7 +395,7 @@ def _decide_codes(
 
 
 def _set_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
-    """Set the codes of each source to its view of the codes of all rows."""
+    """Set the codes of each source to its part of the codes of all rows, without copying."""
     ends = np.cumsum([len(each.hashes) for each in cleaned])
     for each, view in zip(cleaned, np.split(codes, ends[:-1]), strict=True):
         each.codes = view
@@ -509,8 +512,8 @@ def _find_leaks(
 
 
 def _describe_sample(count: int, checked: int, held_out: int, run: int) -> list[str]:
-    """Return a note on ``count`` leaking texts among the ``checked`` ones, of ``held_out`` in all;
-    none if there is no leaking text.
+    """Return a note that ``count`` of ``checked`` texts leak, where the checked texts are a sample
+    of ``held_out`` texts; an empty list if none leaks.
     """
     if not count:
         return []
@@ -520,7 +523,7 @@ def _describe_sample(count: int, checked: int, held_out: int, run: int) -> list[
 
 
 def _describe_leaks(count: int, checked: int, held_out: int, run: int) -> list[str]:
-    """Return a note on ``count`` texts that are left out; none if no text was checked."""
+    """Return a note on ``count`` texts that are left out; an empty list if no text was checked."""
     if not checked:
         return []
     found = _count_leaks(count, checked, held_out, run)
@@ -529,6 +532,7 @@ def _describe_leaks(count: int, checked: int, held_out: int, run: int) -> list[s
 
 
 def _count_leaks(count: int, checked: int, held_out: int, run: int) -> str:
+    """Return the first part of a note: how many of the checked texts leak."""
     which = f"{checked:,} held-out texts"
     if checked < held_out:
         which = f"a sample of {checked:,} of {held_out:,} held-out texts"
@@ -559,8 +563,8 @@ def _by_file(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
 
 
 def _describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
-    """Return the facts of a source, whose cleaning report is completed, as a corpus without texts;
-    and the number of characters of its training texts.
+    """Complete the cleaning report of a source. Return the facts of the source as a corpus without
+    texts, and the number of characters of its training texts.
     """
     info = cleaned.source.info
     report = cleaned.report

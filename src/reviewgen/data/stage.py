@@ -16,7 +16,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
@@ -30,6 +32,7 @@ from reviewgen.config.bounded import MAX_RECORD, read_json
 from reviewgen.data.documents import ROWS
 from reviewgen.errors import ConfigError, StorageError, WorkerError, quoted, storage_errors
 from reviewgen.storage import Job, digest_of, remove, temporary_folder
+from reviewgen.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow
@@ -56,8 +59,8 @@ class Stage:
     """A complete stage.
 
     Attributes:
-        folder: The folder with its files.
-        facts: What is known about them, as JSON values.
+        folder: The folder with the files of the stage.
+        facts: What is known about the files, as JSON values.
     """
 
     folder: Path
@@ -65,36 +68,43 @@ class Stage:
 
 
 def run_stage(
-    root: Path, name: str, inputs: Any, make: Callable[[Path], Mapping[str, Any]]
+    root: Path,
+    name: str,
+    inputs: Any,
+    make: Callable[[Path], Mapping[str, Any]],
+    *,
+    are_complete: bool = True,
 ) -> Stage:
     """Return a stage; if it does not exist, make it first.
 
     Args:
         root: The folder that the stage is in: the cache, or the folder of an unfinished result.
         name: The kind of stage.
-        inputs: Everything that the stage depends on, as JSON values. None if this is not known
-            before the work is done, as for a Python object; then the name of the folder depends on
-            its content.
+        inputs: What the stage depends on, as JSON values.
         make: Makes the files in the folder that it is called with, which may have files of an
             interrupted earlier call, and returns the facts. It writes with ``write_rows`` or
             ``Job.write_whole``, which skip a file that exists.
+        are_complete: Whether the stage depends on nothing else. If it also depends on a Python
+            object, it is made in any case, and the name of the folder depends on its content, too.
 
     Raises:
         StorageError: The folder cannot be written.
-        ReviewgenError: ``make`` has failed. The files that it has made are removed.
+        ReviewgenError: ``make`` has failed. The files that it has made are removed, unless another
+            call may succeed.
     """
-    if inputs is None:
+    if not are_complete:
         with workspace(root) as folder, storage_errors(folder):
             made = folder / "files"
             facts = make(made)
-            content = [facts, [digest_of(made / file) for file in sorted(sizes_of(made))]]
+            digests = [digest_of(made / file) for file in sorted(sizes_of(made))]
 
             def move(target: Path) -> Mapping[str, Any]:
                 shutil.copytree(made, target, copy_function=shutil.move, dirs_exist_ok=True)
                 return facts
 
-            return run_stage(root, name, content, move)
-    target = root / f"{name}-{digest_json(inputs)}"
+            return run_stage(root, name, [inputs, facts, digests], move)
+    versions = [__version__, unicodedata.unidata_version]
+    target = root / f"{name}-{digest_json([versions, inputs])}"
     with storage_errors(target):
         stage = _read(target) or _make(target, name, make)
         with contextlib.suppress(OSError):  # this user may only read the cache
@@ -113,6 +123,8 @@ def _read(folder: Path) -> Stage | None:
 
 
 def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) -> Stage:
+    """Make a stage in the folder ``target``, unless another process has made it meanwhile."""
+    is_in_cache = target.parent == cache_folder()
     with Job(target, name, {}, waits=True) as job:
         if (stage := _read(target)) is not None:
             return stage  # another process has made it
@@ -127,11 +139,12 @@ def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) ->
             (files / STAGE_FILE).write_text(text, encoding="utf-8", newline="")
             job.finish("files")
         except Exception as error:
-            # after a worker was killed, the same command may succeed: it goes on with these files
-            if target.parent == cache_folder() and not isinstance(error, WorkerError):
+            # if a worker was killed, or the disk is full, the same command may go on
+            may_succeed = isinstance(error, WorkerError | StorageError | OSError)
+            if not may_succeed or (is_in_cache and not isinstance(error, WorkerError)):
                 job.clear()
             raise
-    if target.parent == cache_folder():
+    if is_in_cache:
         prune_cache()
     return Stage(target, json.loads(text)["facts"])
 
@@ -171,9 +184,15 @@ def share(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], size: in
     from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped]
     from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 
-    # the cores are busy with the other workers
-    environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    executor = get_reusable_executor(workers, timeout=_IDLE_SECONDS, env=environment)
+    executor = get_reusable_executor(
+        workers,
+        timeout=_IDLE_SECONDS,
+        # the cores are busy with the other workers
+        env={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        # Ctrl-C interrupts this process, which waits for the workers
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
     results: list[T] = []
     running = deque[Any]()
     try:
@@ -241,9 +260,11 @@ def write_rows(file: Path, make: Callable[[], "pyarrow.Table"]) -> None:
 
 
 def open_rows(file: Path) -> "pyarrow.Table":
-    """Return the table of an Arrow file, memory-mapped."""
+    """Return the table of a file of rows, memory-mapped. Its stage counts as used."""
     import pyarrow
 
+    with contextlib.suppress(OSError):  # this user may only read the cache
+        os.utime(file.parents[1])
     return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
 
 
@@ -320,6 +341,7 @@ def prune_cache(max_bytes: int = MAX_BYTES) -> None:
 
 
 def _is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a temporary folder."""
     from filelock import FileLock
 
     try:

@@ -85,8 +85,8 @@ def read_with(reader: Any, source: str) -> Read:
 def _read_json(path: Path, name: str) -> Iterator[Any]:
     """Yield the records of a JSON file.
 
-    It has JSON lines if its first line that is not blank is an object or a string, and another line
-    follows or the suffix is ``.jsonl`` or ``.ndjson``.
+    The file is read as JSON lines under two conditions: its first line that is not blank is an
+    object or a string; and another line follows, or the suffix is ``.jsonl`` or ``.ndjson``.
 
     Raises:
         DataError: The file is not JSON, or its records are ambiguous or malformed.
@@ -103,6 +103,7 @@ def _read_json(path: Path, name: str) -> Iterator[Any]:
 
 
 def _is_json_line(line: str) -> bool:
+    """Return whether a line is an object or a string in JSON."""
     try:
         return isinstance(json.loads(line), dict | str)
     except (ValueError, RecursionError):
@@ -172,6 +173,7 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
 
 
 def _array_error(name: str, number: int, problem: str) -> DataError:
+    """Return the error for a JSON array of which ``number`` records could be read."""
     location = f"after record {number:,}" if number else "in the first record"
     return DataError(f"{name} cannot be read: JSON parse error {location}: {problem}.")
 
@@ -210,6 +212,7 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     tables = [key for key, items in lists.items() if isinstance(items[0], Mapping)]
     if isinstance(outer.get("columns"), list) and isinstance(outer.get("data"), list):
         return _join_rows(outer["columns"], outer["data"], name)
+    # strings: one record, or texts by their ids
     if any(isinstance(item, str) for item in inner):
         is_record = not all(isinstance(item, str) for item in inner) or _has_usual_name(outer)
         return values if is_record or len(inner) < 3 else inner
@@ -220,10 +223,13 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
         )
     if tables:
         return lists[tables[0]]
+    # columns as lists
     if len(lists) == len(inner) > 1:
         return _join_rows(list(outer), list(itertools.zip_longest(*inner)), name)
+    # a wrapper of a list of texts
     if len(lists) == 1 and isinstance(next(iter(lists.values()))[0], str):
         return next(iter(lists.values()))
+    # a single record
     if not inner or not all(isinstance(item, Mapping) for item in inner):
         return values
     if len(inner) == 1 and any(isinstance(item, list | Mapping) for item in inner[0].values()):
@@ -237,10 +243,12 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
 
 
 def _has_usual_name(names: Iterable[str]) -> bool:
+    """Return whether one of the names is usual for a column of text."""
     return not USUAL_NAMES.isdisjoint(map(str.lower, names))
 
 
 def _join_rows(columns: list[Any], rows: list[Any], name: str) -> list[Any]:
+    """Return a record for each row; the values of a row are in the order of the columns."""
     for row in rows:
         if len(row) != len(columns):
             raise DataError(
@@ -255,8 +263,8 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
     before the header, such as ``sep=;``.
 
     The separator is the character that is most frequent in the header, outside quotes. In a tsv
-    file it is a tab, unless the header has no tab and another separator fits the rows. Names that
-    are empty or duplicate are changed, so that they are distinct.
+    file, the separator is a tab, unless the header has no tab and another separator fits the rows.
+    Names that are empty or duplicate are changed, so that all are distinct.
     """
     csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8", newline="") as stream:
@@ -271,8 +279,9 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
     if path.suffix == ".tsv" and not match:
         probed = itertools.islice(csv.reader(lines, delimiter=separator), _PROBED_ROWS)
         lengths = [len(row) for row in probed if row]
-        fits = len(lengths) > 1 and len(set(lengths)) == 1 and lengths[0] > 1
-        separator = separator if fits and "\t" not in header else "\t"
+        fits_rows = len(lengths) > 1 and len(set(lengths)) == 1 and lengths[0] > 1
+        if not fits_rows or "\t" in header:
+            separator = "\t"
     names: list[str] = []
     for number, column in enumerate(next(csv.reader(lines, delimiter=separator), ()), 1):
         name = column.replace("\n", " ") or f"column {number}"
@@ -307,6 +316,7 @@ def _read_csv(path: Path, name: str) -> Iterator[dict[str, str]]:
                 return
             except csv.Error as error:
                 last = skipped + rows.line_num
+                # a single line with paired quotes, none after a backslash, is read less strictly
                 if first != last or lines[0].count('"') % 2 or '\\"' in lines[0]:
                     raise _quote_error(name, first, last, lines[-1], str(error)) from None
                 (row,) = csv.reader(lines, delimiter=separator)
@@ -325,6 +335,9 @@ def _read_csv(path: Path, name: str) -> Iterator[dict[str, str]]:
 
 
 def _quote_error(name: str, first: int, last: int, line: str, problem: str) -> DataError:
+    """Return the error for a double quote in the lines ``first`` to ``last``; ``line`` is the last
+    of them, and ``problem`` is the message of the csv module.
+    """
     how = f"is closed within a text, in line {last:,}"
     if '\\"' in line:
         how = "has quotes after backslashes"
@@ -349,10 +362,9 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """Return the names of the table's columns that are needed.
+    """Return those of a table's column names that are needed for ``columns`` (None: all of them).
 
-    ``columns`` may have nested columns: ``a.b`` is in the column ``a``. None stands for all
-    columns.
+    A nested column ``a.b`` is in the table's column ``a``.
     """
     wanted = set(names)
     if columns is not None:
@@ -361,6 +373,7 @@ def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[
 
 
 def _arrow_batches(path: Path) -> "Iterator[pyarrow.RecordBatch]":
+    """Yield the batches of an Arrow file, in the file format or in the stream format."""
     import pyarrow
 
     with pyarrow.memory_map(str(path)) as source:
@@ -396,8 +409,8 @@ def read_schema(file: PlainFile) -> "pyarrow.Schema | None":
 
 
 def _read_sqlite(path: Path, sql: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows that a query returns from a SQLite database; without a query, those of its
-    only table.
+    """Yield the rows that a query returns from a SQLite database; without a query, the rows of the
+    database's only table.
 
     Raises:
         ConfigError: No query is given, and there is not exactly one table; or the query is wrong.

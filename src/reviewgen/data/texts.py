@@ -2,8 +2,8 @@
 
 All texts of a source are cleaned while they are read. A split of them goes through the same stages
 in the cache as the texts of a training (see ``clean`` and ``split``): so an evaluation on a split
-of a file that a training has read starts from its stages. By default, texts are cleaned as the
-training texts of the model were.
+of a file that a training has read starts from the stages of this training. By default, texts are
+cleaned as the training texts of the model were.
 """
 
 import itertools
@@ -72,6 +72,7 @@ def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Ite
 
 
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
+    """Yield the examples of ``read_examples``, whose arguments have been checked."""
     looks_for_lines = config.drop_repeated_lines and config.repeated_lines is None
     if split == "all" and not (looks_for_lines and config.documents != "file"):
         yield from _stream(source, config)
@@ -221,8 +222,8 @@ def _find_trainings(source: Any, models: Sequence[Any]) -> list[Mapping[str, Any
 def _as_trained(
     options: Mapping[str, Any], trained: Sequence[Mapping[str, Any]], conditions: Conditions
 ) -> DataConfig:
-    """Return the settings for reading texts: the given options, and for other cleaning options
-    those of the trainings.
+    """Return the settings for reading texts. A cleaning option that is not given has its value in
+    the trainings, or its default if the trainings differ.
     """
     settings = {name: value for name, value in options.items() if name != "split"}
     for name, default in DataConfig().cleaning.items():
@@ -267,6 +268,7 @@ def _require_same_split(trained: Mapping[str, Any], config: DataConfig, source: 
 
 
 def _is_same_file(source: Any, trained: Mapping[str, Any]) -> bool:
+    """Return whether a source is a path with the same file name as the source of a training."""
     is_path = isinstance(source, str | Path)
     return is_path and Path(source).name == Path(trained.get("source") or "").name
 

@@ -80,14 +80,14 @@ class Tokens:
         load = functools.cache(np.load)
 
         def load_all(suffix: str) -> list[np.ndarray]:
-            """Return the array with a suffix from each folder that has it."""
+            """Return the arrays of the files with a suffix, from each folder that has one."""
             paths = [folder / f"{split}.{suffix}.npy" for folder in folders]
             return [load(path) for path in paths if path.is_file()]
 
         indexes = [load(folder / f"{split}.index.npy") for folder in folders]
         if [index[0, -1] for index in indexes] != [len(ids) for ids in self._shards]:
             raise ValueError(f"the index of {split} does not fit its ids")
-        # (shards + 1,) where each shard starts
+        # (shards + 1,): the offset at which each shard starts, then the end of the last shard
         self._edges = np.cumsum([0, *map(len, self._shards)])
         ends = [index[0, 1:] + edge for index, edge in zip(indexes, self._edges, strict=False)]
         self.offsets: np.ndarray = np.concatenate([[0], *ends])
@@ -142,8 +142,8 @@ class Tokens:
             yield self.document(number), int(self.characters[number])
 
     def head(self, count: int) -> "Tokens":
-        """Return a view of the first texts, with up to ``count`` ids (conditions and fields not
-        counted) but at least one text.
+        """Return the first texts, without copying them: as many as have up to ``count`` ids in all
+        (conditions and fields not counted), but at least one.
         """
         texts = max(1, int(self.offsets.searchsorted(count, side="right")) - 1)
         part = copy.copy(self)
@@ -169,7 +169,7 @@ class Tokens:
         return self._shards[shard][start - first : stop - first]
 
     def shard_end(self, start: int) -> int:
-        """Return the end of the shard that the offset ``start`` is in."""
+        """Return the offset at which the shard that contains the offset ``start`` ends."""
         return int(self._edges[self._edges.searchsorted(start, side="right")])
 
     def release_pages(self) -> None:

@@ -24,7 +24,7 @@ _MAX_TIMES = 1000  # max number of times that a corpus is read in an epoch
 # A corpus seems to be in another language than the first one if few of its most frequent words are
 # among those of the first.
 _FREQUENT_WORDS = 30  # words of the corpus that are looked up
-_USUAL_WORDS = 200  # words of the first corpus that they are looked up in
+_USUAL_WORDS = 200  # most frequent words of the first corpus, among which they are looked up
 _SHARED_WORDS = 0.25  # min share of words found, for the same language
 _LANGUAGE_CHARACTERS = 200_000  # characters of each corpus whose words are counted
 
@@ -107,7 +107,7 @@ def describe_times(
     ['b.csv is read 3 times: 25 % of the characters, weighted to 50 %.']
     """
     total = sum(characters)
-    read = np.dot(characters, times)
+    read = np.dot(characters, times)  # number of characters that an epoch reads
     notes = []
     for name, size, passes in zip(names, characters, times, strict=True):
         count = f"{passes:,.1f}".removesuffix(".0")
@@ -122,7 +122,7 @@ def describe_times(
 def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> list[str]:
     """Return a note for each corpus that seems to be in another language than the first one.
 
-    Few of its most frequent words are frequent in the first corpus.
+    Of the most frequent words of such a corpus, few are frequent in the first corpus.
 
     >>> german = ["der Film und die Schauspieler " * 10]
     >>> english = ["the film and the actors are good " * 10]
@@ -130,12 +130,12 @@ def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> l
     >>> note.partition(":")[0]
     'b.csv seems to be in another language than a.csv'
     """
-    usual, *others = map(_count_words, texts)
-    first = dict(usual.most_common(_USUAL_WORDS))
+    first_counts, *other_counts = map(_count_words, texts)
+    usual = dict(first_counts.most_common(_USUAL_WORDS))
     notes = []
-    for name, counts in zip(names[1:], others, strict=True):
+    for name, counts in zip(names[1:], other_counts, strict=True):
         frequent = dict(counts.most_common(_FREQUENT_WORDS))
-        known = len(first.keys() & frequent)
+        known = len(usual.keys() & frequent)
         if known < _SHARED_WORDS * len(frequent):
             notes.append(
                 f"{name} seems to be in another language than {names[0]}: of its {len(frequent)}"
@@ -163,14 +163,14 @@ def _percent(share: float) -> str:
 def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
     """Return how many times to read each text in an epoch, (T,).
 
-    Each text is read ``int(times)`` times. Texts with the smallest hashes are read once more: as
-    many as bring the number of characters read closest to ``times`` times the characters of all
-    texts.
+    Each text is read ``int(times)`` times. The texts with the smallest hashes are read once more,
+    until the number of characters read is closest to ``times`` times the characters of all texts.
     """
     order = sorted(range(len(texts)), key=lambda number: hash_text(texts[number]))
     lengths = np.array([len(texts[number]) for number in order], np.int64)
     middles = lengths.cumsum() - lengths / 2
     copies = np.full(len(texts), int(times))
+    # a text is read once more if its middle is before the position at which this share ends
     copies[order] += middles < times % 1 * lengths.sum()
     return copies
 

@@ -131,9 +131,9 @@ class TextMetrics:
     ) -> dict[str, dict[str, object]]:
         """Return the facts of each metric as JSON values.
 
-        These are its unit, whether lower is better, its values on generated and on held-out texts,
-        and for the value on generated texts its 95 % interval and the number of characters that it
-        was measured on.
+        These are its unit; whether lower is better; its value on generated texts, with the 95 %
+        interval of this value and the number of characters of these texts; and its value on
+        held-out texts.
 
         Args:
             generated: Texts of the model; without any, the value is None.
@@ -144,7 +144,7 @@ class TextMetrics:
         of_generated = self.measure(generated) if generated else {}
         of_held_out = self.measure(held_out) if held_out else {}
 
-        def measure(some: Sequence[str]) -> list[float]:
+        def measure_each(some: Sequence[str]) -> list[float]:
             """Return the value of each metric on some of the texts; NaN if it fails."""
             sample = make_sample(some, self._training_words)
             return [_value(metric, sample) for metric, _ in self._metrics.values()]
@@ -152,7 +152,7 @@ class TextMetrics:
         intervals: Sequence[object] = [None] * len(self._metrics)
         if generated:
             are_shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
-            intervals = find_intervals(measure, generated, are_shares)
+            intervals = find_intervals(measure_each, generated, are_shares)
         facts: dict[str, dict[str, object]] = {}
         for (name, (metric, _)), interval in zip(self._metrics.items(), intervals, strict=True):
             facts[name] = {
@@ -261,8 +261,8 @@ def measure_texts(
 
 
 def take_words(texts: Iterable[str], words: int) -> list[str]:
-    """Return as many of the first texts as are needed for ``words`` words together; all texts if
-    they have fewer words.
+    """Return the first texts, as many as are needed to have ``words`` words together; all texts if
+    these have fewer words.
     """
     sample: list[str] = []
     count = 0

@@ -6,8 +6,8 @@ initial state, as servers of language models batch requests (Yu et al. 2022, "Or
 scheduling). The alternative, to pad every text to the longest one, would compute four times as many
 tokens on a corpus of reviews.
 
-A useful condition saves bits; if a text is given the condition's value of another text, it costs
-bits. The model ignores a condition that does neither.
+A useful condition saves bits, and costs bits if a text is given the value of another text. If a
+condition does neither, the model ignores it.
 """
 
 import math
@@ -81,7 +81,7 @@ def token_losses(
     # fewer rows if one text is very long: with 64, it would end long after all others
     max_rows = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))
     numbers = list[int]()  # the number of the text in each row
-    starts = np.zeros(0, np.int64)  # how many of its tokens have been read
+    starts = np.zeros(0, np.int64)  # how many tokens of this text have been read
     state = None
     with device_errors(device):
         while numbers or waiting:
@@ -120,7 +120,8 @@ def token_losses(
 def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
     """Return how many tokens of each row to score in one call.
 
-    It is the largest number with at most ``_MAX_PADDING`` padding for rows that end earlier.
+    This is the largest number with which padding, for rows that end earlier, is at most the share
+    ``_MAX_PADDING`` of the tokens.
 
     Args:
         remaining: The number of tokens left in each row.
@@ -177,7 +178,7 @@ def _cross_entropies(
 
 
 def _join(first: Tensor, second: Tensor) -> Tensor:
-    """Append the rows of a state to those of another one."""
+    """Append the rows of the second tensor to the first; both are the same part of a state."""
     if first.shape[1:] != second.shape[1:]:
         raise growing_state(first.shape, second.shape)
     return torch.cat([first, second])
@@ -289,7 +290,7 @@ def measure_gains(
         return ()
 
     def measure_bits(framed: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the bits of each of some texts."""
+        """Return the bits of each text."""
         losses = token_losses(model, framed, conditions.first_id, device)
         return np.array([text_losses.sum(dtype=np.float64) / math.log(2) for text_losses in losses])
 
@@ -321,8 +322,8 @@ def measure_gains(
         ]
         if len(numbers) < 2 or not characters[numbers].sum():
             continue
-        # In a random order of the texts, each gets the value of the previous one (the first that of
-        # the last), so no text keeps its own.
+        # The texts are put in a random order. Each gets the value of the text before it, the first
+        # one that of the last text. So no text keeps its own value.
         order = np.random.default_rng(0).permutation(numbers)
         previous = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
         cycled = {number: prefixes[previous[number]][condition] for number in numbers}
@@ -342,7 +343,7 @@ def _gain(
     Args:
         name: The name of the condition.
         saved: The bits that the condition saves in each text.
-        shuffled: The bits that the value of another text saves in each text.
+        shuffled: The bits that each text saves if it is given the value of another text.
         characters: The number of characters of each text.
     """
     items: list[tuple[float, int]] = list(zip(saved.tolist(), characters.tolist(), strict=True))

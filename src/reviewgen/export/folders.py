@@ -69,7 +69,7 @@ def _own_files(folder: Path, kind: str) -> set[str]:
     """Return the names of the files that an earlier export of this kind has written into a
     folder.
     """
-    # raised if the list is missing, or was written by another program
+    # these are raised if the list is missing, or was written by another program
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         listed = read_json(folder / LIST)
         if listed["export"] == kind:

@@ -67,7 +67,7 @@ def export_html(
         path: The file; its suffix must be .html.
         bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. The
             default is 8; it is 6 for networks with more than 4 million weights, and 5 for more than
-            5 million, which hardly makes them worse.
+            5 million. Fewer bits hardly make such networks worse.
         title: The title of the page. By default the names of the models. The name of a model is
             that of the folder or repository that it was loaded from, or that of its preset.
         overwrite: Whether to replace an existing file.
@@ -143,8 +143,8 @@ def push_with_space(
         # Ask for the visibility again, since it may come from the owner's defaults.
         published = inspect_repository(target, token)
         page = _compose(replace(named, card=published.card), bits)
-        given = metadata_of(published.card).get("license")
-        license = given if isinstance(given, str) else None  # a Space accepts no list of licenses
+        listed = metadata_of(published.card).get("license")
+        license = listed if isinstance(listed, str) else None  # a Space accepts no list of licenses
         return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
         raise HubError(
@@ -164,27 +164,27 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     """Return the name of each model in the page. It is the name of the model's repository, folder
     or preset, with a number if an earlier model has the same name.
     """
-    names: list[str] = []
+    names = list[str]()
     for bundle in bundles:
         origin = bundle.origin or bundle.preset
         # without the revision
         path = origin.partition("@")[0] if origin.startswith("hf://") else origin
-        plain = Path(path).resolve().name
-        numbered = (f"{plain}-{number}" for number in count(2))
-        names.append(next(name for name in chain([plain], numbered) if name not in names))
+        base = Path(path).resolve().name
+        numbered = (f"{base}-{number}" for number in count(2))
+        names.append(next(name for name in chain([base], numbered) if name not in names))
     return names
 
 
 def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the JavaScript that models need: that of their steppers, by the name of the model
-    plugin, and that of their tokenizers, by name.
+    """Return the JavaScript that models need: the scripts of their steppers, by the name of the
+    model plugin, and the scripts of their tokenizers, by the name of the tokenizer plugin.
 
     Raises:
         ConfigError: A model is a blend of models with different tokenizers.
         UnknownPlugin: A model or a tokenizer has no JavaScript.
     """
-    steppers: dict[str, str] = {}
-    tokenizers: dict[str, str] = {}
+    steppers = dict[str, str]()
+    tokenizers = dict[str, str]()
     for bundle in bundles:
         for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config)):
             steppers[model.name] = _script("model", model.name, find_web_stepper(model))
@@ -232,14 +232,14 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         bits: Bits per weight of a matrix; see ``export_html``.
 
     Raises:
-        ConfigError: ``bits`` has another value.
+        ConfigError: ``bits`` is not one of ``BITS``.
         BundleError: A page cannot read a tensor, or a file of the tokenizer.
     """
     if bits is None:
         # only matrices count: the arrays of an n-gram have one axis
         tensors = bundle.model.state_dict().values()
         weights = sum(tensor.numel() for tensor in tensors if tensor.ndim == 2)
-        bits = next((bits for bits, max_weights in _DEFAULT_BITS if weights <= max_weights), 5)
+        bits = next((width for width, max_weights in _DEFAULT_BITS if weights <= max_weights), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
@@ -297,24 +297,25 @@ class _Blob:
 
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
-    """Append the tensors of a model to the blob, tied tensors only once. Return the entry of each
-    tensor by name.
+    """Append the tensors of a model to the blob; tensors that are tied to one another are appended
+    only once. Return the entry of each tensor by name.
     """
     models = {"": model}  # by the prefix of the names of their tensors
     if isinstance(model, Blend):
         models = {f"{number}.": component for number, component in enumerate(model.components)}
+    # the prefixes of the models that are trained by counting
     counted = tuple(prefix for prefix, each in models.items() if isinstance(each, CountTrained))
-    entries: dict[str, Any] = {}
-    stored: dict[tuple[Any, ...], dict[str, Any]] = {}
+    entries = dict[str, Any]()
+    stored = dict[tuple[Any, ...], dict[str, Any]]()
     for name, tensor in model.state_dict().items():
         # tied tensors have the same memory; empty tensors may have the same without being tied
         memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         if memory not in stored or not tensor.numel():
-            plain = tensor.detach().cpu()
-            if plain.is_floating_point() and plain.dtype.itemsize == 2:
-                plain = plain.float()  # ``bits`` decides how the tensor is stored
-            own_bits = 32 if name.startswith(counted) else bits
-            stored[memory] = _add_tensor(name, plain.numpy(), own_bits, blob)
+            on_cpu = tensor.detach().cpu()
+            if on_cpu.is_floating_point() and on_cpu.dtype.itemsize == 2:
+                on_cpu = on_cpu.float()  # ``bits`` decides how the tensor is stored
+            tensor_bits = 32 if name.startswith(counted) else bits
+            stored[memory] = _add_tensor(name, on_cpu.numpy(), tensor_bits, blob)
         entries[name] = stored[memory]
     return entries
 

@@ -122,8 +122,8 @@ def _require_packages() -> None:
 
 
 def _refuse_counts(model: LanguageModel, name: str) -> None:
-    """Refuse a model that was trained by counting, and a blend that contains one or mixes
-    characters.
+    """Refuse a model that was trained by counting, a blend that contains such a model, and a blend
+    of models with different tokenizers.
     """
     components = model.components if isinstance(model, Blend) else (model,)
     if any(isinstance(component, CharacterModel) for component in components):
@@ -133,12 +133,13 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
         )
     counted = [component for component in components if isinstance(component, CountTrained)]
     if counted:
-        own = f"a part of {quoted(name)}, {type(counted[0]).__name__},"
-        what = own if isinstance(model, Blend) else quoted(name)
+        subject = quoted(name)
+        if isinstance(model, Blend):
+            subject = f"a part of {subject}, {type(counted[0]).__name__},"
         raise ConfigError(
-            f"ONNX is for models that are trained by gradient; {what} was trained by counting, and"
-            " looks its counts up. For a browser use `reviewgen export MODEL --out PAGE.html`, for"
-            " a server `reviewgen serve MODEL`."
+            f"ONNX is for models that are trained by gradient; {subject} was trained by counting,"
+            " and looks its counts up. For a browser use `reviewgen export MODEL --out PAGE.html`,"
+            " for a server `reviewgen serve MODEL`."
         )
 
 
@@ -173,9 +174,9 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     together = torch.tensor([list(text) for text in texts])
     batches = [*together[:, None], together]  # each text alone, then all in one batch
     problem = ""
-    for export in (export_whole, export_step):  # try the faster graph first
+    for make_graph in (export_whole, export_step):  # try the faster graph first
         try:
-            onnx.save_model(export(model), file)
+            onnx.save_model(make_graph(model), file)
             worst = float(np.max([_difference(file, model, ids) for ids in batches]))
         except OSError:
             raise  # such as a full disk
@@ -208,13 +209,13 @@ def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    first = model.initial_state(len(ids))
-    names = names_of(len(flatten_state(first)))[0]
+    first_state = model.initial_state(len(ids))
+    names, _ = names_of(len(flatten_state(first_state)))  # of the inputs
     with torch.no_grad():
-        expected = model(ids, first)[0].float().numpy()
+        expected = model(ids, first_state)[0].float().numpy()
     differences = []
     for chunks in ([ids.numpy()], np.split(ids.numpy(), CHUNK_ENDS, axis=1)):
-        state = [np.zeros(part.shape, part.numpy().dtype) for part in flatten_state(first)]
+        state = [np.zeros(part.shape, part.numpy().dtype) for part in flatten_state(first_state)]
         logits = []
         for chunk in chunks:
             inputs = dict(zip(names, (chunk, *state), strict=True))
@@ -230,20 +231,20 @@ def _start_ids(model: ReviewModel) -> list[int]:
 
 
 def _settings(model: ReviewModel) -> dict[str, Any]:
-    """Return the settings that a program needs to generate. They have the names that they have in
-    transformers, except those for the start and for the conditions.
+    """Return the settings that a program needs to generate. Their names are those in transformers,
+    except for the settings of the start and of the conditions.
     """
     config = model.generation_config
     tokenizer = model.tokenizer
     conditions = model.conditions
     ids = {}
-    for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True):
+    for condition, first_id in zip(conditions.fixed, conditions.open_ids, strict=True):
         labels = ["", *(value.label for value in condition.values)]
-        ids[condition.name] = {label: first + index for index, label in enumerate(labels)}
-    first_marker = conditions.first_id + conditions.condition_ids
+        ids[condition.name] = {label: first_id + index for index, label in enumerate(labels)}
+    first_marker_id = conditions.first_id + conditions.condition_ids
     fields = {
-        field.name: {"marker_id": marker, "lowercase": field.lowercase}
-        for marker, field in enumerate(conditions.fields, first_marker)
+        field.name: {"marker_id": marker_id, "lowercase": field.lowercase}
+        for marker_id, field in enumerate(conditions.fields, first_marker_id)
     }
     return {
         "bos_token_id": tokenizer.bos_id,
@@ -277,9 +278,9 @@ class _Flat(nn.Module):
         self.model = model
         self.is_step = is_step
         self.initial_state = model.initial_state(1)
-        self.first = flatten_state(self.initial_state)
-        # None for tensors whose first state is zero, so that the graph does not add zeros
-        self.shifts = [first if first.any() else None for first in self.first]
+        self.first_tensors = flatten_state(self.initial_state)
+        # None for tensors that are zero in the first state, so that the graph does not add zeros
+        self.shifts = [tensor if tensor.any() else None for tensor in self.first_tensors]
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Return the logits and the tensors of the new state. With ``is_step``, ids are (B,) and
@@ -315,7 +316,7 @@ def export_whole(model: LanguageModel) -> "ModelProto":
     flat = _Flat(model)
     ids = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.long)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
-    exported = _trace(flat, ids, axes, flat.first, names_of(len(flat.first)))
+    exported = _trace(flat, ids, axes, flat.first_tensors, names_of(len(flat.first_tensors)))
     _set_shapes(exported.graph, flat)
     return exported
 
@@ -326,14 +327,14 @@ def export_step(model: LanguageModel) -> "ModelProto":
     from onnx import helper
 
     flat = _Flat(model)
-    inputs, outputs = names_of(len(flat.first))
+    inputs, outputs = names_of(len(flat.first_tensors))
     step_names = (
         ["id", *(f"{name}_before" for name in inputs[1:])],
         ["scores", *(f"{name}_after" for name in inputs[1:])],
     )
     ids = torch.zeros(TRACED_BATCH, dtype=torch.long)
     axes = {0: torch.export.Dim("batch")}
-    exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first, step_names)
+    exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first_tensors, step_names)
     step = exported.graph
     body = helper.make_graph(
         step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info
@@ -367,7 +368,7 @@ def _trace(
     module: nn.Module,
     ids: Tensor,
     axes: Mapping[int, Any],
-    first: list[Tensor],
+    first_tensors: list[Tensor],
     names: tuple[list[str], list[str]],
 ) -> "ModelProto":
     """Return the graph of a module that takes ids and a state.
@@ -376,10 +377,10 @@ def _trace(
         module: The module.
         ids: The ids for the traced call.
         axes: The axes of the ids whose sizes are dynamic. The first is the batch.
-        first: The tensors of the initial state, for one row.
+        first_tensors: The tensors of the initial state, for one row.
         names: The names of the inputs and of the outputs.
     """
-    state = tuple(part.new_zeros(TRACED_BATCH, *part.shape[1:]) for part in first)
+    state = tuple(part.new_zeros(TRACED_BATCH, *part.shape[1:]) for part in first_tensors)
     shapes = {"ids": axes, "state": tuple({0: axes[0]} for _ in state)}
     with _quiet():
         program = torch.export.export(module.eval(), (ids, *state), dynamic_shapes=shapes)
@@ -398,7 +399,7 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
     # the type and shape of each value
     state_specs = [
         (helper.np_dtype_to_tensor_dtype(part.numpy().dtype), ["batch", *part.shape[1:]])
-        for part in flat.first
+        for part in flat.first_tensors
     ]
     inputs, outputs = names_of(len(state_specs))
     ids_spec = (TensorProto.INT64, ["batch", "time"])

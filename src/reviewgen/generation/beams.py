@@ -95,6 +95,7 @@ class _Search:
             if decoder.deadline is not None and time.monotonic() > decoder.deadline:
                 self.finish(live, "time")
                 return
+            # every token is ruled out: the texts end where they were before this step
             if not live and not self.finished:
                 self.finish([beam for beam in previous if not beam.text.rest], "stuck")
             if not live or self.is_over(live):
@@ -126,12 +127,14 @@ class _Search:
         return decoder.hooks.process([*text.prefix, *text.ids], scores)
 
     def extend(self, live: list[_Beam]) -> list[_Beam]:
-        """Extend beams by one token; keep the texts that end, and return the best others."""
+        """Extend beams by one token. Return the best texts that have not ended; add the best that
+        have to ``finished``.
+        """
         num_beams = self.decoder.config.num_beams
         table = np.stack(
             [beam.log_probability + self.log_probabilities(beam.text) for beam in live]
         )
-        log_probs = table.ravel()  # of each beam with each next token
+        log_probs = table.ravel()  # nats, of each beam with each next token
         count = min(2 * num_beams, int((log_probs > -np.inf).sum()))
         extended: list[_Beam] = []
         for rank, index in enumerate(most_probable(log_probs, count)):

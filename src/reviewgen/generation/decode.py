@@ -64,8 +64,8 @@ SAMPLING_SETTINGS = (
     "no_repeat_ngram_size",
 )
 """The settings of ``GenerationConfig`` that change the probability of a token."""
-# The random numbers that a stepper's own loop gets for each text in one call (a block). Most tokens
-# take one.
+# How many random numbers a stepper's own loop gets for each text in one call (a block). Most tokens
+# use one number.
 _MIN_BLOCK = 32
 _FIRST_BLOCK = 64  # for the first block, if there is no deadline
 _MAX_BLOCK = 4096
@@ -91,7 +91,7 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
 
 
 def _gather_states(texts: Sequence[Text]) -> StepState:
-    """Return the states of some texts, which all have one, as one state."""
+    """Return one state with the states of all texts; none of these may be None."""
     return gather([text.state for text in texts])  # type: ignore[misc]  # each has one
 
 
@@ -262,8 +262,8 @@ class Decoder:
     def step(self, texts: Sequence[Text]) -> list[Text]:
         """Sample a token for each text from its logits, and append it.
 
-        Return the texts that are not finished and still have a state; ``forward`` must feed them
-        the token next.
+        Return the texts that are not finished and still have a state; the caller must feed them
+        their new token by ``forward``.
         """
         if not texts:
             return []
@@ -271,10 +271,12 @@ class Decoder:
         tails = np.pad(self._tails(texts), ((0, 0), (0, 1)))
         batch = _SamplingBatch(texts, scores, tails, params)
         is_past_prompt = np.array([text.is_past_prompt for text in texts])
+        # with a run of 0, tokens may complete a copied span; inside the prompt, all may
         runs = np.where(is_past_prompt, self.guard.run if self.guard else 0, 0)
         sampled = self._sample(batch, runs, is_past_prompt).tolist()
         for row, text in enumerate(texts):
             token = self._resample(batch, row, int(runs[row]), sampled[row])
+            # without a guard, a dead end affects one token only
             if self.guard is None and token >= 0:
                 text.retries = 0
             if text.forced:
@@ -287,7 +289,8 @@ class Decoder:
         return [text for text in texts if text.finish_reason is None and text.state is not None]
 
     def _resample(self, batch: _SamplingBatch, row: int, run: int, token: int) -> int:
-        """Return a sampled token or status code, or another one in its place.
+        """Return the token or status code to use in place of a sampled one; in most cases, this is
+        the sampled one itself.
 
         Args:
             batch: The texts, and the scores of their next tokens.
@@ -325,17 +328,17 @@ class Decoder:
             return scores, params
         scores = scores.astype(np.float64)
         scores[:, size:] = -np.inf
-        for row, text in zip(scores, texts, strict=True):
+        for text_scores, text in zip(scores, texts, strict=True):
             if text.rest:
-                allowed = self.pieces.matches(text.rest) & (row[:size] > -np.inf)
+                allowed = self.pieces.matches(text.rest) & (text_scores[:size] > -np.inf)
                 known = allowed & self.spelling_mask(text)
                 # unknown words are ruled out only if a known one is possible
                 if known.any():
                     allowed = known
-                row[:size][~allowed] = -np.inf
+                text_scores[:size][~allowed] = -np.inf
             elif self.hooks is not None and not text.forced:
-                penalised = self.penalise(text, row)
-                row[:] = self.hooks.process([*text.prefix, *text.ids], penalised)
+                penalised = self.penalise(text, text_scores)
+                text_scores[:] = self.hooks.process([*text.prefix, *text.ids], penalised)
         if self.hooks is not None:  # the penalties have been applied before the processors
             params = params._replace(
                 repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0
@@ -391,9 +394,9 @@ class Decoder:
     def _guard_prompt_end(self, batch: _SamplingBatch, token: int) -> int:
         """Check a sampled token that goes beyond the end of a text's prompt; return a token.
 
-        If the token would complete a copied span, another token is sampled. If every token would,
-        the first one is returned and ``exceeds_limit`` is set. A token that ends with the prompt or
-        before is returned as it is.
+        If the token would complete a copied span, another token is sampled. If all tokens would,
+        the sampled one is returned, and ``exceeds_limit`` is set. A token that ends with the prompt
+        or before is returned as it is.
         """
         text = batch.texts[0]
         tail = batch.tails[0]
@@ -529,9 +532,9 @@ class Decoder:
     def _backtrack(self, text: Text) -> None:
         """Remove the last tokens of a text at a dead end, so that it can continue differently.
 
-        Its state is dropped, so it is fed again from the start. Without a CopyGuard no token is
-        removed, since it may have been streamed already; the text may take a token of an unknown
-        word at once.
+        The state of the text is dropped, so the model is fed the text again from the start. Without
+        a CopyGuard, no token is removed, since tokens may have been streamed already; instead, the
+        next token may make an unknown word.
         """
         text.drop_state()
         if self.guard is None:

@@ -5,7 +5,7 @@ Only whole characters are released, once they are certain to stay in the text. T
 
 - while they may be the beginning of a stop string, if stop strings are left out of the text, as in
   OpenAI's API;
-- with ``finish="sentence"``, until their sentence has ended and another one has begun;
+- with ``finish="sentence"``, until their sentence has ended and the next one has begun;
 - until the text is complete, if decoding may remove any number of tokens (``novelty="filter"``), or
   if the caller only wants complete texts.
 
@@ -114,7 +114,7 @@ class Detokenizer:
     def release(self) -> tuple[str, list[Token]]:
         """Return the characters that can be released now, without those released before.
 
-        Their tokens come with them if ``is_scored``; else the list is empty.
+        The list has the tokens of these characters if ``is_scored``; else it is empty.
         """
         if self.text.finish_reason is not None:
             return self._release_end()
@@ -193,7 +193,7 @@ class Detokenizer:
         """Decode the first ``count`` ids, without an incomplete last character."""
         ids = self.text.ids
         tokenizer = self.text.pieces.tokenizer
-        # a tokenizer without SupportsTokenBytes may decode ids together to another text than alone
+        # without SupportsTokenBytes, the texts of single ids may not add up to that of all ids
         if self._boundary is None or not isinstance(tokenizer, SupportsTokenBytes):
             decoded = tokenizer.decode(ids[:count])
             if not self.scores_prompt:

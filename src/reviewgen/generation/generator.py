@@ -275,7 +275,7 @@ class Generator:
     def _batches(self, request: Request, first: int) -> Iterator[list[Text]]:
         """Yield batches of new texts, which so far have only their prompts.
 
-        All texts of a batch may contain the same words, so that they share one spelling.
+        The texts of a batch share one spelling: they have the same ``_other_words``.
         """
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
         texts = (self.text(request, prompt, number) for number, prompt in numbered)
@@ -296,10 +296,10 @@ class Generator:
     def _generate_including(
         self, request: Request, guard: CopyGuard | None, first: int
     ) -> Iterator[Text]:
-        """Yield one text for each prompt that includes all words of ``must_include``.
+        """For each prompt, yield one text that includes all words of ``must_include``.
 
-        Batches of texts are generated until a batch has such a text. If it has several, the most
-        probable one is yielded.
+        Batches of texts are generated until a batch has such a text. If a batch has several, the
+        most probable of them is yielded.
         """
         deadline = request.deadline()
         prompts = islice(request.prompts, first, None)
@@ -412,8 +412,9 @@ class Generator:
             request: The arguments of the call.
             prompt: The prompt. Token ids are fed to the model as they are; a string may be split
                 before its last word (see ``TokenTexts.split``).
-            numbers: The text's random stream has the seed (seed of the call, *numbers). The first
-                one is the number of the text.
+            numbers: The number of the text; for a second or later try with ``must_include``, also
+                the number of the try. The text's random stream has the seed (seed of the call,
+                *numbers).
         """
         if isinstance(prompt, str):
             ids, rest, length = self.pieces.split(prompt)

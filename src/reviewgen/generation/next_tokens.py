@@ -344,8 +344,8 @@ class Walk:
     def write(self, text: str) -> None:
         """Append a string. It is tokenized together with the text before it.
 
-        If that text has other tokens than the tokenizer would give it, it keeps them, and the
-        string is tokenized alone.
+        If the text so far has other tokens than the tokenizer would give it, these tokens stay as
+        they are, and the string is tokenized alone.
 
         Raises:
             ConfigError: ``text`` is not a string, or the tokenizer has no token for any of it.
@@ -383,7 +383,7 @@ class Walk:
                     self._steps[-1].scores, self._tokenizer, self._temperature
                 )
                 self.take(int(sample_from(probabilities, 0, 1.0, 0.0, self._rng.random())))
-        finally:  # only the last step stays, also if a later one raises an error
+        finally:  # of the new steps, only the last stays, also if the next one raised an error
             del self._steps[start:-1]
 
     def undo(self) -> bool:
@@ -411,7 +411,7 @@ class Walk:
         return Context(counted.tokens, text, is_start=first < start, total=total, unit=counted.unit)
 
     def _append(self, ids: tuple[int, ...]) -> None:
-        """Add the step after which the walk has fed these ids."""
+        """Feed all these ids, and add the step to the walk."""
         self._steps.append(self._feed(ids, self._steps[-1]))
 
     def _feed(self, ids: tuple[int, ...], before: _Step | None = None) -> _Step:

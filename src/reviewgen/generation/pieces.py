@@ -1,10 +1,11 @@
 """The text of each token, how a prompt is split, and which words the tokens of a text may spell.
 
-A prompt may end inside of what would be one token. For example, the tokens of "the movie" are "the"
-and " movie", but the prompt may be "the ". If it were fed as it is, its last token would be one
-that never occurred at this position in training. So the last word is removed from the prompt, and
-the first sampled tokens must spell it again; they may go beyond its end ("token healing"). If all
-tokens are single characters, prompts are fed as they are.
+A prompt may end in the middle of a token. For example, the tokens of "the movie" are "the" and
+" movie", but the prompt may be "the ". If this prompt were fed as it is, its last token would be
+" ", which never precedes "movie" in the training data. So the last word is removed from the prompt,
+together with the space before it; here, this is only the space. The first sampled tokens must spell
+the removed end again; they may go beyond it ("token healing"). If all tokens are single characters,
+prompts are fed as they are.
 """
 
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ class TokenTexts:
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
         self.are_characters = max(map(len, self.texts)) <= 1
-        self._are_whole = pieces == self.texts
+        self._are_whole = pieces == self.texts  # no token is a part of a character
         self._extended: dict[frozenset[str], Spelling] = {}
 
     def split(self, text: str) -> Prompt:

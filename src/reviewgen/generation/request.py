@@ -208,7 +208,7 @@ def _split_options(options: GenerateKwargs) -> tuple[dict[str, Any], dict[str, A
 
 
 def _refuse_pairs(request: Request) -> None:
-    """Raise an error if two settings cannot be combined."""
+    """Raise an error if ``novelty`` has an unknown value, or two settings cannot be combined."""
     config = request.config
     modes = (None, "report", "filter")
     if not isinstance(request.novelty, str | None) or request.novelty not in modes:

@@ -102,7 +102,7 @@ class Text:
         self.logits = None
 
     def tail(self, size: int) -> list[int]:
-        """Return the last ``size`` ids of bos and the text, padded with bos in front.
+        """Return the last ``size`` ids of the text; if it has fewer, bos fills the places in front.
 
         The ids of conditions are left out, since they are never generated.
         """
@@ -158,8 +158,8 @@ class Text:
         self.finish_reason = "length"
 
     def _keeps_min_new_tokens(self, text: str) -> bool:
-        """Return whether the text keeps ``min_new_tokens`` new tokens if it is shortened to this
-        text. A text that has fewer already may be shortened.
+        """Return whether at least ``min_new_tokens`` new tokens are left if the text is shortened
+        to ``text``. The result is also true if there are fewer already.
         """
         minimum = self.config.min_new_tokens
         if self.new_tokens < minimum:
@@ -188,14 +188,16 @@ class Text:
             self._cut(text[: min(ends)])
 
     def _cut(self, text: str) -> None:
-        """Shorten the text to this text, and remove the tokens after its end."""
+        """Shorten the text to ``text``, a beginning of it, and remove the tokens after that."""
         self.text = text
         tokens = self._count_tokens(text)
         self.new_tokens -= len(self.ids) - tokens
         del self.ids[tokens:]
 
     def _count_tokens(self, text: str) -> int:
-        """Return how many tokens spell this beginning of the text, at least those of the prompt."""
+        """Return how many tokens spell ``text``, a beginning of the text; the tokens of the prompt
+        always count.
+        """
         needed = bisect_left(
             range(len(self.ids)),
             len(text),

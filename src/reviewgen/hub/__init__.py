@@ -8,7 +8,7 @@ apply.
     scan      generates texts, and finds what blocks publishing
     publish   ``push_to_hub``: check, scan, card, upload; the Space with the model's page
 
-Nothing that is downloaded is executed; ``reviewgen.saving`` reads it strictly.
+Downloaded files are never executed; ``reviewgen.saving`` reads them strictly.
 """
 
 from reviewgen.hub.card import brief_facts, is_written_by_hand, metadata_of

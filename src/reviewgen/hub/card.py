@@ -31,7 +31,8 @@ _EXAMPLES = {
 _TASK = "text-generation"
 _SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a Markdown link
 _LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTALL | re.MULTILINE)
-# The words of this line must not change: existing cards on the Hub and in saved folders have them.
+# The words of this line must not change: existing cards on the Hub and in saved folders have the
+# line.
 _MARK = re.compile(
     r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z"
 )
@@ -111,7 +112,8 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
 
 def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
     """Return the metrics for the Hub: bits per character of held-out text, and the copy rate of
-    generated text. Metrics that were not measured are left out.
+    generated text. Metrics that were not measured are left out, and so is a copy rate that was
+    measured on too few characters.
     """
     from huggingface_hub import EvalResult
 
@@ -151,7 +153,8 @@ def hub_address(path: str) -> str:
 
 
 def check_metadata(license: Any, more: Any) -> dict[str, Any]:
-    """Check the metadata that the user gave for a card, and return it with the license.
+    """Check the metadata that the user gave for a card, and return the metadata and the license as
+    one dictionary.
 
     Raises:
         ConfigError: Keys are unknown, values are not text, or two different licenses are given. The
@@ -204,7 +207,7 @@ def metadata_of(card: str) -> dict[str, Any]:
     that the card links to. The tags that every generated card has are left out.
 
     Raises:
-        ConfigError: Its front matter is not valid YAML.
+        ConfigError: The card's front matter is not valid YAML.
     """
     data = parse_card(card).data
     metadata = {key: data.get(key) for key in ("license", "language", "datasets", "tags")}
@@ -220,7 +223,7 @@ def parse_card(card: str) -> "ModelCard":
     """Parse a card, so that its front matter can be changed and validated.
 
     Raises:
-        ConfigError: Its front matter is not valid YAML.
+        ConfigError: The card's front matter is not valid YAML.
     """
     from huggingface_hub import ModelCard
 
@@ -239,7 +242,7 @@ def _is_unedited(card: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    """Return the digest of a card that its last line has."""
+    """Return the digest that the last line of a card has, from the lines above it."""
     # line endings and trailing spaces do not change the digest
     plain = "\n".join(line.rstrip() for line in text.strip().splitlines())
     return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]
@@ -263,9 +266,9 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
 
 
 def without_paths(value: Any, key: str = "") -> Any:
-    """Return a training record in which each path of a source is replaced by the file name.
+    """Return a training record in which the path of each source is replaced by its file name.
 
-    The function calls itself with each value in the record, and the key under which the value is.
+    The function calls itself for each value in the record; ``key`` is the key of the value.
     """
     if isinstance(value, dict):
         return {name: without_paths(item, name) for name, item in value.items()}
@@ -277,7 +280,9 @@ def without_paths(value: Any, key: str = "") -> Any:
 
 
 def file_name(source: str) -> str:
-    """Return the file name if a source is a path. A repository (hf://) is returned unchanged."""
+    """Return the last part of a source that is a path. A repository (hf://) is returned
+    unchanged.
+    """
     if source.startswith("hf://"):
         return source
     return source.replace("\\", "/").rstrip("/").rpartition("/")[2]

@@ -61,8 +61,8 @@ def locate(
         BundleError: The source is a preset without installed weights.
         HubError: The Hub cannot be reached, or has no such repository.
     """
-    # If the replacement of a folder was interrupted, the folder does not exist. It is still parsed
-    # as a folder: the error of reading it says how to restore it.
+    # If the replacement of a folder was interrupted, the folder does not exist. The source is still
+    # parsed as a folder: the error of reading this folder says how to restore it.
     is_cut_off = isinstance(source, str) and Path(source).name and describe_cut_off(Path(source))
     presets = preset_names()
     parsed = parse_source(Path(source) if is_cut_off else source, presets, revision)
@@ -79,7 +79,7 @@ def locate(
             raise SourceError(
                 f"There is no preset {quoted(parsed)}. Did you mean the folder {quoted(near)}?"
             )
-    find_preset(parsed)
+    find_preset(parsed)  # raises if there is no such preset
     raise BundleError(
         f"No trained weights of the preset {parsed} are installed. Train it: reviewgen train"
         f" {parsed} --data ..."
@@ -137,7 +137,8 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
                     source.repo_id, revision=revision, timeout=_TIMEOUT_SECONDS
                 )
             return _fetch(source.repo_id, revision, options)
-        except (RevisionNotFoundError, LocalEntryNotFoundError):  # no cached version can be used
+        # in these cases, no cached version can be used
+        except (RevisionNotFoundError, LocalEntryNotFoundError):
             raise
         except Exception as error:  # raised by the client or its HTTP library
             if options.get("force_download"):
@@ -156,8 +157,8 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
 
 
 def _fetch(repo_id: str, revision: str, options: HubKwargs) -> Path:
-    """Download the model files of a repository, and return their folder. Also raises the client's
-    errors.
+    """Download the model files of a repository, and return their folder. Errors of the Hub's client
+    are not caught here.
 
     Raises:
         HubError: The repository has no config.json.
@@ -256,7 +257,7 @@ def plain_errors(source: object, failed: str) -> Iterator[None]:
         yield
     except ReviewgenError:
         raise
-    # a dozen types of the client, of its HTTP library and of the operating system
+    # the client, its HTTP library and the operating system raise a dozen types of errors
     except Exception as error:
         # with force_download, the client wraps errors in a ValueError
         cause = error.__cause__ if type(error) is ValueError else None

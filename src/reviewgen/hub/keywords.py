@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict
 
 
 class HubKwargs(TypedDict, total=False):
-    """Options for downloading a repository, with the names and meanings that they have in
+    """Options for downloading a repository, with the names and meanings of
     ``huggingface_hub.snapshot_download``.
     """
 

@@ -4,7 +4,7 @@ copied text, write its card, and upload everything as one commit.
 All problems are raised as one error: problems with the name of the repository, the license, the
 metadata of the card or another option, and the findings of the scan. What is scanned and published
 is a copy of the saved folder. The copy also has the card and, if matplotlib is installed, a plot of
-the learning curve. Its training record has no paths of this machine.
+the learning curve. The training record of the copy has no paths of this machine.
 
 ``push_space`` publishes the model's page as a static Space with the same name. The Space has the
 page, ``index.html``, and a ``README.md`` with the settings of the Space.
@@ -72,9 +72,9 @@ class Remote:
         commit: The newest commit of the branch; None if the branch or the repository does not
             exist.
         card: The text of README.md in the branch, or in main if the branch does not exist.
-        is_private: Whether the repository is private; None if it does not exist.
+        is_private: Whether the repository is private; None if there is no repository.
         names: The names of all files in the repository.
-        files: The names of those files that are part of a saved model, or are its plot of the
+        files: The names of those files that are part of a saved model, or are the plot of its
             learning curve.
     """
 
@@ -117,11 +117,11 @@ def publish(
 
 
 class _Push:
-    """The checks before a push. All checks are made; then one error names all problems.
+    """The checks before a push. All checks are made before a single error names all problems.
 
     Attributes:
         problems: The errors of the checks that have failed.
-        target: The repository; None if its name is not valid.
+        target: The repository; None if the name of the repository is not valid.
         before: The state of the repository.
         metadata: The metadata of the card.
         allowed: The kinds of findings that do not block publishing.
@@ -145,7 +145,9 @@ class _Push:
             return None
 
     def check_arguments(self, bundle: Bundle, repo_id: str) -> None:
-        """Make the checks that need no generated texts, and log their problems and findings."""
+        """Make the checks that need no generated texts, set the attributes, and log the problems
+        and findings.
+        """
         options = self.options
         license = options.get("license")
         self.target = self.attempt(parse_repository, repo_id, options.get("revision"))
@@ -169,12 +171,12 @@ class _Push:
             )
 
     def scan(self, bundle: Bundle, texts: list[str]) -> None:
-        """Scan the generated texts, and the vocabulary of the copy that is published.
+        """Scan the generated texts, and the vocabulary of the copy of the model that is published.
 
         Raises:
             ReviewgenError: This check or an earlier check has failed.
         """
-        # without a valid limit, nothing exceeds it: that it is not valid is a problem already
+        # If the limit is not valid, which is a recorded problem, no share of copies exceeds it.
         copy_limit = 1.0 if self.copy_limit is None else self.copy_limit
         findings = self.findings | scan(bundle, texts, copy_limit)
         self.attempt(refuse, findings, self.allowed)
@@ -202,7 +204,7 @@ def make_card(
     arguments are those of ``card_text``.
 
     Raises:
-        ConfigError: A value of the metadata is not text. It is raised before any text is generated.
+        ConfigError: A value of the metadata is not text; raised before any text is generated.
     """
     check_metadata(None, metadata)
     folder = bundle.folder
@@ -241,7 +243,7 @@ def inspect_repository(
             )
         )
     names = frozenset(file.rfilename for file in info.siblings or ())
-    files = layout.files_of({})  # of any saved model
+    files = layout.files_of({})  # the files that every saved model may have
     if layout.CONFIG in names:
         with contextlib.suppress(ValueError, BundleError):
             files = layout.files_of(read_json(folder / layout.CONFIG))
@@ -287,11 +289,11 @@ def _check_options(target: HubSource | None, before: Remote, options: PushOption
 def _existing_card(
     bundle: Bundle, before: Remote, metadata: dict[str, Any], target: HubSource | None
 ) -> str | None:
-    """Return the card that a user wrote or edited, in the repository or in the model's folder. If
-    there is no such card, return None, and a new card is written.
+    """Return the card that a user wrote or edited, in the repository or in the model's folder.
+    Return None if there is no such card, so that a new card must be written.
 
-    The metadata of a generated card (license, language, datasets, tags and space) are added to
-    ``metadata``, where the user gave no other value.
+    If an existing card was generated, its metadata (license, language, datasets, tags and space)
+    are added to ``metadata``, except those for which the user gave a value.
 
     Raises:
         ConfigError: The card names another license, or cannot be parsed.
@@ -303,7 +305,7 @@ def _existing_card(
         known = metadata_of(card)
         license = metadata.get("license")
         if known.get("space") != repository:
-            known.pop("space", None)  # the Space of another model, from which this one was copied
+            known.pop("space", None)  # if the model was copied, this is the original's Space
         if not is_written_by_hand(card):
             metadata |= {key: value for key, value in known.items() if metadata.get(key) is None}
             continue
@@ -337,10 +339,11 @@ def _find_without_texts(
 
 
 def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) -> None:
-    """Let the Hub validate the license, the language and the other metadata of a card.
+    """Let the Hub validate the license, the language and the other metadata of a card: of the
+    edited card if there is one, else of a new card.
 
     Raises:
-        HubError: The Hub rejects them.
+        HubError: The Hub rejects the metadata.
     """
     from huggingface_hub import ModelCardData
 
@@ -366,7 +369,7 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
     """Return the names of the files that the patterns select for the upload.
 
     Raises:
-        ConfigError: The patterns leave out files of the model.
+        ConfigError: The patterns leave out a file that a model needs.
     """
     allowed = options.get("allow_patterns")
     ignored = options.get("ignore_patterns")
@@ -380,22 +383,21 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
 
 
 def _match(names: Collection[str], **patterns: Any) -> set[str]:
-    """Return the names that the client of the Hub selects with these patterns."""
+    """Return those of the names that match the patterns, as the Hub's client matches them."""
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     return set(filter_repo_objects(names, **patterns))
 
 
 def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
-    """Plot the learning curve into the folder, and return the name of the file. None if there is no
-    curve, or if matplotlib is not installed.
+    """Plot the learning curve into the folder, and return the name of the file. Return None if
+    there is no curve, or if matplotlib is not installed.
     """
     file = folder / layout.CURVE
     try:
-        refuse_chart(file)
+        refuse_chart(file)  # raises if matplotlib is not installed
         save_chart(learning_chart([find_curves(bundle.training, folder.name)]), file)
-    # a blend has no curve; or matplotlib is not installed
-    except (BundleError, ConfigError) as error:
+    except (BundleError, ConfigError) as error:  # BundleError: a blend has no curve
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None
     return layout.CURVE
@@ -420,7 +422,7 @@ def _upload(
     from huggingface_hub import HfApi
 
     added = {file.name: file for file in folder.iterdir() if file.name in names}
-    # the manifest lists the files that are published
+    # the manifest lists only those files of the model that are published
     if layout.MANIFEST in added:
         listed = added.keys() & layout.files_of(read_json(folder / layout.CONFIG))
         layout.write_manifest(folder, layout.digest_files(folder, listed))
@@ -480,14 +482,14 @@ def inspect_space(
     an interrupted push, the returned card is empty, so that the Space can be overwritten.
 
     Args:
-        target: The model's repository; the Space has its name.
-        is_private: Whether the model is private. Its Space must then be private, too, since the
+        target: The model's repository; the Space has the same name.
+        is_private: Whether the model is private. If so, the Space must be private, too, since the
             page contains the model.
         token: The access token.
 
     Raises:
-        HubError: The Hub was not reached, or refused the request; or the Space was not published by
-            reviewgen; or the Space is public and the model private.
+        HubError: The Hub was not reached, or refused the request; or the existing Space was not
+            published by reviewgen; or the Space is public, and the model is private.
         ConfigError: The token is empty or has spaces in it.
     """
     from huggingface_hub import HfApi
@@ -528,7 +530,7 @@ def push_space(
 
     Args:
         page: The page, as HTML.
-        target: The model's repository; the Space has its name.
+        target: The model's repository; the Space has the same name.
         license: The license that the README.md of a new Space gets.
         is_private: Whether the model is private. A new Space has the same visibility.
         message: The title of the commit.
@@ -555,7 +557,7 @@ def push_space(
 
 
 def _space_readme(model: str, license: str | None) -> str:
-    """Return the README.md of a new Space. Its front matter has the settings of the Space."""
+    """Return the README.md of a new Space, whose front matter has the settings of the Space."""
     from huggingface_hub import SpaceCard, SpaceCardData
 
     title = model.partition("/")[2]

@@ -35,7 +35,7 @@ _PATTERNS = {
     "handle": ("handles", re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}")),
 }
 _KINDS = (*_PATTERNS, "copies", "text", "license")  # the accepted values of ``allow``
-# of the samples in a card; the default of the presets is 0.7
+# the temperatures of the samples in a card; the default of the presets is 0.7
 _SAMPLE_TEMPERATURES = (0.5, 0.7, 1.0)
 _SCANNED_TEXTS = 200
 _SCAN_TEMPERATURE = 0.8
@@ -45,7 +45,7 @@ _MAX_TOKENS = 1_000
 
 
 def check_kinds(allow: Collection[str]) -> frozenset[str]:
-    """Check ``allow``, the kinds of findings that do not block publishing, and return it as a set.
+    """Check ``allow``, the kinds of findings that do not block publishing, and return these kinds.
 
     Raises:
         ConfigError: A name is not the name of a kind.
@@ -68,7 +68,8 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
     """Return generated texts to scan, and, under the key "samples", pairs of a temperature and a
     text for the card.
 
-    Of the model's generation defaults only max_new_tokens, words and conditions are used.
+    Of the model's generation defaults, only max_new_tokens, words and conditions are used;
+    max_new_tokens is brought between 100 and 1,000.
     """
     defaults = model.generation_config
     length = min(max(defaults.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
@@ -79,8 +80,8 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
         [""] * _SCANNED_TEXTS, generation_config=config, temperature=_SCAN_TEMPERATURE, seed=0
     )
     samples = [
-        (each, model.generate_one(generation_config=config, temperature=each, seed=0))
-        for each in _SAMPLE_TEMPERATURES
+        (temperature, model.generate_one(generation_config=config, temperature=temperature, seed=0))
+        for temperature in _SAMPLE_TEMPERATURES
     ]
     return scanned, {"samples": samples}
 
@@ -98,8 +99,10 @@ def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, s
     encoded = (np.array(tokenizer.encode(text), dtype=np.int64) for text in texts)
     copied = bundle.index.token_copy_rate(encoded)
     if copied is not None and copied > copy_limit:
-        more = f"which is more than {copy_limit:.0%}"
-        findings["copies"] = f"{copied:.0%} of the 20-token windows of its texts are copied, {more}"
+        findings["copies"] = (
+            f"{copied:.0%} of the 20-token windows of its texts are copied, which is more than"
+            f" {copy_limit:.0%}"
+        )
     return findings
 
 
@@ -119,8 +122,8 @@ def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
 
 
 def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
-    """Search for personal data in generated texts and in the tokens of a vocabulary. Return a
-    description of the matches for each kind that was found.
+    """Search for personal data in generated texts and in the tokens of a vocabulary. Return, for
+    each kind that was found, a description of its matches.
     """
     findings = {}
     vocabulary = list(pieces)
@@ -131,7 +134,8 @@ def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[st
         if odd_pieces:
             where.append(f"{len(odd_pieces)} pieces of the vocabulary")
             example = odd_pieces[0].strip()
-        matches = list(filter(None, map(pattern.findall, samples)))  # of each sample with a match
+        # for each sample with a match, the list of its matches
+        matches = list(filter(None, map(pattern.findall, samples)))
         if matches:
             where.insert(0, f"{len(matches)} of {len(samples)} samples")
             example = Counter(chain(*matches)).most_common(1)[0][0]

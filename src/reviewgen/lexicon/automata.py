@@ -109,7 +109,7 @@ def utf8_automaton() -> Automaton:
     # The nodes are named for what a character lacks: nothing, one, two or three bytes, or the
     # second byte after one of the four first bytes that allow only some second bytes.
     whole, one, two, three, after_e0, after_ed, after_f0, after_f4 = range(1, 9)
-    # for each node, the first and last byte that lead to another node, and this node
+    # for each node, its ranges of bytes: first byte, last byte, and the node that they lead to
     ranges = [
         [],
         [
@@ -183,7 +183,7 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
         return None
     edges = np.delete(nodes, offsets).astype(np.int64)
     targets = edges >> 8
-    owners = np.repeat(np.arange(len(offsets)), counts)
+    owners = np.repeat(np.arange(len(offsets)), counts)  # index of the node of each edge
     leads_back = np.isin(targets, offsets[1:]) & (targets < offsets[owners])
     is_sorted = (np.diff(edges & 255) > 0) | (np.diff(owners) > 0)
     if not leads_back.all() or not is_sorted.all():

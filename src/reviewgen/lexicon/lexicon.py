@@ -81,6 +81,7 @@ class Lexicon:
 
     def __or__(self, other: "Lexicon") -> "Lexicon":
         """Return a lexicon with the words and separators of both."""
+        # if both have the same words and separators, one of them is returned
         pairs = (self.words, other.words), (self.separators, other.separators)
         if all(np.array_equal(own.nodes, others.nodes) for own, others in pairs):
             return min(self, other, key=lambda lexicon: lexicon.min_texts)
@@ -169,6 +170,7 @@ def _known_words(counts: WordCounts, folded: Counter[str], min_texts: int) -> se
     Upper and lower case are counted together, as in ``folded``. If there are too many words, the
     most frequent ones are taken.
     """
+    # in a training text that is a single text, occurrences count instead of texts
     texts = counts.texts if max(counts.texts.values(), default=0) > 1 else folded
     frequent = {word for word, _ in folded.most_common(_MAX_WORDS) if texts[word] >= min_texts}
     known = {word for word in counts.words if word.casefold() in frequent}
@@ -224,10 +226,10 @@ def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
     """Return the automaton that lets a token follow only if it continues or ends a known word.
     Without a lexicon, it allows any valid UTF-8.
     """
-    nodes, roots, known = joined_automata(lexicon)
+    nodes, roots, lexicon_start = joined_automata(lexicon)
     if lexicon is None:
         roots = [roots[0], roots[0], 0]
     anything, words, separators = roots
     first = np.stack([Automaton(nodes, root).targets() for root in roots])
     tokens = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
-    return Spelling(nodes, anything, known, words, separators, first, *tokens)
+    return Spelling(nodes, anything, lexicon_start, words, separators, first, *tokens)

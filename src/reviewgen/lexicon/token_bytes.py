@@ -87,14 +87,14 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
             for ids in np.split(block, np.flatnonzero(block == tokenizer.bos_id)):
                 yield tokenizer.decode(ids.tolist())
         return
-    rest: list[bytes] = []  # the beginning of a text that continues in the next part
+    unfinished: list[bytes] = []  # the text whose end has not been read yet, in parts
     for ids in _in_parts(blocks, symbols):
-        first, *others = _decode_bytes(ids, symbols).split(_TEXT_END)
-        rest.append(first)
-        for other in others:
-            yield b"".join(rest).decode("utf-8", "replace")
-            rest = [other]
-    yield b"".join(rest).decode("utf-8", "replace")
+        continuation, *new_texts = _decode_bytes(ids, symbols).split(_TEXT_END)
+        unfinished.append(continuation)
+        for new_text in new_texts:
+            yield b"".join(unfinished).decode("utf-8", "replace")
+            unfinished = [new_text]
+    yield b"".join(unfinished).decode("utf-8", "replace")
 
 
 def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.ndarray]:
@@ -119,11 +119,11 @@ def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
     # the last value stands for bos and eos
     values = np.append(symbols.values, ord(_TEXT_END)).astype(np.uint16)
     lengths = np.diff(symbols.offsets)
-    is_frame = lengths == 0
-    # of each id: where its values start, and how many they are
+    is_frame = lengths == 0  # bos and eos
+    # for each of ``ids``: where its values start, and how many values it has
     starts = np.where(is_frame, len(symbols.values), symbols.offsets[:-1])[ids]
     lengths = np.where(is_frame, 1, lengths)[ids]
-    ends = np.cumsum(lengths)  # where they end in the result
+    ends = np.cumsum(lengths)  # where the values of each id end in ``decoded``
     decoded = values[np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)]
     # join each pair of halves into a byte; a last half without a partner is dropped
     halves = np.flatnonzero(decoded >= HALF)

@@ -88,6 +88,7 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     plain = pyarrow.LargeStringArray.from_buffers(len(texts), offsets, with_spaces)
     pieces = pyarrow.compute.utf8_split_whitespace(plain)
     runs = pyarrow.compute.list_flatten(pieces).dictionary_encode()
+    # for each run, the index of its characters in ``distinct``, and the index of its text
     codes = runs.indices.to_numpy()
     owners = pyarrow.compute.list_parent_indices(pieces).to_numpy()
     distinct = runs.dictionary.to_pylist()
@@ -136,7 +137,7 @@ def _separators(encoded: bytes) -> set[str]:
     characters = {*encoded.translate(None, _FREQUENT).decode(), "\n"}
     if b" " in encoded:
         characters.add(" ")
-    # of the characters that may not be separators, those in words are letters or marks
+    # of the other characters, those that occur in words are letters and marks
     others = characters - _SPACES - set(_ASCII_SEPARATORS)
     letters = set("".join(words_of(" ".join(others)))) - set(APOSTROPHES)
     return characters - letters

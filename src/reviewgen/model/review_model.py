@@ -71,8 +71,8 @@ class ReviewModel:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadKwargs]
     ) -> "ReviewModel":
-        """Load a trained model. This is ``reviewgen.load``, under the name that huggingface_hub
-        uses; its documentation describes the arguments.
+        """Load a trained model. This is ``reviewgen.load``, which describes the arguments, under
+        the name that huggingface_hub uses.
         """
         refuse_unknown_options(options, LoadKwargs, "load")
         hub_options: dict[str, Any] = {**options}
@@ -251,12 +251,12 @@ class ReviewModel:
         check_flags(return_dict_in_generate=return_dict_in_generate)
         request = self._request(prompt, options)
         generator = self.generator
-        rows = list(generator.generate(request))
+        texts = list(generator.generate(request))
         if return_dict_in_generate:
-            return [generator.output(row, request, number) for number, row in enumerate(rows)]
+            return [generator.output(text, request, number) for number, text in enumerate(texts)]
         if request.novelty is not None:
-            return list[str](map(generator.with_novelty, rows))
-        return [row.text for row in rows]
+            return list[str](map(generator.with_novelty, texts))
+        return [text.text for text in texts]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> str:
         """Generate one review. The arguments are those of ``generate``."""
@@ -284,8 +284,8 @@ class ReviewModel:
         generator = self.generator
         if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= sys.maxsize:
             raise ConfigError(f"first must be a whole number of at least 0; got {quoted(first)}.")
-        rows = generator.generate(request, first, start_late=False)
-        return (generator.output(row, request, number) for number, row in enumerate(rows, first))
+        texts = generator.generate(request, first, start_late=False)
+        return (generator.output(text, request, number) for number, text in enumerate(texts, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> Iterator[str]:
         """Yield one review in pieces while it is generated. The first piece is the prompt. The
@@ -319,8 +319,8 @@ class ReviewModel:
         that was trained by counting, also return the counts behind the probabilities.
 
         Filters such as top_k are not applied. The empty text stands for the start of a review. The
-        text is tokenized without changes. With a word tokenizer, leave out a space at its end,
-        since the space belongs to the next token.
+        text is tokenized without changes. With a word tokenizer, leave out a space at the end of
+        the text, since the space belongs to the next token.
 
         Args:
             text: The text before the next token.
@@ -345,7 +345,8 @@ class ReviewModel:
         logits_processor: Any = None,
         seed: int | None = None,
     ) -> Walk:
-        """Return a ``Walk``: a text that the caller can extend token by token, and undo.
+        """Return a ``Walk``: a text that the caller can extend token by token, and whose last steps
+        can be undone.
 
         ``logits_processor`` is as in ``generate``, but if it is not given, the processors that were
         saved with the model are not used. Raises the errors of ``next_tokens``, and PluginError if
@@ -369,7 +370,7 @@ class ReviewModel:
     def evaluate(self, source: Any, **options: Unpack[EvaluateKwargs]) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
 
-        The conditions of each text are read from the columns of the source that have the same
+        Conditions of a text are read from the columns of the source that have the conditions'
         names. A missing value counts as unspecified.
 
         Args:
@@ -420,14 +421,14 @@ class ReviewModel:
 
         Args:
             text: The text, or a list of texts. The end token of a text is scored, too.
-            prompt: The context before the text. It is not scored. The prompt and the text are
-                tokenized separately. With a word tokenizer, a space between them belongs to the
-                text.
+            prompt: The context before the text. The prompt is not scored. The prompt and the text
+                are tokenized separately. With a word tokenizer, a space between the two belongs to
+                the text.
             conditions: Values of the conditions that the model was trained with; others are
                 unspecified.
 
         Returns:
-            A ``Score``, or for a list of texts a list of scores.
+            A ``Score``; for a list of texts, a list of scores.
 
         Raises:
             DataError: The text is empty.
@@ -461,8 +462,8 @@ class ReviewModel:
         return find_neighbours(self.bundle, self._pieces, word, k)
 
     def word_map(self, *, words: int = 300) -> "WordMap":
-        """Return a two-dimensional map of the most frequent words. The coordinates are the first
-        two principal components of their embeddings.
+        """Return a two-dimensional map of the most frequent words. The coordinates of a word are
+        the first two principal components of its embedding.
 
         The map has the first words of the vocabulary. A subword tokenizer sorts its vocabulary only
         roughly by frequency.
@@ -498,16 +499,16 @@ class ReviewModel:
     def contrast(
         self, condition: str, *, k: int = 10, seed: int = 0
     ) -> "dict[str, list[PreferredWord]]":
-        """Return for each value of a condition the k words whose probability it raises most, in
-        descending order.
+        """Return, for each value of a condition, the k words whose probability the value raises
+        most, in descending order.
 
         The model generates 60 texts of 40 tokens without any condition, and then computes the
         probabilities of the next word at each position of these texts, once with each value. The
-        probability of a word is its mean over all positions. Its log ratio compares this
-        probability with the mean for the other values. A word is left out if it is expected less
-        than once in 5,000 tokens. It is also left out if its log ratio is below 0.05, or if the
-        95 % interval of the log ratio over the texts (a jackknife) includes values of zero or less.
-        So a value without an effect has no words.
+        probability of a word with a value is the mean over all positions. The log ratio of the word
+        compares this probability with the mean for the other values. A word is left out if it is
+        expected less than once in 5,000 tokens, if its log ratio is below 0.05, or if the 95 %
+        interval of the log ratio over the texts (a jackknife) includes values of zero or less. So a
+        value without an effect has no words.
 
         Args:
             condition: A condition of categories or numbers.
@@ -529,7 +530,7 @@ class ReviewModel:
         return contrast_words(self.bundle, self._pieces, condition, k, write)
 
     def classify(self, texts: str | Sequence[str], condition: str) -> Any:
-        """Predict a condition from the text: return for each text the most probable value of the
+        """Predict a condition from texts: return, for each text, the most probable value of the
         condition, and the probabilities of all values.
 
         Returns a list of ``Classification`` for a list of texts, and one ``Classification`` for a
@@ -660,8 +661,8 @@ class ReviewModel:
         datasets: str | Sequence[str] | None = None,
         tags: Sequence[str] = (),
     ) -> "ModelCard":
-        """Return a newly written model card, the same as ``push_to_hub`` writes for a model without
-        a card. ``str(card)`` is its Markdown.
+        """Return a new model card, the same as ``push_to_hub`` writes for a model without a card.
+        ``str(card)`` is the card's Markdown.
 
         Args:
             source: The argument of ``reviewgen.load`` in the card's code snippet.
@@ -684,9 +685,9 @@ class ReviewModel:
 
         Before uploading, 200 generated texts and the vocabulary are scanned for e-mail addresses,
         telephone numbers, URLs and handles, and the texts are also scanned for copied text. This is
-        a check, not a guarantee. The card is written anew, unless a user has edited the card, in
-        the model's folder or in the repository: an edited card is kept. Publishing an unchanged
-        model again makes no commit.
+        a check, not a guarantee. A new card is written, unless a user has edited the card in the
+        model's folder or in the repository: an edited card is kept. Publishing an unchanged model
+        again makes no commit.
 
         >>> model.push_to_hub("ana/music-reviews", license="apache-2.0")  # doctest: +SKIP
 
@@ -776,16 +777,17 @@ class ReviewModel:
         return judge  # type: ignore[no-any-return]
 
     def _scorer(self) -> Callable[[list[int], int], list[float]]:
-        """Return the function with which a generator scores its texts. The function imports torch
-        only when it is called.
+        """Return the function with which a generator scores its texts. Torch is imported only when
+        the function is called.
         """
         weights = self.bundle.weights
         device = weights.device
-        # On an accelerator, this is the copy that generates the texts. On the CPU, the model is
-        # built on its first use.
+        # on an accelerator, the copy of the model that generates the texts; None on the CPU, where
+        # the model is built only when ``score`` is called
         on_device = None if device == "cpu" else weights.model_on_device
 
         def score(ids: list[int], given: int) -> list[float]:
+            """Return the log probability (nats) of each id after the first ``given`` ids."""
             from reviewgen.evaluation.evaluate import log_probabilities
 
             model = weights.model if on_device is None else on_device
@@ -807,7 +809,9 @@ def check_model(name: str, value: Any) -> None:
 
 
 def _unpickle(files: Mapping[str, bytes], weight_bits: int, origin: str | None) -> ReviewModel:
-    """Return the model of the files of its saved folder; see ``ReviewModel.__reduce__``."""
+    """Return the model that ``ReviewModel.__reduce__`` has pickled as ``files``, the content of
+    each file of a saved folder by its name.
+    """
     with temporary_folder() as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)

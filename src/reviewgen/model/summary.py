@@ -22,7 +22,7 @@ def summarize(bundle: Bundle) -> str:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
-    """Return the value of each fact, by its label. Unknown facts are left out."""
+    """Return the known facts on a model and its training: the value of each fact, by its label."""
     training = bundle.training
     held_out = training.get("held_out") or {}
     data = training.get("data") or {}

@@ -62,13 +62,13 @@ class TextWindows:
         self._length = length
         self._anchor = (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
-        # where the windows start that lie within one text
+        # the start of each window that lies within one text
         starts = np.arange(max(0, len(codes) - length + 1))
         ends_of_texts = ends[np.searchsorted(ends, starts, "right")]
         self._starts = np.flatnonzero(starts + length <= ends_of_texts)
         # the distinct hashes, and for each window the index of its hash
         hashes = _hash_windows(codes, length)[self._starts]
-        self._hashes, self._windows = np.unique(hashes, return_inverse=True)
+        self._hashes, self._hash_indexes = np.unique(hashes, return_inverse=True)
         self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
     def are_shared(self, training: Iterable[str]) -> Bool[np.ndarray, " T"]:
@@ -86,7 +86,7 @@ class TextWindows:
         >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
         [[(0, 7)]]
         """
-        is_window_found = self._find(training)[self._windows]
+        is_window_found = self._find(training)[self._hash_indexes]
         starts = self._starts[is_window_found]
         # +1 where a copied window starts, -1 where one ends; the cumulative sum is above 0 in spans
         steps = np.zeros(self._bounds[-1] + 1, np.int64)

@@ -110,7 +110,7 @@ class Index(ABC):
     def false_positive_rates(self) -> Mapping[int, float]:
         """The share of new windows that the index takes for copied ones, by window length.
 
-        Windows that cannot be looked up are left out.
+        Windows that cannot be looked up do not count.
         """
         return dict.fromkeys(WINDOWS, 0.0)
 
@@ -157,8 +157,8 @@ class Index(ABC):
         bounds.
 
         Args:
-            ids: The text's ids, without bos and eos. If there are any, no span or window extends
-                across them.
+            ids: The text's ids, without bos and eos. If the ids include these nevertheless, no span
+                or window extends across them.
             decode: Decodes ids to text; it is also called with ids of training reviews.
 
         Raises:
@@ -205,6 +205,7 @@ class Index(ABC):
         # the last row of the statuses is that of windows of 20 tokens
         parts = [self.look_up(self.check_text(ids))[0][-1] for ids in texts]
         statuses = np.concatenate([np.zeros(0, np.uint8), *parts])
+        # the status of a window that can be looked up is SEEN or NEW
         is_sure = self.stride == 1 or (statuses >= SEEN).sum() >= _MIN_SAMPLE
         return _share_seen(statuses) if is_sure else None
 
@@ -215,6 +216,7 @@ class Index(ABC):
         a few other short texts. Texts without a window that can be looked up are left out.
         """
         statuses = [self.look_up(self.check_text(ids[:_FIRST_TOKENS]))[0] for ids in texts]
+        # any() is false if all windows are UNKNOWN, which is 0
         are_known = [NEW not in rows for rows in statuses if rows.any()]
         return fmean(are_known or [False])
 
@@ -302,7 +304,7 @@ class ExactIndex(Index):
 
         The guard has a set of all windows of max_copy + 1 tokens of the training text, about 2
         bytes each. It also rejects about one in a thousand tokens that complete no such window. The
-        sets of the last four limits are cached.
+        sets of the last four values of ``max_copy`` are cached.
         """
         # no span is longer than the training text
         length = min(_check_max_copy(max_copy), len(self.ids)) + 1
@@ -360,7 +362,7 @@ class ExactIndex(Index):
         """
         review = int(np.searchsorted(self._starts, position, "right")) - 1
         first, last = self._starts[review : review + 2].tolist()
-        # without bos and eos
+        # leave out bos and eos
         if self.ids[first] == self.bos_id:
             first += 1
         if self.ids[last - 1] == self.eos_id:
@@ -477,7 +479,8 @@ def build_sets(
     blocks = chain.from_iterable(map(cut, parts))
     sample_stride = thin_for_counting(sum(map(len, blocks)))
     sampled = call(_sample_part, [(part, separators, sample_stride) for part in parts])
-    counts = [  # of the distinct windows of each length
+    # how many distinct windows of each length the training text has, estimated
+    counts = [
         len(np.unique(np.concatenate(hashes))) * sample_stride
         for hashes in zip(*sampled, strict=True)
     ]
@@ -496,7 +499,7 @@ def build_sets(
 
 
 def _sample_part(part: Tokens, separators: tuple[int, int], stride: int) -> list[np.ndarray]:
-    """Return, for each length of WINDOWS, the distinct hashes that the stride lets through."""
+    """Return, for each length of WINDOWS, the distinct hashes that are multiples of ``stride``."""
     return [np.unique(sample_windows(part, separators, length, stride)) for length in WINDOWS]
 
 
@@ -520,11 +523,11 @@ def id_dtype(vocab_size: int) -> type[np.integer]:
 
 
 def _check_max_copy(max_copy: object) -> int:
-    """Check the maximum length of a copied span, in tokens. Return it, or a smaller number with the
-    same effect that compiled code can represent.
+    """Check the maximum length of a copied span, in tokens, and return it. If compiled code cannot
+    represent the number, return a smaller one with the same effect.
 
     Raises:
-        ConfigError: It is not a whole number, or is negative.
+        ConfigError: ``max_copy`` is not a whole number, or is negative.
     """
     if isinstance(max_copy, bool) or not isinstance(max_copy, int) or max_copy < 0:
         raise ConfigError(

@@ -97,7 +97,9 @@ class Novelty:
         return lines
 
     def _describe_longest(self, bound: str) -> str:
-        """Return the sentence about the longest copied span; ``bound`` goes before each number."""
+        """Return the sentence about the longest copied span. ``bound``, "at most " or empty, is
+        written before each number.
+        """
         if not self.longest_tokens:
             return "No token of the text occurs in the training text."
         characters = counted(self.longest_characters, "character")
@@ -110,7 +112,9 @@ class Novelty:
         return f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
 
     def _describe_windows(self, bound: str) -> str:
-        """Return the sentences about windows; ``bound`` goes before each number."""
+        """Return the sentences about windows. ``bound``, "at most " or empty, is written before
+        each number.
+        """
         shares = ", ".join(
             f"{bound}{100 * share:.1f} % of its windows of {length} tokens"
             for length, share in self.windows.items()

@@ -119,8 +119,8 @@ def output_layer(model: Any) -> None:
         weight, bias = model.output_layer()
         sentence = "The output layer of the features does not give the logits."
         assert_close(nn.functional.linear(features, weight, bias), logits, sentence)
-        for one, other in zip(flatten_state(feature_state), flatten_state(after), strict=True):
-            assert_close(one, other, "features() returns a different state.")
+        for part, expected in zip(flatten_state(feature_state), flatten_state(after), strict=True):
+            assert_close(part, expected, "features() returns a different state.")
     assert features.requires_grad and weight.requires_grad, (
         "The features or the output layer have no gradient."
     )

@@ -59,8 +59,8 @@ class SupportsSample(Protocol):
     has the functions for them. If a sampled token is forbidden, another one is sampled in its
     place. A token is forbidden in two cases:
 
-    - It is not the end token, and with it ``copies(windows, text, end, run)`` of
-      ``reviewgen.compiled.windows`` would be true.
+    - The token is not the end token, and ``copies(windows, text, end, run)`` of
+      ``reviewgen.compiled.windows`` would be true with the token at index ``end`` of the text.
     - ``follows(spelling, place, token, eos)`` of ``reviewgen.compiled.spelling`` is false.
     """
 

@@ -45,13 +45,13 @@ class Plugin:
     Attributes:
         kind: One of ``GROUPS``.
         name: The name that users type.
-        package: The distribution that provides the plugin; "(this process)" if it was registered
-            here.
+        package: The distribution that provides the plugin; "(this process)" if the plugin was
+            registered in this process.
         version: The version of the distribution.
-        problem: Why the plugin is not found by its name, or why it cannot be used; None if no
-            problem is known.
-        api_version: The version of the contract that the plugin is written for. None if its package
-            declares no version, which counts as 1.
+        problem: Why the name does not find this plugin, or why the plugin cannot be used; None if
+            no problem is known.
+        api_version: The version of the contract that the plugin is written for. None, which counts
+            as 1, if the plugin's package declares no version.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Plugin:
 
 
 class InstalledPlugin(NamedTuple):
-    """An installed plugin, and its entry point; a registered plugin has none."""
+    """An installed plugin, and its entry point; a registered plugin has no entry point."""
 
     plugin: Plugin
     point: EntryPoint | None
@@ -94,7 +94,7 @@ def is_own(plugin: Plugin) -> bool:
 
 
 def find_name_fault(kind: str, name: str) -> str | None:
-    """Return why a plugin cannot have a name; None if it can."""
+    """Return why a plugin of a kind cannot have a name; None if the name is valid."""
     if kind in ("preset", "weights"):
         rule = "be of the form <model>-<tokenizer>[-<size>], in lower case"
         is_valid = PRESET.fullmatch(name) is not None
@@ -108,11 +108,12 @@ def find_name_fault(kind: str, name: str) -> str | None:
 
 
 def find_api_fault(declared: object, package: str) -> str | None:
-    """Return why a plugin that declares a version of the contract cannot be used; None if it can.
+    """Return why a plugin with a declared version of the contract cannot be used; None if the
+    plugin can be used.
 
     Args:
-        declared: The declared version, as in "1.0"; None counts as 1.
-        package: The package to upgrade, if its version is too old.
+        declared: The version that the plugin declares, as in "1.0"; None counts as 1.
+        package: The package to upgrade if the declared version is too old.
     """
     match = _VERSION.fullmatch("1" if declared is None else str(declared))
     if match is None:
@@ -124,16 +125,16 @@ def find_api_fault(declared: object, package: str) -> str | None:
     theirs = int(match[1])
     if ours == theirs:
         return None
-    newer = OWN if theirs > ours else package
+    outdated = OWN if theirs > ours else package
     return (
         f"it is written for version {declared or 1} of the plugin contract, and this reviewgen has"
-        f" version {API_VERSION}; upgrade {newer}"
+        f" version {API_VERSION}; upgrade {outdated}"
     )
 
 
 def _folders() -> tuple[tuple[str, int], ...]:
-    """Return the folders of ``sys.path``, each with its modification time, which changes when a
-    package is installed or removed. ``_read`` is cached by this value.
+    """Return the folders of ``sys.path`` with their modification times. The time of a folder
+    changes when a package is installed in it or removed, so ``_read`` is cached by these pairs.
     """
     folders = []
     for folder in sys.path:
@@ -146,8 +147,8 @@ def _folders() -> tuple[tuple[str, int], ...]:
 
 @lru_cache(maxsize=1)
 def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[InstalledPlugin]]]:
-    """Return the installed plugins, by kind and name. Their problems are those that a plugin has by
-    itself, without regard to other plugins of the same name.
+    """Return the installed plugins, by kind and name. ``problem`` of a plugin does not yet say
+    whether other plugins have the same name.
     """
     table: dict[str, dict[str, list[InstalledPlugin]]] = {kind: {} for kind in GROUPS}
     kinds = {group: kind for kind, group in GROUPS.items()}
@@ -170,8 +171,8 @@ def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[Inst
                 plugin = Plugin(kind, point.name, package, distribution.version, problem, declared)
                 table[kind].setdefault(point.name, []).append(InstalledPlugin(plugin, point))
     for by_name in table.values():
-        for named in by_name.values():
-            named.sort(key=lambda entry: (not is_own(entry.plugin), entry.plugin.package))
+        for same_name in by_name.values():
+            same_name.sort(key=lambda entry: (not is_own(entry.plugin), entry.plugin.package))
     return table
 
 

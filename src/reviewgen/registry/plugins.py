@@ -3,7 +3,7 @@ plugin by name imports only this plugin.
 
 Plugins are entry points; ``metadata.GROUPS`` has their groups. The name of an entry point is the
 name that users type. In most groups, an entry point names the class or object of the plugin. In
-these groups, it names something else:
+these groups, the entry point names something else:
 
 - ``reviewgen.steppers``, by the name of a model: a factory of steppers that generate without torch.
 - ``reviewgen.weights``, by the name of a preset: a package folder that is a saved model, without
@@ -14,9 +14,9 @@ these groups, it names something else:
 
 Plugins in this repository are found in the same way as those of third parties, but their names are
 reserved: a third party's plugin with such a name does not replace them. If several third parties
-use the same name, finding it is an error. A description (``Plugin``) also has the package, as in a
-saved model, and so finds the right one. Standard library only, except for the plain form of a
-preset.
+use the same name, finding a plugin by this name is an error. A description of a plugin (``Plugin``)
+also has the package, so it always finds the plugin of this package; a saved model has such
+descriptions. Standard library only, except for the plain form of a preset.
 """
 
 import importlib.util
@@ -99,8 +99,8 @@ def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
     Raises:
         UnknownPlugin: No installed plugin has that name.
         PluginConflict: Two packages provide the name.
-        BrokenPlugin: Its package cannot be imported, or is written for another major version of the
-            contract.
+        BrokenPlugin: The plugin's package cannot be imported, or is written for another major
+            version of the contract.
     """
     installed = _locate(kind, name)
     return _import(installed), installed.plugin
@@ -114,21 +114,23 @@ def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
 
 
 def find_tokenizer(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a tokenizer class, and return it with its description; raises what ``find_plugin``
-    raises.
+    """Import a tokenizer class, and return it with the description of its plugin; raises what
+    ``find_plugin`` raises.
     """
     return find_plugin("tokenizer", name)
 
 
 def find_logits_processor(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import the factory of a logits processor; return it with its plugin; raises what
-    ``find_plugin`` raises.
+    """Import the factory of a logits processor, and return it with the description of its plugin;
+    raises what ``find_plugin`` raises.
     """
     return find_plugin("logits processor", name)
 
 
 def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a metric, and return it with its plugin; raises what ``find_plugin`` raises."""
+    """Import a metric, and return it with the description of its plugin; raises what
+    ``find_plugin`` raises.
+    """
     return find_plugin("metric", name)
 
 
@@ -137,7 +139,7 @@ def find_reader(name: str | Plugin) -> Any | None:
     installed.
 
     Args:
-        name: The suffix without its dot, or the scheme; or its description.
+        name: The suffix without its dot, or the scheme; or the description of the reader's plugin.
 
     Raises:
         PluginConflict, BrokenPlugin: As in ``find_plugin``.
@@ -186,7 +188,7 @@ def find_weights(name: str | Plugin) -> Path | None:
     nothing.
 
     Args:
-        name: The preset's name, or the description of the weights.
+        name: The preset's name, or the ``Plugin`` that describes the weights.
 
     Raises:
         PluginConflict: Two packages provide the name.
@@ -213,8 +215,8 @@ def find_weights(name: str | Plugin) -> Path | None:
 
 
 def find_preset(name: str | Plugin) -> Preset:
-    """Return a preset; any installed model and tokenizer also form one, with their default
-    settings.
+    """Return a preset. Any installed model and any installed tokenizer also form a preset, with
+    their default settings.
 
     If the name ends with ``-plain``, the preset has its optional techniques switched off. These are
     the techniques that the config of its model lists and, unless the model is trained by counting,
@@ -228,10 +230,10 @@ def find_preset(name: str | Plugin) -> Preset:
         SourceError: The name is not of the form ``<model>-<tokenizer>[-<size>]``.
         UnknownPlugin: No installed preset, or pair of a model and a tokenizer, has that name.
         PluginConflict: Two packages provide the preset, the model or the tokenizer.
-        BrokenPlugin: Its package cannot be imported.
+        BrokenPlugin: The package of the preset, the model or the tokenizer cannot be imported.
     """
     if not isinstance(name, Plugin):
-        parse_preset(name, preset_names())  # raises unless it has the form of one
+        parse_preset(name, preset_names())  # raises if the name does not have a preset's form
     try:
         preset, plugin = find_plugin("preset", name)
     except UnknownPlugin:
@@ -244,7 +246,9 @@ def find_preset(name: str | Plugin) -> Preset:
 
 
 def _find_pair(name: str) -> Preset:
-    """Return the preset that a model and a tokenizer form, or the plain form of another preset."""
+    """Return the preset that a model and a tokenizer form; or, if the name ends with ``-plain``,
+    the plain form of a preset.
+    """
     known = preset_names()
     problem = f"There is no preset {quoted(name)}."
     if name.endswith(PLAIN):
@@ -255,7 +259,8 @@ def _find_pair(name: str) -> Preset:
     if name not in known:
         raise UnknownPlugin(f"{problem} {did_you_mean(name, known)}") from None
     model, tokenizer = parse_preset(name)
-    _locate("model", model)  # raises if two packages provide it
+    # these raise if two packages provide the model or the tokenizer
+    _locate("model", model)
     _locate("tokenizer", tokenizer)
     return Preset(model=model, tokenizer=tokenizer)
 
@@ -309,8 +314,8 @@ def register_tokenizer(name: str, tokenizer: Any) -> None:
 
 
 def unregister_all() -> None:
-    """Forget all plugins that were registered in this process, and all failed imports; for the
-    tests of plugins.
+    """Forget all plugins that were registered in this process, and all failed imports. Tests of
+    plugins call this.
     """
     _registered.clear()
     _failures.clear()
@@ -334,9 +339,12 @@ def _register(kind: str, name: str, plugin: Any) -> None:
 
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
     """Import the companion of a plugin: the stepper, web stepper or web tokenizer that the plugin's
-    own package provides under the same name. None if there is none.
+    own package provides under the same name. Return None if there is no companion.
 
-    ``kind`` is the kind of the companion, ``owner`` that of the plugin.
+    Args:
+        kind: The kind of the companion.
+        owner: The kind of the plugin.
+        name: The name of the plugin, or its description.
     """
     try:
         plugin = _locate(owner, name).plugin
@@ -349,7 +357,9 @@ def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
 
 
 def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
-    """Return the JavaScript file of a plugin, which must exist; None if there is none."""
+    """Return the JavaScript file of a plugin, with the arguments of ``_find_beside``. Return None
+    if the package has no entry point for such a file; raise if the file does not exist.
+    """
     file = _find_beside(kind, owner, name)
     if file is None or (isinstance(file, Path) and file.is_file()):
         return file
@@ -385,14 +395,21 @@ def _refuse_broken(plugin: Plugin) -> None:
 
 
 def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
-    """Raise if a class says that it is written for another major version of the contract."""
+    """Raise if the object of a plugin declares that it is written for another major version of the
+    contract.
+    """
     package = "the class" if plugin.package == THIS_PROCESS else plugin.package
     fault = find_api_fault(getattr(loaded, "api_version", None), package)
     _refuse_broken(replace(plugin, problem=fault))
 
 
 def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
-    """Return the one plugin that a name or a description stands for."""
+    """Return the one plugin that a name or a description stands for.
+
+    Raises:
+        PluginConflict: Several packages provide the name.
+        UnknownPlugin: No package, or not the package of the description, provides the name.
+    """
     asked = name.name if isinstance(name, Plugin) else name
     named = _plugins(kind).get(asked, [])
     provider = "package"
@@ -432,8 +449,8 @@ def _comes_first(plugin: Plugin) -> bool:
 
 
 def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
-    """Return a plugin with its problem, if any: one of its own, a conflict with others of the same
-    name, or an import that has failed in this process.
+    """Return a plugin whose ``problem`` also names a conflict with other plugins of the same name,
+    or an import that has failed in this process. ``named`` are all plugins of this name.
     """
     problem = plugin.problem
     if problem is None and len(named) > 1 and not _comes_first(plugin):

@@ -33,12 +33,12 @@ def saved_facts(plugin: Plugin, config: Any) -> dict[str, Any]:
 
 
 def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
-    """Return the plugin that a model was saved with, as ``find_model`` or ``find_tokenizer`` takes
-    it.
+    """Return the plugin that a model was saved with, for a call of ``find_model`` or
+    ``find_tokenizer``.
 
     Args:
         kind: "model" or "tokenizer".
-        facts: Its entry in config.json: ``name``, ``distribution`` and ``version``.
+        facts: The plugin's entry in config.json: ``name``, ``distribution`` and ``version``.
 
     Raises:
         UnknownPlugin: The plugin is not installed, or not registered in this process; the message
@@ -93,14 +93,14 @@ class InstalledWeights:
     """The trained weights of a preset.
 
     Attributes:
-        megabytes: The size of the folder; None if it cannot be read.
+        megabytes: The size of the folder; None if the folder cannot be read.
         bits_per_character: Bits per character of held-out text of the training corpus; None if they
             were not measured.
         copy_rate: The share of generated characters that are in long spans copied from the training
-            text ("value"), its 95 % interval ("interval"), and the number of characters that were
-            measured ("characters"). None if it was not measured.
-        parameters: The number of parameters of each kind; None if it was not recorded.
-        problem: Why the weights cannot be used; None if they can.
+            text ("value"), the 95 % interval of this share ("interval"), and the number of
+            characters that were measured ("characters"). None if the share was not measured.
+        parameters: The number of parameters of each kind; None if these numbers were not recorded.
+        problem: Why the weights cannot be used; None if no problem is known.
     """
 
     megabytes: float | None = None
@@ -111,8 +111,8 @@ class InstalledWeights:
 
 
 def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
-    """Return the facts about a preset's installed weights without loading them; None if none are
-    installed.
+    """Return the facts about a preset's installed weights, without loading the weights. Return None
+    if no weights are installed.
     """
     try:
         folder = find_weights(preset)

@@ -46,8 +46,8 @@ class AblationRow:
             1}.
         bits: Bits per character of the held-out texts, the mean of all seeds. None for a technique
             that the whole preset did not use in its training: no model is trained for this row.
-        gain: The bits of this row minus those of the whole preset: what the technique saves, if
-            positive. None for the whole preset.
+        gain: The bits of this row minus those of the whole preset. If positive, the technique saves
+            bits. None for the whole preset.
         interval: The 95 % interval of ``gain`` over the held-out texts; None with fewer than 10
             texts.
         characters_per_second: Characters trained on per second, without the time of evaluations,
@@ -82,8 +82,8 @@ def ablate(
     """Run an ablation: train the full preset, the preset without each technique, and the plain
     preset; yield a row for each.
 
-    All are scored on the same held-out texts. With a time budget, all have the size that is chosen
-    for the whole preset.
+    All models are scored on the same held-out texts. With a time budget, all have the size that is
+    chosen for the whole preset.
 
     >>> for row in reviewgen.ablate("lstm-char", "reviews.csv", budget="2m"):  # doctest: +SKIP
     ...     print(row.name, row.bits, row.gain)
@@ -110,10 +110,11 @@ def ablate(
     configs = {"model": setup.model_class.Config}
     if not setup.is_counted:
         configs["training"] = TrainingConfig
-    techniques: dict[str, tuple[Technique, dict[str, Any]]] = {}
+    techniques = dict[str, tuple[Technique, dict[str, Any]]]()
     plain = dict[str, Any]()
     for group, config in configs.items():
         for technique in getattr(config, "techniques", ()):
+            # the settings that switch the technique off, except those that the user has given
             off = {
                 f"{group}.{name}": value
                 for name, value in technique.off.items()
@@ -138,7 +139,8 @@ def _rows(
     techniques: Mapping[str, tuple[Technique, Mapping[str, Any]]],
     plain: Mapping[str, Any],
 ) -> Iterator[AblationRow]:
-    """Train, and yield the rows: of the whole preset, without each technique, of the plain preset.
+    """Train; yield the rows of the whole preset, of the preset without each technique, and of the
+    plain preset.
 
     Args:
         trainings: Trains the variants.
@@ -190,8 +192,8 @@ class _Trainings:
             nats = list[float]()
             evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats)
             nats_by_seed.append(nats)
-            train = corpus.stores["train"]
-            characters_read += last.tokens * int(train.characters.sum()) / train.count
+            store = corpus.stores["train"]
+            characters_read += last.tokens * int(store.characters.sum()) / store.count
             seconds += last.seconds
             training_seconds += last.seconds - last.evaluation_seconds
         if not self.used:

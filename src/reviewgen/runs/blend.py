@@ -70,7 +70,7 @@ def blend(
         weights: A positive number for each model; they are divided by their sum. None: the weights
             are fitted if ``data`` is given, else equal.
         data: Texts that no model was trained on, to fit the weights to. The fitted weights change
-            from token to token, with how certain each model is of the next one.
+            from token to token, with how certain each model is of the next token.
             ``training["weights"]`` of the blend records the bits per character of each model alone,
             and of the blend with equal, with fixed and with fitted weights.
         See ``EvaluationOptions`` for how the data is read.
@@ -100,18 +100,18 @@ def blend(
         model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
         for model in models
     ]
-    _refuse_scores(loaded)
-    first, components = _share_tokenizer(loaded)
+    _check_scores(loaded)
+    shared, components = _share_tokenizer(loaded)
     plugins = [model.bundle.model_plugin for model in loaded]
     if data is not None:
-        documents = read_documents(data, first, [model.bundle for model in loaded], **options)
-        blended, facts = fit_blend(components, plugins, documents, first.tokenizer.vocab_size)
+        documents = read_documents(data, shared, [model.bundle for model in loaded], **options)
+        blended, facts = fit_blend(components, plugins, documents, shared.tokenizer.vocab_size)
         source = str(data) if isinstance(data, str | Path) else type(data).__name__
         facts |= {"source": source, "split": options.get("split", "all")}
     else:
         blended = Blend.from_models(components, plugins, check_weights(weights, len(loaded)))
         facts = {"method": "equal" if weights is None else "given"}
-    return ReviewModel(make_bundle(loaded, blended, facts, first=first))
+    return ReviewModel(make_bundle(loaded, blended, facts, shared=shared))
 
 
 def fit_blend(
@@ -127,8 +127,8 @@ def fit_blend(
         plugins: The plugin of each model.
         documents: Texts that no model was trained on. Each is a pair: the ids of bos, conditions,
             tokens and eos; and the number of characters.
-        vocab_size: The tokenizer's. Ids from there on are ids of conditions: the models read them
-            and do not predict them.
+        vocab_size: The vocabulary size of the tokenizer. Ids from this number on are those of
+            conditions, which the models read and do not predict.
 
     Returns:
         The blend, and the facts for ``training.json``.
@@ -175,7 +175,7 @@ def make_bundle(
     preset: str = "blend",
     generation: GenerationConfig | None = None,
     training: Mapping[str, Any] | None = None,
-    first: Bundle | None = None,
+    shared: Bundle | None = None,
 ) -> Bundle:
     """Return the bundle of a blend: the model, and everything else that is saved with it.
 
@@ -184,12 +184,12 @@ def make_bundle(
         blend: The blend of these models.
         facts: How the weights were found.
         preset: The preset that the blend was trained from.
-        generation: The generation defaults of the blend; those of ``first`` if not given.
+        generation: The generation defaults of the blend; those of ``shared`` if not given.
         training: The record of the training, if one run has trained all the models.
-        first: The bundle whose tokenizer and conditions the blend gets; that of the first model if
+        shared: The bundle whose tokenizer and conditions the blend gets; that of the first model if
             not given.
     """
-    first = first or models[0].bundle
+    shared = shared or models[0].bundle
     bundles = [model.bundle for model in models]
     index = _shared_index(models, blend)
     lexicons = [bundle.lexicon for bundle in bundles if bundle.lexicon is not None]
@@ -198,11 +198,11 @@ def make_bundle(
     widths = {model.weight_bits for model in models}
     weight_bits = widths.pop() if len(widths) == 1 else 32
     # what the models' records say about their data, as far as they agree
-    each_data = [model.training.get("data") or {} for model in models]
+    recorded = [model.training.get("data") or {} for model in models]
     data = {
         key: value
-        for key, value in each_data[0].items()
-        if all(key in other and other[key] == value for other in each_data)
+        for key, value in recorded[0].items()
+        if all(key in model_data and model_data[key] == value for model_data in recorded)
     }
     record = {
         "preset": preset,
@@ -218,12 +218,12 @@ def make_bundle(
     bundle = Bundle(
         preset=preset,
         weights=ModelWeights(blend, weight_bits=weight_bits),
-        conditions=first.conditions,
-        tokenizer=first.tokenizer,
+        conditions=shared.conditions,
+        tokenizer=shared.tokenizer,
         model_plugin=find_model("blend")[1],
-        tokenizer_plugin=first.tokenizer_plugin,
-        tokenizer_config=first.tokenizer_config,
-        generation=replace(generation or first.generation, words="known" if is_known else "any"),
+        tokenizer_plugin=shared.tokenizer_plugin,
+        tokenizer_config=shared.tokenizer_config,
+        generation=replace(generation or shared.generation, words="known" if is_known else "any"),
         training=record,
         index=index,
         lexicon=lexicon,
@@ -250,11 +250,11 @@ def _shared_index(models: Sequence[ReviewModel], blend: Blend) -> Index | None:
 
 def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[LanguageModel]]:
     """Return a bundle with the tokenizer, conditions and generation defaults of a blend; and the
-    models, converted to that tokenizer if they have another one or lack conditions.
+    models. A model is converted to that tokenizer if it has another tokenizer or lacks conditions.
 
     Raises:
-        ConfigError: The tokenizers or conditions differ, and a tokenizer does not say which bytes
-            its tokens are, or the models have fields of free text.
+        ConfigError: The models must be converted, but cannot be: a tokenizer does not say which
+            bytes its tokens are, or there are fields of free text.
     """
     bundles = [model.bundle for model in models]
     shared = bundles[0]
@@ -263,12 +263,12 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     tokenizer_kind, _ = kinds[0]
     if all(kind == (tokenizer_kind, len(conditions)) for kind in kinds):
         return shared, [bundle.model for bundle in bundles]
-    _refuse_conversion(models, conditions)
+    _check_convertible(models, conditions)
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
     if any(kind != tokenizer_kind for kind, _ in kinds):
         shared = _character_bundle(bundles, symbols)
     shared = replace(shared, conditions=conditions.with_ids_from(shared.tokenizer.vocab_size))
-    components: list[LanguageModel] = []
+    components = list[LanguageModel]()
     shared_symbols: Any = token_symbols(shared.tokenizer)
     first_ids = dict(zip(conditions.names, shared.conditions.open_ids, strict=True))
     for bundle, kind, bundle_symbols in zip(bundles, kinds, symbols, strict=True):
@@ -290,7 +290,7 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     return shared, components
 
 
-def _refuse_conversion(models: Sequence[ReviewModel], conditions: Conditions) -> None:
+def _check_convertible(models: Sequence[ReviewModel], conditions: Conditions) -> None:
     """Check that models can be converted to one tokenizer.
 
     Raises:
@@ -314,7 +314,8 @@ def _refuse_conversion(models: Sequence[ReviewModel], conditions: Conditions) ->
 
 def _character_bundle(bundles: Sequence[Bundle], symbols: list[Any]) -> Bundle:
     """Return the first bundle with another tokenizer: ``char``, with the characters that all models
-    can write. The generation defaults are those of the first character model, if there is one.
+    can write. The generation defaults are those of the first character model; without one,
+    ``CHAR_GENERATION``.
 
     Args:
         bundles: The bundles of the models.
@@ -354,7 +355,7 @@ def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
         ConfigError: Conditions of the same name have different values in two models, or the
             conditions have a different order.
     """
-    joined: dict[str, Condition] = {}
+    joined = dict[str, Condition]()
     for model in sorted(models, key=lambda model: -len(model.conditions)):
         for condition in model.conditions:
             joined.setdefault(condition.name, condition)
@@ -374,8 +375,12 @@ def _describe(condition: Condition) -> str:
     return f"{condition.name!r} with the values {[value.label for value in condition.values]}"
 
 
-def _refuse_scores(models: Sequence[ReviewModel]) -> None:
-    """Raise if a model's scores are not probabilities. To find out, score one token with each."""
+def _check_scores(models: Sequence[ReviewModel]) -> None:
+    """Check that the scores of models are probabilities, by scoring one token with each model.
+
+    Raises:
+        NotADistribution: The scores of a model are not.
+    """
     for number, model in enumerate(models, start=1):
         ids = torch.tensor([[model.tokenizer.bos_id]])
         part = model.bundle.model

@@ -2,7 +2,7 @@
 on one prepared corpus.
 
 One process of a machine writes the corpus and its tokens to the cache; the others wait for its
-lock.
+lock. If the source is a Python object, each process cleans it, since only then it is known.
 """
 
 from collections import Counter
@@ -165,13 +165,15 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     for split in ("train", "validation"):
         if not stores[split].characters.any():
             raise DataError(f"The {split} texts have no characters.")
-    file = _index_file(plan, corpus, tokenizer, store)
+    index_file = _index_file(plan, corpus, tokenizer, store)
     index = None
     lexicon = None
     words = frozenset[str]()
     if process_state().is_main_process:
-        if file is not None:
-            index = read_index(file, encoding.belongs_to(corpus.fingerprint), tokenizer.vocab_size)
+        if index_file is not None:
+            index = read_index(
+                index_file, encoding.belongs_to(corpus.fingerprint), tokenizer.vocab_size
+            )
         elif encoding.novelty != "none":
             index = index_tokens(store, corpus.fingerprint, tokenizer, encoding)
         lexicon, words = _find_words(plan, corpus, tokenizer, store)
@@ -182,19 +184,19 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
 def _index_file(
     plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: StoreFolder
 ) -> Path | None:
-    """Return the file of the novelty index, which is made if the texts are not those of a prepared
-    store. All processes call this, so that they wait for one another.
+    """Return the file of the novelty index; None if no file has it. If the texts are not those of a
+    prepared store, the file is made. All processes call this, so that they wait for one another.
 
-    None if the index is not kept in a file: that of a model that is trained further depends on its
-    earlier trainings, and a prepared store may have another one.
+    The index of a model that is trained further is not in a file, since it depends on the model's
+    earlier trainings. A prepared store has an index with the settings of its preparation only.
     """
     settings = plan.setup.training
     if settings.novelty == "none" or plan.setup.trained is not None:
         return None
     if plan.store is None:
         return index_corpus(store, corpus.fingerprint, tokenizer, _encoding(plan.setup))
-    asked = {"form": settings.novelty, "megabytes": settings.novelty_mb}
-    return store.folder / NOVELTY_FILE if store.facts["novelty"] == asked else None
+    wanted = {"form": settings.novelty, "megabytes": settings.novelty_mb}
+    return store.folder / NOVELTY_FILE if store.facts["novelty"] == wanted else None
 
 
 def _encoding(setup: TrainingSetup) -> Encoding:
@@ -214,6 +216,7 @@ def _encoding(setup: TrainingSetup) -> Encoding:
 
 
 def _fingerprint(setup: TrainingSetup, corpus: str) -> str:
+    """Return the fingerprint of an index: of the corpus, the tokenizer and earlier trainings."""
     facts = {"data": {"fingerprint": corpus}, **parent_facts(setup.trained, None)}
     return fingerprint(facts, setup.tokenizer_plugin.name, to_dict(setup.tokenizer_config))
 
@@ -227,14 +230,14 @@ def _find_words(
     there are no words.
     """
     trained = plan.setup.trained
-    before = None if trained is None else trained.bundle.lexicon
+    earlier_lexicon = None if trained is None else trained.bundle.lexicon
     counts = words_of_store(store, tokenizer)
     if corpus.source.is_one_text:
         counts.texts.clear()  # a part of one long text does not count as a text
     lexicon = None
     if token_symbols(tokenizer) is not None:
-        lexicon = build_lexicon(counts, plan.min_texts, before)
-    words = (*counts.words, *(before or ())) if plan.setup.training.metrics else ()
+        lexicon = build_lexicon(counts, plan.min_texts, earlier_lexicon)
+    words = (*counts.words, *(earlier_lexicon or ())) if plan.setup.training.metrics else ()
     return lexicon, frozenset(map(str.casefold, words))
 
 
@@ -310,7 +313,7 @@ def prepare_tokens(
         ProcessLost: Another process has failed or ended.
     """
 
-    def check() -> tuple[TrainingSetup, CorpusSpec, Path, str | None]:
+    def check_arguments() -> tuple[TrainingSetup, CorpusSpec, Path, str | None]:
         refuse_unknown_options(options, PrepareKwargs, "prepare", others=("preset", "out"))
         if find_store(source) is not None:
             raise ConfigError(
@@ -328,7 +331,7 @@ def prepare_tokens(
         return setup, make_texts(source, options, data_config(options)), folder, url
 
     with all_processes() as processes:
-        setup, texts, folder, url = processes.each(check, out)
+        setup, texts, folder, url = processes.each(check_arguments, out)
         encoding = _encoding(setup)
         names = {
             "preset": preset,

@@ -132,7 +132,7 @@ def open_view(run: Any, is_shown: bool) -> TerminalView | NotebookView:
 
 def open_console(is_shown: bool) -> Console:
     """Return a console on standard error. It prints nothing if ``is_shown`` is false, if there is
-    neither a terminal nor a notebook, or in other processes than the main one.
+    neither a terminal nor a notebook, or if this is not the main process.
     """
     console = Console(stderr=True, highlight=False)
     has_viewer = console.is_jupyter or console.file.isatty()
@@ -175,8 +175,8 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
 
 
 class _Facts(TextColumn):
-    """The column with the facts of the last step; while functions are compiled, when there are no
-    steps, it says so. Nats are per token.
+    """The column with the facts of the last step. While functions are compiled, there are no steps,
+    and the column says why. Nats are per token.
     """
 
     def render(self, task: Task) -> Text:

@@ -110,9 +110,9 @@ class RunFolder:
         if resumes_by_itself():
             record = find_record(plan.out)
             is_complete = record.get("stopped") not in _CUT_SHORT
-            # with ``overwrite``, a model that another job has saved is replaced
-            is_of_this_job = not plan.overwrite or record.get(LAUNCH) == launch_name()
-            if is_complete and is_of_this_job and record.get(SETTINGS) == plan.digest():
+            # with ``overwrite``, only a model that this job has saved is kept
+            is_kept = not plan.overwrite or record.get(LAUNCH) == launch_name()
+            if is_complete and is_kept and record.get(SETTINGS) == plan.digest():
                 return record["data"]["fingerprint"], {}, 0.0
             if not plan.overwrite:
                 check_output(plan.out)

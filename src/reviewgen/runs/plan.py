@@ -50,13 +50,13 @@ class TrainingPlan:
         setup: The plugins, their settings, and the model that is trained further, if any.
         texts: Which texts are read, and how.
         length: When the training ends.
-        seed: Seed of the initial weights, the order of the texts and dropout.
+        seed: Seed of the initial weights, of the order of the texts, and of dropout.
         out: The folder that the model is saved in.
         min_texts: The lexicon has the words that occur in at least this many training texts.
         log: The name of the tracker, if the run is logged.
         resume: Whether an interrupted run is resumed.
-        overwrite: Whether the model may replace another one in ``out``.
-        store: The token store, if the source is a prepared one.
+        overwrite: Whether the model may replace another model in ``out``.
+        store: The token store, if the source is one.
     """
 
     setup: TrainingSetup
@@ -131,8 +131,8 @@ def parse_length(budget: str | float | None, steps: int | None, epochs: float | 
 
 
 def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
-    """Check the arguments of a training and return its plan. No texts are read; if the source is a
-    token store, its ``store.json`` is.
+    """Check the arguments of a training and return its plan. No texts are read. If the source is a
+    token store, only its ``store.json`` is read.
 
     Args:
         start: A preset's name, or a trained ReviewModel.

@@ -1,5 +1,6 @@
-"""How the corpus of a training is read: by the user's options, and in the same way as the earlier
-texts of a trained model, or the texts of a token store.
+"""How the corpus of a training is read: by the user's options. A model that is trained further
+reads its new texts like its earlier ones. The texts of a token store must have been read in the way
+that the options ask for.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from reviewgen.data.weighting import check_corpora
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.runs.setup import TrainingSetup
 
-# options that stay on in later trainings of a model once they were on
+# if one of these options was on in a training of a model, it stays on in the later trainings
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "drop_repeated_lines")
 
 
@@ -65,7 +66,7 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     if trained is None:
         return from_dict(DataConfig, chosen)
     names = trained.conditions.names
-    before = trained.training.get("data") or {}
+    earlier = trained.training.get("data") or {}
     if new := [
         name
         for name in (*chosen.get("conditions", ()), *chosen.get("fields", ()))
@@ -75,9 +76,9 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
             f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}),"
             f" so {quoted(new[0])} cannot be one of them: train a model from scratch."
         )
-    cleaning = {name: chosen.get(name, False) or bool(before.get(name)) for name in _CLEANING}
-    clean = chosen.get("clean", True) and before.get("clean", True)
-    lines = before.get("repeated_lines") if before.get("drop_repeated_lines") else None
+    cleaning = {name: chosen.get(name, False) or bool(earlier.get(name)) for name in _CLEANING}
+    clean = chosen.get("clean", True) and earlier.get("clean", True)
+    lines = earlier.get("repeated_lines") if earlier.get("drop_repeated_lines") else None
     kept = {"conditions": names, "fields": (), "repeated_lines": lines}
     return from_dict(DataConfig, {**chosen, **cleaning, "clean": clean, **kept})
 
@@ -94,13 +95,13 @@ def check_store(
     """
     trained = setup.trained
     plugin = setup.tokenizer_plugin
-    plain = DataConfig()
+    defaults = DataConfig()
     try:
         facts = store.facts["tokenizer"]
-        stored = from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
-        reading = {name: getattr(stored, name) for name in (*plain.facts(), "fields")}
-        before = {"tokenizer": facts["name"], "package": facts["package"]}
-        before |= {f"tokenizer.{name}": value for name, value in facts["settings"].items()}
+        stored_config = from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
+        reading = {name: getattr(stored_config, name) for name in (*defaults.facts(), "fields")}
+        stored_facts = {"tokenizer": facts["name"], "package": facts["package"]}
+        stored_facts |= {f"tokenizer.{name}": value for name, value in facts["settings"].items()}
         identity = facts["digest"], store.facts["conditions"]
     except (KeyError, TypeError, AttributeError):
         raise DataError(
@@ -110,25 +111,25 @@ def check_store(
         raise ConfigError(
             f"The validation texts of the token store {store.name} are in it: leave validation out."
         )
-    asked = {"tokenizer": plugin.name, "package": plugin.package}
+    wanted = {"tokenizer": plugin.name, "package": plugin.package}
     if trained is None:
-        asked |= {
+        wanted |= {
             f"tokenizer.{name}": value for name, value in to_dict(setup.tokenizer_config).items()
         }
-        asked |= {
+        wanted |= {
             name: getattr(data, name)
             for name in reading
-            if getattr(data, name) != getattr(plain, name)
+            if getattr(data, name) != getattr(defaults, name)
         }
     elif identity != (digest_tokenizer(trained.tokenizer), trained.conditions.to_json()):
         raise ConfigError(
             f"The tokenizer or the conditions of the token store {store.name} are not those of the"
             " model."
         )
-    for name, value in asked.items():
-        if (saved := (before | reading).get(name)) != value:
+    for name, value in wanted.items():
+        if (saved := (stored_facts | reading).get(name)) != value:
             raise ConfigError(
                 f"The token store {store.name} was prepared with {name}={quoted(saved)}, not"
                 f" {quoted(value)}: leave that out, or prepare another store."
             )
-    return stored
+    return stored_config

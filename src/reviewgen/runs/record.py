@@ -122,8 +122,8 @@ class RunRecord(Curves):
 
     @classmethod
     def of(cls, store: Tokens, saved: Mapping[str, Any]) -> "RunRecord":
-        """Return the record of a training on the texts of ``store``: the one that a checkpoint has
-        saved, or an empty one if ``saved`` is empty.
+        """Return the record of a training on the texts of ``store``. It has the saved fields of a
+        checkpoint; if there are none, it is empty.
         """
         # every token is a target, except bos and the ids of conditions and fields
         targets = store.count - len(store) - int(store.given.sum())
@@ -156,7 +156,7 @@ class RunRecord(Curves):
         """
         self.last = report
         self.note(*report.notes)
-        point: dict[str, Any] = {}
+        point = dict[str, Any]()
         position = {
             "step": report.step,
             "progress": report.progress,
@@ -168,12 +168,12 @@ class RunRecord(Curves):
             losses = {"": report.loss, **report.losses}
             self.since_evaluation.add(losses)
             self.since_point.add(losses)
-            # a run is divided into _POINTS equal intervals; each one that it enters gets a point
-            before = self.points[-1]["progress"] if self.points else -1.0
-            is_new = math.floor(report.progress * _POINTS) > math.floor(before * _POINTS)
+            # a run is divided into _POINTS equal intervals; the first step in each gives a point
+            last_progress = self.points[-1]["progress"] if self.points else -1.0
+            is_new = math.floor(report.progress * _POINTS) > math.floor(last_progress * _POINTS)
             if is_new or report.sample is not None or report.stopped is not None:
-                length = {} if report.bptt is None else {"bptt": report.bptt}
-                point = position | length | self._losses(self.since_point)
+                bptt = {} if report.bptt is None else {"bptt": report.bptt}
+                point = position | bptt | self._losses(self.since_point)
                 self.points.append(point)
         if report.sample is None:  # the step was not evaluated
             return point or None
@@ -214,13 +214,14 @@ def novelty_facts(
     model and of held-out texts. None if there is neither an index nor a copy rate.
 
     Args:
-        index: The novelty index; None without one.
+        index: The novelty index; None if there is none.
         corpus: The fingerprint of the corpus that the index and the rates refer to. A model that
             was trained further has seen other corpora too.
         copied: The copy rates in characters, as ``measure_texts`` returns them; empty if not
             measured.
-        evaluations: The evaluations of the training. The last best one gives the token copy rate:
-            the share of 20-token windows of generated texts that the index contains.
+        evaluations: The evaluations of the training. The last one that was the best so far gives
+            the token copy rate: the share of 20-token windows of generated texts that the index
+            contains.
         held_out_token_copy_rate: The token copy rate of held-out texts.
     """
     if index is None and copied.get("copy_rate") is None:
@@ -268,7 +269,7 @@ _MIN_SECONDS = 30.0
 # For each second of the run, they are measured on this many characters. On one slow core, this
 # takes a hundredth of the time of the run.
 _CHARACTERS_PER_SECOND = 100
-_MAX_CHARACTERS = 6_000  # maximum number of characters they are measured on
+_MAX_CHARACTERS = 6_000  # maximum number of these characters
 
 
 def evaluate(
@@ -309,9 +310,10 @@ def choose_documents(
         if seconds is not None:
             # tokens per second
             rate = measure_rate(model, documents, corpus.tokenizer.vocab_size)
-            mean = sum(len(ids) for ids, _ in documents) / len(documents)
-            enough = min(texts, rate * _TEXT_SECONDS / mean)
-            count = max(_MIN_TOKENS / mean, rate * seconds / mean, enough)
+            mean_tokens = sum(len(ids) for ids, _ in documents) / len(documents)
+            # numbers of texts
+            wanted = min(texts, rate * _TEXT_SECONDS / mean_tokens)
+            count = max(_MIN_TOKENS / mean_tokens, rate * seconds / mean_tokens, wanted)
             return spread_documents(documents, max(1, round(min(count, len(documents)))))
     return documents
 
@@ -334,13 +336,13 @@ def measure_texts(
     # characters of a held-out text that is cut off after SAMPLE_TOKENS tokens
     mean_length = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
     count = min(len(store), max(1, round(characters / max(1.0, mean_length))))
-    numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
-    documents = [tokens_of(store.document(number), tokenizer.vocab_size) for number in numbers]
+    indices = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
+    documents = [tokens_of(store.document(index), tokenizer.vocab_size) for index in indices]
     held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
     texts = [*generated, *held_out]
     training_text = decode_texts(corpus.stores["train"].blocks, tokenizer)
     copied = count_copied(texts, training_text)
-    pairs = list(zip(copied, map(len, texts), strict=True))
+    pairs = list(zip(copied, map(len, texts), strict=True))  # (copied characters, characters)
     generated_pairs = pairs[: len(generated)]
     held_out_pairs = pairs[len(generated) :]
     rates = {
@@ -424,17 +426,18 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         trained = ReviewModel.from_pretrained(folder)
         defaults = to_dict(usual.tokenizer_config)
         # the settings of the plan that differ from the preset's
-        model = {
+        model_settings = {
             name: value
             for name, value in setup.model_settings.items()
             if value != usual.model_settings.get(name)
         }
-        tokenizer = {
+        tokenizer_settings = {
             name: value
             for name, value in to_dict(setup.tokenizer_config).items()
             if value != defaults[name]
         }
-        resolve_setup(trained, model, tokenizer)  # raises if a model trained further refuses them
+        # raises if the shipped model cannot be trained further with these settings
+        resolve_setup(trained, model_settings, tokenizer_settings)
     except ReviewgenError:
         return None
     if plan.data.columns not in ((), trained.conditions.names):

@@ -133,7 +133,7 @@ class TrainingRun:
         self._record = RunRecord()
         self._model: LanguageModel | None = None
         # for a blend, the runs of its models that have started so far
-        self._component_runs: list[TrainingRun] = []
+        self._component_runs = list[TrainingRun]()
         # the blend, and the facts on how its weights were fitted
         self._fitted: tuple[Blend, dict[str, Any]] | None = None
         # the token copy rate of the held-out texts; None without a novelty index
@@ -141,9 +141,9 @@ class TrainingRun:
         # bits per character on held-out texts of a model that is trained further, before this run
         self._bits_before: float | None = None
         # names of the tensors that come from a file of initial weights
-        self._initial_tensors: list[str] = []
-        self._copied: dict[str, Any] = {}
-        self._metric_facts: dict[str, Any] = {}
+        self._initial_tensors = list[str]()
+        self._copied = dict[str, Any]()
+        self._metric_facts = dict[str, Any]()
         self._measuring_seconds = 0.0
 
     def read(self) -> Corpus:
@@ -253,7 +253,7 @@ class TrainingRun:
         with self._folder.closed_on_error():
             self._require_steps()
             with block_signals():
-                # a blend that was interrupted before its weights were fitted
+                # an interrupted blend, whose weights are not fitted yet
                 if self._component_runs and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
                     self._blend_components(sample_documents(corpus.stores["validation"], tokens))
@@ -274,29 +274,30 @@ class TrainingRun:
         last = self._network_record.last
         has_steps = last.tokens or last.stopped
         if not has_steps or len(self._component_runs) < len(components):
-            of = f" of {components[-1].preset}" if components else ""
+            of_model = f" of {components[-1].preset}" if components else ""
             raise TrainingError(
-                f"The training ended before the first step{of}; nothing was saved. Give it more"
-                " time."
+                f"The training ended before the first step{of_model}; nothing was saved. Give it"
+                " more time."
             )
 
     def _measure_saved(self, corpus: PreparedCorpus) -> None:
         """Measure the model after it was saved. If an error or an interrupt stops this, tell the
         user that the training is complete, and where the model is.
         """
-        where = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}"
+        where = "kept" if self.out is None else f"saved in {self.out}"
         start = clock()
         try:
             self._measure(corpus)
         except KeyboardInterrupt:
             self._is_interrupted = True
             self._record.note(
-                f"The training was complete when it was interrupted: {where}, and was not"
-                " measured fully."
+                f"The training was complete when it was interrupted: its model is {where}, and was"
+                " not measured fully."
             )
         except Exception:
             _logger.warning(
-                "The training is over and %s; an error occurred during the final measurements.",
+                "The training is over and its model is %s; an error occurred during the final"
+                " measurements.",
                 where,
             )
             raise
@@ -520,9 +521,9 @@ class TrainingRun:
                 for report in run:
                     # without repetitions
                     notes = dict.fromkeys((*run._record.notes, *report.notes))
-                    new = [note for note in notes if note not in self._record.notes]
-                    self._record.note(*new)
-                    yield replace(report, part=run.preset, notes=tuple(new), stopped=None)
+                    new_notes = [note for note in notes if note not in self._record.notes]
+                    self._record.note(*new_notes)
+                    yield replace(report, part=run.preset, notes=tuple(new_notes), stopped=None)
                 if setup.is_counted and run._record.last.evaluation is None:
                     raise NotADistribution(
                         f"The scores of {run.preset} with these settings are not probabilities that"
@@ -595,12 +596,12 @@ class TrainingRun:
         blend, facts = fit_blend(models, plugins, documents, corpus.tokenizer.vocab_size)
         self._model = blend
         self._fitted = (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
-        alone = facts["bits_per_character"]["parts"]
+        bits_alone = facts["bits_per_character"]["parts"]
+        shown = ["infinite" if bits is None else f"{bits:.4f}" for bits in bits_alone]
         described = [
-            f"{run.preset} {weight:.3f} (alone {'infinite' if bits is None else f'{bits:.4f}'}"
-            " bits per character)"
+            f"{run.preset} {weight:.3f} (alone {bits} bits per character)"
             for run, weight, bits in zip(
-                self._component_runs, blend.config.weights, alone, strict=True
+                self._component_runs, blend.config.weights, shown, strict=True
             )
         ]
         return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(described)}."
@@ -628,8 +629,8 @@ class TrainingRun:
             if corpus.conditions and self._evaluation is not None:
                 # each gain is measured by scoring the texts once more, so there are fewer texts
                 count = max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions)))
-                fewer = spread_documents(documents, count)
-                gains = measure_gains(self.model, fewer, corpus.conditions)
+                gain_documents = spread_documents(documents, count)
+                gains = measure_gains(self.model, gain_documents, corpus.conditions)
                 self._evaluation = replace(self._evaluation, conditions=gains)
             if self.plan.setup.training.copy_tokens:
                 self._copied, self._metric_facts = measure_texts(self.model, corpus, self._metrics)
@@ -677,7 +678,7 @@ class TrainingRun:
 
     @property
     def _network_record(self) -> RunRecord:
-        """The record of a blend's network, which is the last of its models; else of this run."""
+        """The record of this run; for a blend, that of the run of its network, its last model."""
         return (self._component_runs or [self])[-1]._record
 
     @property

@@ -52,7 +52,8 @@ _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 # the record of a blend keeps these entries of the record of each component
 _OF_COMPONENT = (*_PAST, "config", "verdict", "evaluations", "curve")
 # When a model is trained further, the learning rate peaks at this share of the preset's. The full
-# rate spoils the model on texts like those it knows; a sixth learns other texts slowly.
+# rate spoils the model on texts like those it knows; with a sixth of it, the model learns other
+# texts slowly.
 _PEAK_SHARE = 1 / 2
 _WARMUP = 0.05  # warmup as a share of the run; a trained model needs less of it than a new one
 _EXAMPLE = "{'hidden_size': 256}"  # an example of settings for error messages
@@ -224,15 +225,16 @@ class TrainingSetup:
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        source = conditions if self.trained is None else self.trained.bundle.model.config
+        # has the numbers of ids of conditions and of fields
+        counts = conditions if self.trained is None else self.trained.bundle.model.config
         ids = vocabulary_settings(
             self.model_class.Config,
             conditions.vocab_size,
             tokenizer.bos_id,
             tokenizer.eos_id,
             # 0 if an earlier version trained the model: its config lacks these two fields
-            getattr(source, "condition_ids", 0),
-            getattr(source, "field_ids", 0),
+            getattr(counts, "condition_ids", 0),
+            getattr(counts, "field_ids", 0),
         )
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
@@ -303,8 +305,8 @@ def dotted(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def merge_settings(
     config: type, defaults: Mapping[str, Any], own: Mapping[str, Any] | None, group: str
 ) -> dict[str, Any]:
-    """Return a preset's settings of a group, with the user's in place of them. A user's value may
-    be a string, as from the command line; it is converted to the type of the setting.
+    """Return the settings of a group: ``defaults``, the preset's, updated with ``own``, the user's.
+    A string, as from the command line, is converted to the type of the setting.
 
     Raises:
         ConfigError: A setting of the user is unknown, has the wrong type, or is set by the
@@ -383,10 +385,10 @@ def _check_class(plugin_class: Any, plugin: Plugin, *required: str) -> None:
     is_usable = isinstance(plugin_class, type) and isinstance(config, type) and is_dataclass(config)
     if is_usable and fields_of(config).keys() >= set(required):
         return
-    having = "".join(f" that has {name}" for name in required)
+    requirement = "".join(f" that has {name}" for name in required)
     raise BrokenPlugin(
         f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be a class,"
-        f" with a frozen keyword-only dataclass Config{having}."
+        f" with a frozen keyword-only dataclass Config{requirement}."
     )
 
 
@@ -417,22 +419,22 @@ def _from_blend(
             training_settings={**single.training_settings, **preset.training_settings},
         )
         setups.append(_from_preset(component, shared, shares[component], tokenizer, training))
-    first, *others = setups
-    if first.is_counted or not all(other.is_counted for other in others):
+    network, *counted = setups
+    if network.is_counted or not all(setup.is_counted for setup in counted):
         raise ConfigError(
             f"The preset {name!r} cannot be trained: the first model of a blend is trained by"
             " gradient, the others by counting."
         )
     model_class, model_plugin = find_model("blend")
     return replace(
-        first,
+        network,
         preset=name,
         model_class=model_class,
         model_plugin=model_plugin,
         model_settings={},
         generation=from_dict(GenerationConfig, preset.generation_settings),
         sizes=None,
-        components=(*others, first),
+        components=(*counted, network),
     )
 
 

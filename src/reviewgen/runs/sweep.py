@@ -70,7 +70,7 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
 
 
 def check_values(setting: str, values: Any) -> None:
-    """Check that ``values`` is a list with one value of a setting or more.
+    """Check that ``values`` is a list of at least one value of a setting.
 
     Raises:
         ConfigError: It is not.
@@ -85,7 +85,10 @@ def combine(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     >>> combine({"a": [1, 2], "b": [3]})
     [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
     """
-    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+    return [
+        dict(zip(values, combination, strict=True))
+        for combination in itertools.product(*values.values())
+    ]
 
 
 class Variants:
@@ -171,8 +174,8 @@ class Variants:
             setup.training.novelty,
             setup.training.novelty_mb,
         )
-        for prepared, corpus in self._corpora:
-            if prepared == needed:
+        for used, corpus in self._corpora:
+            if used == needed:
                 return corpus
         corpus = tokenize(plan, read_plan(plan))
         self._corpora.append((needed, corpus))
@@ -368,6 +371,7 @@ def plot_sweep(
                 f"rows must be what reviewgen.sweep has yielded; got {quoted(row)} among them."
             )
     file = refuse_chart(file, overwrite)
+    # the rows of each series
     lines = [list(line) for _, line in itertools.groupby(rows, key=lambda row: row.series)]
     bits = list[Series]()
     copies = list[Series]()

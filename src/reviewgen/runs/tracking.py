@@ -34,7 +34,7 @@ _OPTIONS: dict[str, Callable[[str], dict[str, Any]]] = {
     "trackio": lambda name: {"name": name, "embed": False},
     "wandb": lambda name: {"name": name, "settings": {"console": "off"}},
 }
-# the trackers that get a generated sample; the others refuse text, or warn about each one
+# the trackers that get a generated sample; the others refuse text, or warn about each text
 _TAKE_TEXT = ("tensorboard", "trackio", "wandb", "comet_ml")
 _LOGGED = (
     "bits_per_character",
@@ -59,10 +59,10 @@ def check_tracker(name: str | None) -> None:
         raise ConfigError(
             f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}"
         )
-    is_known = trackers[name].__module__.startswith("accelerate.")
+    is_builtin = trackers[name].__module__.startswith("accelerate.")
     spec = find_spec(name)
     # a spec without an origin is not the package: it may be wandb's folder of runs
-    if is_known and (spec is None or spec.origin is None):
+    if is_builtin and (spec is None or spec.origin is None):
         raise ConfigError(
             f"Logging to {name} needs a package that is not installed: pip install {name}"
         )
@@ -79,7 +79,7 @@ def _tracker_classes() -> dict[str, Any]:
 
 
 class RunLog:
-    """The log of a run with a tracker, or one that does nothing.
+    """The log of a run in a tracker. Without a tracker, it does nothing.
 
     A tracker that needs a folder gets ``runs/NAME`` beside the model, or ``runs/NAME-2`` and so on
     if that exists. Other trackers log to the project "reviewgen", at the location in their own

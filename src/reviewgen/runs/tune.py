@@ -54,7 +54,7 @@ _STARTUP = 6
 _DIGITS = 3  # significant digits of a suggested number, few since the user may want to type it
 _ABOUT = "reviewgen"  # the key of the facts that identify a search, in optuna's study
 _RECORD = "record"  # the key of a TuneTrial, in optuna's trial
-# the errors that optuna raises when it reads a file of something else
+# the errors that optuna raises when it reads a file that it has not written
 _UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
@@ -94,10 +94,10 @@ def tune(
         start: A preset, or a trained model to train further.
         source: The reviews.
         trials: The number of trials.
-        search: The settings to search, by name; by default learning rate, size and dropout, or the
-            order of an n-gram. Each has a range, as in "1e-3:2e-2" or a tuple of two numbers; or
-            values, as in "2,4,8" or a list. A range whose ends differ by a factor of ten or more is
-            searched on a logarithmic scale.
+        search: The settings to search, by name; by default the learning rate, the size and the
+            dropout of a network, and the order of an n-gram. Each has a range, as in "1e-3:2e-2" or
+            a tuple of two numbers; or values, as in "2,4,8" or a list. A range whose ends differ by
+            a factor of ten or more is searched on a logarithmic scale.
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
@@ -177,8 +177,8 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
 
 
 def _range(low: float, high: float, step: int | None = None) -> Any:
-    """Return a distribution over the numbers from ``low`` to ``high``; over integers if both
-    are.
+    """Return a distribution over the numbers from ``low`` to ``high``. If both are integers, it is
+    over the integers between them.
     """
     from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -189,20 +189,20 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
 
 
 def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
-    """Return the default space: learning rate, size and dropout, or the order of a model that is
-    trained by counting.
+    """Return the default space: the learning rate, the size and the dropout of a network; the order
+    of a model that is trained by counting.
     """
     fields = fields_of(setup.model_class.Config)
     # the lowest value, the highest one and the step of each setting
     ranges = dict[str, tuple[Any, Any, int | None]]()
-    size = "order" if setup.is_counted else "hidden_size"
+    size_name = "order" if setup.is_counted else "hidden_size"
     if not setup.is_counted:
         rate = setup.training.learning_rate
         ranges["training.learning_rate"] = rate / 8, rate * 4, None
-    if size in fields and setup.trained is None:
-        value = _current(setup, f"model.{size}")
+    if size_name in fields and setup.trained is None:
+        value = _current(setup, f"model.{size_name}")
         step = 1 if setup.is_counted else max(1, value // 4)
-        ranges[f"model.{size}"] = max(step, value - 2 * step), value + 4 * step, step
+        ranges[f"model.{size_name}"] = max(step, value - 2 * step), value + 4 * step, step
     for name in _DROPOUTS:
         if name in fields:
             setting = f"model.{name}"
@@ -337,7 +337,7 @@ def _open_journal(file: Path) -> Any:
     removed.
 
     Raises:
-        ValueError: The first line is not one of optuna's, which optuna itself does not check.
+        ValueError: The first line is not a line of optuna's; optuna itself does not check this.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -436,8 +436,10 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
             if report.sample is None:  # the step was not evaluated
                 continue
             if report.evaluation is None:
-                what = "The scores of this model are not a probability distribution"
-                raise NotADistribution(f"{what}, so there is nothing to tune by.")
+                raise NotADistribution(
+                    "The scores of this model are not a probability distribution, so there is"
+                    " nothing to tune by."
+                )
             bits = report.evaluation.bits_per_character
             best_bits = min(best_bits, bits)
             if stopped is None:

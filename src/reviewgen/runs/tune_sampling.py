@@ -43,7 +43,7 @@ _MAX_DEVIATIONS = 10.0  # a larger difference, in standard deviations, counts as
 _JUDGE = "ngram-char"
 # In blind comparisons, people preferred to read texts within these two limits.
 _MAX_REPEATED = 0.02  # maximum share of the texts that repeat a sentence
-_MIN_DISTINCT = 0.6  # minimum of distinct-2 of the texts divided by distinct-2 of human texts
+_MIN_DISTINCT = 0.6  # minimum ratio of distinct-2 of the texts to distinct-2 of human texts
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def tune_sampling(
             texts, which are then left out of the comparison.
         profile: The profile that supplies the settings that are not searched, "reading" or
             "likeness".
-        seed: The seed of all texts, and of the order of the human ones.
+        seed: The seed of the generated texts, and of the order of the human texts.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Raises:
@@ -137,7 +137,7 @@ def tune_sampling(
     seed = check_seed(seed)
     combinations = _combinations(defaults, search, texts)
     human = _read_human(source, model, seed, options)
-    # without a judge, half of the human texts train one
+    # if no judge is given, one is trained on half of the human texts
     half = len(human) // 2 if judge is None else 0
     scorer = judge or _train_judge(human[:half], seed)
     reference = [shorten_as_generated(text, model) for text in human[half:]]
@@ -159,10 +159,10 @@ def tune_sampling(
                 "", generation_config=defaults, num_return_sequences=texts, seed=seed, **combination
             )
             # both samples are cut to about the same number of words
-            of_people = measure(take_words(reference, measure_texts(written).words))
-            generated = measure(take_words(written, of_people.words))
-            distance = _distance(generated, of_people, deviations)
-            yield SamplingTrial(combination, generated, of_people, distance)
+            human_statistics = measure(take_words(reference, measure_texts(written).words))
+            statistics = measure(take_words(written, human_statistics.words))
+            distance = _distance(statistics, human_statistics, deviations)
+            yield SamplingTrial(combination, statistics, human_statistics, distance)
 
     return trials()
 
@@ -242,7 +242,7 @@ def shorten_as_generated(text: str, model: ReviewModel) -> str:
 def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
     """Train the judge, an n-gram, on texts; return it."""
     # The first tenth is held out. The hashes of the texts are not used to choose it: all texts may
-    # come from one split, and that was chosen by these hashes.
+    # come from one split, and that split was chosen by these hashes.
     held_out = max(1, len(texts) // 10)
     settings: Any = {"model": {"order": 6}, "training": {"novelty": "none", "copy_tokens": 0}}
     run = TrainingRun(
@@ -271,7 +271,8 @@ def _distance(
     figures = zip(_figures(generated), _figures(human), deviations, strict=True)
     # an infinite difference counts as the maximum, too
     differences = [
-        min(_MAX_DEVIATIONS, abs(one - other) / deviation) for one, other, deviation in figures
+        min(_MAX_DEVIATIONS, abs(generated_figure - human_figure) / deviation)
+        for generated_figure, human_figure, deviation in figures
     ]
     distinct = len(generated.distinct)  # these figures come first, and count as one
     return fmean([fmean(differences[:distinct]), *differences[distinct:]])

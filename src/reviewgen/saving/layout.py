@@ -39,8 +39,8 @@ NOVELTY = "novelty.safetensors"
 LEXICON = "lexicon.safetensors"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-# A blend may use the installed weights of presets instead of a weights file of its own. Its
-# config.json then lists these presets under this key.
+# A blend may use the installed weights of presets instead of a weights file of its own. The
+# config.json of such a blend lists these presets under this key.
 SHARED_WEIGHTS = "weights"
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}
@@ -54,8 +54,8 @@ model is read, and are never replaced.
 TOLERATED = {".gitattributes", ".DS_Store", CURVE, f".{GENERATION}.new", f".{MANIFEST}.new"}
 FileFacts = dict[str, str | int]  # the SHA-256 and the size of a file
 _TOKENIZER_FILE = re.compile(r"\w[\w.-]{0,254}")
-# files that the digest leaves out: receipts record the generation settings themselves, and texts do
-# not depend on the training record
+# files that the digest of a model leaves out: receipts have generation settings of their own, and
+# texts do not depend on the training record
 _WITHOUT_EFFECT = {GENERATION, TRAINING}
 _CODE_SUFFIXES = {
     ".py",
@@ -94,7 +94,7 @@ class Bundle:
         folder: The saved folder that the model was read from; None if it was not read from a
             folder.
         digests: The SHA-256 and the size of each file of the saved folder when the model was read.
-        origin: The argument of ``reviewgen.load`` from which the user loaded the model.
+        origin: The argument of ``reviewgen.load`` with which the user loaded the model.
     """
 
     preset: str
@@ -144,13 +144,13 @@ class Bundle:
 
 
 def files_of(config: Any) -> set[str]:
-    """Return the names of all files that a saved model may have. The content of its config.json
-    lists the tokenizer's files.
+    """Return the names of all files that a saved model may have. ``config`` is the content of its
+    config.json, which lists the tokenizer's files.
 
     Raises:
-        BundleError: A tokenizer file is outside the folder, has the suffix of a program or a
-            pickle, or has the name of another file. Names that differ only in case count as the
-            same, since Windows and macOS do not distinguish them.
+        BundleError: The name of a tokenizer file leads outside the folder, has the suffix of a
+            program or a pickle, or is the name of another file, too. Names that differ only in case
+            count as the same, since Windows and macOS do not distinguish them.
     """
     config = config if isinstance(config, Mapping) else {}
     tokenizer = config.get("tokenizer")
@@ -184,10 +184,10 @@ def fingerprint(
     """Return a digest that identifies the corpus and the tokenizer of a novelty index. A model
     reads an index only if the digests match.
 
-    A model that continues the training of a parent has the parent's tokenizer, which depends on the
-    parent's corpus. So the digest includes the records of all parents. ``tokenizer_settings`` are
-    taken from ``config.json``, so that a folder remains readable when the tokenizer class gets a
-    new setting.
+    If a trained model, the parent, was trained further, the new model has the parent's tokenizer,
+    which depends on the parent's corpus. So the digest includes the training records of all
+    parents. ``tokenizer_settings`` are taken from ``config.json``, so that a folder remains
+    readable when the tokenizer class gets a new setting.
     """
     corpus = (training.get("data") or {}).get("fingerprint")
     facts = [corpus, tokenizer, dict(tokenizer_settings)]
@@ -197,7 +197,9 @@ def fingerprint(
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
-    """Return manifest entries for those of the named files that exist in the folder."""
+    """Return the manifest entries of files in a folder. Files that do not exist are left out, and
+    so are the card and the manifest.
+    """
     files = [folder / name for name in sorted({*names} - {CARD, MANIFEST})]
     return {
         file.name: {"sha256": digest_of(file), "size": file.stat().st_size}
@@ -207,8 +209,8 @@ def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
 
 
 def write_manifest(folder: Path, files: Mapping[str, FileFacts] | None = None) -> None:
-    """Write the manifest of a folder. ``files`` are its entries; by default, entries are made for
-    the current content of all files that config.json names.
+    """Write the manifest of a folder. ``files`` are the entries of the manifest. By default, these
+    are made from the current content of all files of the model.
 
     Raises:
         OSError: The operating system refused a step.
@@ -249,12 +251,13 @@ def find_changes(before: Mapping[str, FileFacts], now: Mapping[str, FileFacts]) 
 def check_manifest(
     folder: Path, names: Collection[str], present: Mapping[str, FileFacts], *, is_local: bool = True
 ) -> None:
-    """Raise if the files of a folder differ from its manifest. A folder without a manifest passes.
+    """Raise if the files of a folder differ from the folder's manifest. Without a manifest, no
+    error is raised.
 
     Args:
         folder: The folder.
         names: The names of the files to compare.
-        present: The manifest entries for the current files.
+        present: The manifest entries of the current files.
         is_local: Whether the folder belongs to the user; false for the cache of the Hub's client.
 
     Raises:
@@ -279,7 +282,7 @@ def check_manifest(
 
 
 def _what_to_do(folder: Path, is_local: bool = True) -> str:
-    """Return the sentence that says how to accept a change of a folder's files."""
+    """Return the sentence that tells the user how to accept a change of a folder's files."""
     # the command accepts a relative path only if it starts with a dot
     path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"
     pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"

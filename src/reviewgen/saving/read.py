@@ -101,8 +101,8 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Raise an error with a short message if there is no saved model, or if the block cannot read
-    it.
+    """Raise an error with a short message if a folder is not a saved model, or if the block cannot
+    read the folder.
     """
     try:
         if not folder.is_dir():
@@ -133,7 +133,9 @@ def _reading(folder: Path) -> Iterator[None]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json and check it, except the configs of the plugins and the list of files."""
+    """Read config.json and check it. The configs of the plugins and the list of the tokenizer's
+    files are not checked here.
+    """
     config: Any = _read_json(folder / layout.CONFIG)
     if isinstance(config, dict) and config.keys() >= {"schema", "library"}:
         schema = config["schema"]
@@ -163,8 +165,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _check(
     values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str] = frozenset()
 ) -> None:
-    """Raise unless a JSON value is an object with the keys of ``kinds`` and values of these types.
-    The keys in ``optional`` may be missing, and may have any value.
+    """Raise unless a JSON value is an object with the keys of ``kinds`` and no others, and each
+    value has the type that ``kinds`` gives for its key. The keys in ``optional`` may be missing,
+    and may have any value. ``where`` names the object in the message.
     """
     if not isinstance(values, dict) or values.keys() - optional != kinds.keys():
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
@@ -270,15 +273,15 @@ def _read_weights(
 ) -> tuple[ModelWeights, Any]:
     """Check the tensors of a model against its config, and return the weights and the config.
 
-    If the plugin has a stepper entry point, the model generates without torch, and the torch model
-    is built on first use.
+    If the plugin has a stepper that works without torch, the torch model is built only on first
+    use.
     """
     saved = SavedTensors.find(folder, config.get(layout.SHARED_WEIGHTS, {}))
     facts = config["model"]
     values = facts["config"]
     version = facts["version"]
     factory = find_stepper(plugin)
-    expected = None  # if the model needs torch to generate
+    expected = None  # None if the model needs torch to generate
     if factory is not None:
         model_config = read_saved_config(factory.Config, values, version)
         expected = factory.expect(model_config)

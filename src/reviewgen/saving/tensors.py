@@ -5,7 +5,7 @@ A float32 tensor may be saved as float16. A float32 matrix may also be saved as 
 for each row in the tensor ``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Reading
 converts both forms back to float32. Tied weights are stored once: the metadata of the file maps
 each further name of a tensor to the stored name, in the format of ``safetensors.torch.save_model``.
-A blend of installed models may read the tensors from their files.
+A blend of installed models may read its tensors from the files of these models.
 """
 
 import math
@@ -31,7 +31,7 @@ FORMAT = "format"
 SCALE = ".scale"
 """The suffix of the name of the tensor with the scales of an int8 matrix, (rows,) float32."""
 
-# the stored name of a tensor, its dtype and its shape
+# the stored name, the dtype and the shape of a tensor
 _Header = tuple[str, str, tuple[int, ...]]
 
 
@@ -41,7 +41,7 @@ class SavedTensors:
     weights, in the files of these weights.
 
     Attributes:
-        files: Each file, by the prefix that the names of its tensors get.
+        files: The path of each file, by the prefix that is put before the names of its tensors.
     """
 
     files: Mapping[str, Path]
@@ -98,8 +98,8 @@ class SavedTensors:
         }
 
     def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the tensors as they are stored, without a conversion. A tied tensor is returned
-        under each of its names.
+        """Return the tensors by name, as they are stored, without a conversion. A tied tensor is
+        returned under each of its names.
         """
         stored: dict[str, Any] = {}
         for prefix, file in self.files.items():
@@ -160,10 +160,10 @@ class SavedTensors:
                 accepted.add("int8")
             elif name in expected and dtype == "float32":
                 accepted.add("float16")
-            fits = len(shape) == len(saved_shape) and all(
+            has_shape = len(shape) == len(saved_shape) and all(
                 size in (None, saved) for size, saved in zip(shape, saved_shape, strict=True)
             )
-            if saved_dtype not in accepted or not fits:
+            if saved_dtype not in accepted or not has_shape:
                 sizes = ["any" if size is None else size for size in shape]
                 raise BundleError(
                     f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires"

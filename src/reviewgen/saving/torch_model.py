@@ -61,7 +61,7 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
     model: LanguageModel = model_class(config)
     try:
         model.load_state_dict(tensors)
-    except RuntimeError as error:  # torch raises it for tensors that do not match
+    except RuntimeError as error:  # raised by torch for tensors that do not match
         raise BundleError(f"{WEIGHTS} does not match the model: {first_line(error)}") from None
     if isinstance(model, nn.Module):
         model.eval()
@@ -69,13 +69,14 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
 
 
 def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
-    """Return the dtype and shape of a model's tensors without allocating them. Arrays of a model
-    that was trained by counting may have any size, since their sizes depend on the corpus.
+    """Return the dtype and shape of each tensor of a model, without allocating memory for it.
+    Arrays of a model that was trained by counting may have any size, since their sizes depend on
+    the corpus.
     """
     try:
         with torch.device("meta"):
             tensors: dict[str, Tensor] = model_class(config).state_dict()
-    except (RuntimeError, OverflowError) as error:  # torch raises them for sizes beyond 64 bits
+    except (RuntimeError, OverflowError) as error:  # raised by torch for sizes beyond 64 bits
         raise BundleError(
             f"No model can be built from the config in {CONFIG}: {first_line(error)}"
         ) from None

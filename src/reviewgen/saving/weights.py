@@ -64,7 +64,8 @@ class ModelWeights:
         return self.model
 
     def to(self, device: str) -> None:
-        """Generate and score on a device from now on, with a copy of the model.
+        """Generate and score on a device from now on. On an accelerator, a copy of the model is
+        used.
 
         Raises:
             ConfigError: The device is not available, or the model cannot be moved to it.
@@ -97,8 +98,8 @@ class ModelWeights:
 
 
 def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[LanguageModel, str]":
-    """Copy a model to an accelerator. Return the copy, and the device with its number, as in
-    "cuda:0", since the device that a bare "cuda" means may change later.
+    """Copy a model to an accelerator. Return the copy, and the name of its device with a number, as
+    in "cuda:0". The number is needed since "cuda" alone may mean another device later.
 
     Raises:
         ConfigError: The device is not available, or the model cannot be moved to it.
@@ -115,8 +116,8 @@ def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[La
             f"{weight_bits}-bit weights are for the CPU: leave out weight_bits or the device"
             f" {device}."
         )
-    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    known = ["cpu"] if here is None else ["cpu", here.type]
+    present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    known = ["cpu"] if present is None else ["cpu", present.type]
     if device.split(":")[0] not in known:
         raise ConfigError(
             f"The device {quoted(device)} is not available: PyTorch has {' and '.join(known)} here."

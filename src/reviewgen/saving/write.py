@@ -1,5 +1,5 @@
-"""Writes the folder of a model, copies it, and changes single files of it. A new folder appears
-only once it is complete. Needs torch.
+"""Writes the folder of a saved model, copies such a folder, and changes single files in it. A new
+folder appears only once it is complete. Needs torch.
 """
 
 import contextlib
@@ -59,13 +59,13 @@ def write_bundle(
         folder: The target folder.
         overwrite: Whether to replace a saved model or an empty folder at this path.
         dtype: The dtype of a neural model's saved weights. "float16" halves the size of the file.
-            "int8" quarters it, and stores a scale for each row of a matrix.
+            "int8" quarters the size, and stores a scale for each row of a matrix.
 
     Raises:
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large
             for the dtype.
-        OutputExists: The folder exists and ``overwrite`` is false, or the folder is not a saved
-            model, or has files that do not belong to one.
+        OutputExists: The folder exists, and ``overwrite`` is false; or the folder to replace is not
+            a saved model, or has files that do not belong to one.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
         BundleError: A file would be too large to be read again, or has a number that is NaN or
             infinite.
@@ -102,8 +102,8 @@ def write_bundle(
 
 
 def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a bundle. If the target folder cannot be written, write it into a temporary folder
-    instead, so that hours of training are not lost when a disk is full.
+    """Write a bundle. If the target folder cannot be written, write the bundle into a temporary
+    folder instead, so that hours of training are not lost when a disk is full.
 
     Raises:
         StorageError: The target could not be written. The message names the folder that was written
@@ -148,7 +148,8 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
             if (saved / name).is_file():
                 shutil.copyfile(saved / name, scratch / name)
         for name in layout.find_changes(bundle.digests, layout.digest_files(scratch, names)):
-            if generation is None or name != layout.GENERATION:  # that file is replaced below
+            # changed generation defaults are no error if they are replaced below
+            if generation is None or name != layout.GENERATION:
                 raise BundleError(
                     f"{name} of {saved} has changed since the model was loaded. Load it again."
                 )
@@ -190,7 +191,7 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
             new.write_bytes(dump_json(to_dict(generation)))
         facts = layout.digest_files(folder, [layout.GENERATION])
         bundle.digests |= facts
-        # The other entries are kept, so that changes of the other files are still found.
+        # The entries of the other files are kept, so that changes of these files are still found.
         if manifest is not None:
             layout.write_manifest(folder, manifest | facts)
 
@@ -223,12 +224,12 @@ def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
 def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
     """Save a tokenizer into an empty folder, and return the names of its files.
 
-    The tokenizer is a plugin that chooses the names of its files. So the names are checked: they
-    must not be those of other files of a saved model.
+    The tokenizer is a plugin, which chooses the names of its files. So this function checks that no
+    other file of a saved model has such a name.
 
     Args:
         tokenizer: The tokenizer.
-        name: The name of its plugin.
+        name: The name of the tokenizer's plugin.
         folder: The folder.
 
     Raises:
@@ -274,8 +275,8 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def refuse_other_files(folder: Path) -> None:
-    """Raise if a folder is not empty and has other files than those of a saved model. So a mistyped
-    path does not delete other files.
+    """Raise if a folder may not be replaced by a saved model, since it is neither empty nor a saved
+    model without further files. So a mistyped path does not delete the user's files.
 
     Raises:
         OutputExists: The folder has other files, or the path is not a folder.
@@ -324,15 +325,15 @@ def _save_tensors(tensors: dict[str, Tensor], tied: Mapping[str, str], file: Pat
 
 def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Prepare tensors for a file in which no two tensors may share memory. Return the tensors to
-    store; and for tied tensors, which are stored under their first name, a map from each further
-    name to the first.
+    store; and a map from each further name of a tied tensor to the name under which the tensor is
+    stored, which is its first.
 
-    Different views of one tensor are copied.
+    Tensors that share memory but are different views of it are copied.
     """
     stored: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first_names: dict[tuple[Any, ...], str] = {}
-    pointers: set[int] = set()  # of the memory of the stored tensors
+    pointers: set[int] = set()  # the addresses of the memory of the stored tensors
     for name, tensor in tensors.items():
         view = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         first = first_names.setdefault(view, name)
@@ -372,8 +373,8 @@ def _narrow(
             f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out."
         )
     names = {*tensors, *tied}
-    # matrices that cannot become int8, since the model has a tensor of its own with the name of the
-    # scales
+    # Matrices that cannot become int8: the model already has a tensor with the name that the tensor
+    # of the scales would get.
     kept = {tied.get(name, name) for name in names if name + SCALE in names}
     narrow: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -81,7 +81,7 @@ def create_app(
 
     Args:
         models: The models, by the names that requests use for them. In place of a model, there may
-            be an engine that already runs it; the engine is closed with the server.
+            be an engine that already runs the model; the engine is closed with the server.
         limits: The limits of a request.
         key_digests: The SHA-256 of each accepted key; None accepts every request.
         cors_origins: The origins whose pages may call the server from a browser.
@@ -118,14 +118,15 @@ def create_app(
     app = Starlette(
         routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
     )
-    app.router.redirect_slashes = False  # it would redirect to whatever host the request names
+    # a redirection would go to whatever host the request names
+    app.router.redirect_slashes = False
     app.state.service = service
     app.state.created = int(time.time())
     return app
 
 
 def _start_engines(models: Mapping[str, ReviewModel | Engine], limits: Limits) -> dict[str, Engine]:
-    """Return an engine of each model; if one cannot be served, close the others and raise."""
+    """Return an engine for each model. If a model cannot be served, close the engines and raise."""
     engines: dict[str, Engine] = {}
     for name, model in models.items():
         try:
@@ -157,7 +158,7 @@ def _routes(page: bool) -> list[Route]:
 
 
 def _service(request: Request) -> Service:
-    """Check the key of a request, and return the service.
+    """Check the API key of a request, and return the service.
 
     Raises:
         RequestError: The request has none of the accepted keys.
@@ -212,7 +213,8 @@ async def _metrics(request: Request) -> Response:
         service.metrics.live.labels(name).set(engine.live)
         service.metrics.waiting.labels(name).set(engine.waiting)
     registry = service.metrics.registry
-    # Each worker writes its numbers to that folder. Any worker can add up those of all workers.
+    # each worker writes its numbers to the folder that this variable names, where any worker can
+    # add up the numbers of all workers
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
@@ -240,7 +242,7 @@ async def _openapi(request: Request) -> Response:
 
 
 def _request_schemas(limits: Limits) -> dict[str, Any]:
-    """Return the schemas of the requests that have the fields of a completion."""
+    """Return the schemas of the requests for completions and for chat completions."""
     fields = {
         name: json_schema(hint) | {"description": DESCRIPTIONS[name]}
         for name, hint in HINTS.items()

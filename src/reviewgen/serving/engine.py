@@ -10,15 +10,15 @@ milliseconds. In each tick, the engine
    state and resumes later.
 2. feeds the prefixes of new texts (bos, conditions, prompt) in turns, a chunk of at most 512 tokens
    each time. This is chunked prefill (Agrawal et al. 2023, SARATHI). So a long prompt delays other
-   texts by one chunk only: a new prompt is fed before the next chunk of a long one. A prefix cache
-   keeps the latest states, since many requests begin alike.
+   texts by one chunk only: a new prompt is fed before the next chunk of a long prompt. A prefix
+   cache keeps the latest states, since many requests begin with the same ids.
 3. steps some texts token by token in Python, since they need the logits of each token: texts that
    are still inside the last word of their prompt, and texts with logits processors.
 4. lets the stepper sample a block of tokens for each of the other texts, in the stepper's own loop.
    Texts with equal settings are sampled together; many texts are divided among several threads.
-5. scores texts, that is, computes log probabilities: of new tokens and of prompts, if a request
-   asks for them. For this, it feeds the tokens once more, one by one. The next block of a text
-   waits until its tokens are scored.
+5. scores texts for requests that ask for log probabilities, of new tokens or also of prompts. For
+   this, the tokens are fed once more, one by one. The next block of a text waits until the tokens
+   of the text are scored.
 
 A row does not depend on the other rows, so a text is the same alone and in a batch. An error of a
 model or a logits processor ends its own request, never the engine.
@@ -50,14 +50,14 @@ from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # time limit of each part of a tick: prefill, steps, blocks, scoring
-_MAX_CHUNK = 512  # tokens of a prompt that are fed at once, at most
-_MIN_CHUNK = 32  # tokens of a prompt that are fed at once, at least
-# A new prompt counts as if it had waited this long, so it is fed before the next chunk of a long
-# prompt.
+_MAX_CHUNK = 512  # maximum number of tokens of a prompt that are fed at once
+_MIN_CHUNK = 32  # minimum number, fed even if a tick has time for fewer tokens
+# A new prompt counts as if it had already waited this long, so that it is fed before the next chunk
+# of a long prompt.
 _HEAD_START_SECONDS = 1.0
 _KEPT_PREFIXES = 64  # entries of the prefix cache that are kept although no text waits for them
-_MIN_NUMBERS = 7  # random numbers of a row in a block, at least
-_MAX_NUMBERS = 512  # random numbers of a row in a block, at most
+_MIN_NUMBERS = 7  # minimum number of random numbers of a row in a block
+_MAX_NUMBERS = 512  # maximum number of random numbers of a row in a block
 _NUMBERS_OF_A_TOKEN = 32  # no token needs more random numbers
 # Each thread reads all weights from memory. With fewer rows, this costs more than a thread gains.
 _MIN_ROWS_OF_A_THREAD = 8
@@ -79,9 +79,10 @@ class EngineRequest:
         request: The request, without beams, ``must_include`` and streamer.
         prompt_ids: The token ids of each text's prompt, without bos. If not None, these ids are fed
             in place of the encoded prompts.
-        alternatives: How many alternatives to each token are delivered with its log probability.
-            None computes no log probabilities.
-        is_streamed: Whether a text is delivered while it grows; otherwise once it is complete.
+        alternatives: How many alternatives to each token are delivered with the log probabilities.
+            If None, no log probabilities are computed.
+        is_streamed: Whether the parts of a text are delivered as it grows; otherwise, only the
+            complete text is.
         is_echoed: Whether a text is delivered with its prompt.
         scores_prompts: Whether the tokens of the prompts are scored and delivered, too. This needs
             ``prompt_ids``, ``alternatives`` and ``is_echoed``.
@@ -104,8 +105,8 @@ class ServedText(Text):
         out: Decides which characters and tokens may be delivered, and keeps the scores.
         lacks_random: Whether the last block had too few random numbers for a token.
         scored: How many ids of the text were scored, or need no score.
-        score_logits, score_state: The model's logits and state after these ids; None until they are
-            known.
+        score_logits, score_state: The model's logits and state after the first ``scored`` ids; None
+            until they are known.
     """
 
     request: "ActiveRequest"
@@ -145,8 +146,8 @@ class TextDelta(NamedTuple):
 
     Attributes:
         served: The text in the engine. Its attributes are final once the text is complete.
-        new_text: The new characters. The first ones follow the prompt; if the prompt is echoed,
-            they are those of the prompt.
+        new_text: The new characters. Those of a text begin after its prompt, or with its prompt if
+            prompts are echoed.
         tokens: The new tokens, if log probabilities are computed.
         is_over: Whether the text is complete.
     """
@@ -165,8 +166,8 @@ class _CachedPrefix:
         ids: The ids of a text's beginning: bos, conditions, prompt.
         state, logits: The model's state and logits after the ids that were fed.
         fed: How many of the ids were fed.
-        waits_since: When a chunk was fed last, in seconds of ``time.monotonic``; a new entry has a
-            head start.
+        waits_since: When the last chunk was fed, in seconds of ``time.monotonic``. Before the first
+            chunk: when the entry was made, less ``_HEAD_START_SECONDS``.
     """
 
     ids: tuple[int, ...]
@@ -187,7 +188,7 @@ class ActiveRequest:
 
     Attributes:
         submission, decoder: The submitted request, and its decoding loop.
-        starts: Each text as it is before its first new token; it is copied when the text is
+        starts: For each text, a ``Text`` without new tokens, which is copied when the text is
             started.
         notify: Called in the engine's thread after a tick, if there are new parts of texts to take
             or the request has failed.
@@ -245,15 +246,15 @@ class ActiveRequest:
 
     @property
     def is_schedulable(self) -> bool:
-        """Whether texts of the request may be scheduled. They may not while too many characters
-        wait for the consumer.
+        """Whether texts of the request may be scheduled: the request must not be stopped, and not
+        too many characters may wait for the consumer.
         """
         unread = sum(1 + len(delta.new_text) for delta in [*self._unread])
         return not self.is_stopped and unread <= _MAX_UNREAD
 
     @property
     def is_done(self) -> bool:
-        """Whether the engine has nothing left to do."""
+        """Whether the engine has nothing left to do for the request."""
         return self.is_stopped or (not self.texts and not self.waiting)
 
     @property
@@ -263,7 +264,7 @@ class ActiveRequest:
 
     @cached_property
     def batch_key(self) -> Hashable:
-        """What requests must have in common for their texts to be sampled in one block."""
+        """A key that is equal for requests whose texts can be sampled in one block."""
         params = self.decoder.params
         guard = self.decoder.guard
         # an array cannot be a key; max_new_tokens may differ, see ``_sample_block``
@@ -272,15 +273,17 @@ class ActiveRequest:
         return settings, copy_limit, id(self.decoder.spelling)
 
     def text(self, index: int) -> ServedText | None:
-        """Return the text with this index among the texts that are not complete, or None. If there
-        are not enough of them, another text is started.
+        """Return the text at an index of ``texts``. If the index is one too large, start a waiting
+        text and return it. Return None if there is no such text and none waits.
         """
         if index == len(self.texts) and self.waiting:
             self._start_text()
         return self.texts[index] if index < len(self.texts) else None
 
     def _start_text(self) -> None:
-        """Start the next waiting text: a copy of its start with its own lists and random stream."""
+        """Start the next waiting text: a copy of the text in ``starts``, with its own lists and its
+        own random stream.
+        """
         number = len(self.started)
         start = self.starts[number]
         submission = self.submission
@@ -366,7 +369,7 @@ class Engine:
         stack_rows(states)
 
     def _feed_one(self, ids: Sequence[int], state: StepState) -> tuple[np.ndarray, StepState]:
-        """Return the logits (V,) and the state after ids of one text."""
+        """Feed ids of one text. Return the logits (V,) and the state after the last id."""
         logits, after = self._stepper.forward(np.array([ids], np.int64), state)
         return logits[0], after
 
@@ -376,7 +379,7 @@ class Engine:
         notify: Callable[[], object],
         guard: CopyGuard | None = None,
     ) -> ActiveRequest:
-        """Start to generate the texts of a request. Its ``max_time`` counts from now.
+        """Start to generate the texts of a request. The request's ``max_time`` counts from now.
 
         Args:
             submission: The request.
@@ -426,8 +429,8 @@ class Engine:
         """Take no more requests, let those in progress fail, and end the thread.
 
         Args:
-            timeout: The seconds to wait for the end of the thread. If the model takes longer, the
-                requests fail as soon as it returns.
+            timeout: The seconds to wait for the end of the thread. If the model takes longer for a
+                step, the requests fail as soon as the step is done.
         """
         with self._lock:
             self._must_stop = True
@@ -495,6 +498,7 @@ class Engine:
             )
             self._prefixes[ids] = prefix
             waiting.setdefault(prefix, []).append(text)
+        # remove the entries that were used least recently
         for ids in [*self._prefixes][: -_KEPT_PREFIXES - self._max_rows]:
             del self._prefixes[ids]
         until = time.monotonic() + _TICK_SECONDS
@@ -507,17 +511,17 @@ class Engine:
             has_failed = prefix.fed == fed_before
             if not prefix.is_fed and not has_failed:
                 queue.append(prefix)
-        for prefix, its_texts in waiting.items():
+        for prefix, prefix_texts in waiting.items():
             if prefix.is_fed:
-                for text in its_texts:
+                for text in prefix_texts:
                     _start_after(text, prefix)
 
     def _feed(self, prefix: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
-        """Feed the next chunk of a prefix, as many tokens as a tick has time for.
+        """Feed the next chunk of a prefix. With a compiled stepper, the chunk has as many tokens as
+        a tick has time for.
 
-        A stepper without a compiled step calls its model. The last bits of the model's results may
-        depend on where the ids are cut into chunks. So these chunks always have 512 tokens, as
-        those of ``ModelStepper``.
+        Other steppers call their model. The last bits of a model's results may depend on where the
+        ids are cut into chunks. So these chunks always have 512 tokens, as in ``ModelStepper``.
         """
         size = _MAX_CHUNK
         if isinstance(self._stepper, SupportsCompiledStep):
@@ -539,7 +543,7 @@ class Engine:
         while texts and time.monotonic() < until:
             for group in _grouped(texts, lambda text: text.request):
                 self._call_isolated(group, self._step)
-            # all texts that continue are fed in one batch, of whichever requests they are
+            # the texts that continue are fed in one batch, whatever their requests
             going = [text for text in texts if text.can_advance and text.logits is None]
             self._call_isolated(going, lambda batch: batch[0].request.decoder.forward(batch))
             texts = [text for text in going if text.can_advance and not text.is_ready]
@@ -557,7 +561,8 @@ class Engine:
         """
         if not texts:
             return
-        # random numbers of a text, of which a token usually takes one: as many as there is time for
+        # How many random numbers each text gets; a token usually takes one. So this is also about
+        # the number of tokens, as many as a tick has time for.
         numbers = int(_TICK_SECONDS / (self._sampled_seconds * len(texts))) + 1
         numbers = min(max(numbers, _MIN_NUMBERS), _MAX_NUMBERS)
         started = time.monotonic()
@@ -567,9 +572,9 @@ class Engine:
             if text.place is None and text.request.decoder.spelling is not None:
                 text.request.decoder.place(text)
         groups: list[list[ServedText]] = []  # a group is sampled by one thread
-        for alike in _grouped(texts, lambda text: text.request.batch_key):
-            count = min(self._threads, max(1, len(alike) // _MIN_ROWS_OF_A_THREAD))
-            groups += [alike[first::count] for first in range(count)]
+        for same_key in _grouped(texts, lambda text: text.request.batch_key):
+            count = min(self._threads, max(1, len(same_key) // _MIN_ROWS_OF_A_THREAD))
+            groups += [same_key[first::count] for first in range(count)]
         blocks: list[tuple[Sequence[ServedText], np.ndarray]] = []
 
         def sample(group: Sequence[ServedText]) -> None:
@@ -606,7 +611,7 @@ class Engine:
             self._call_isolated(texts, self._score)
 
     def _score(self, texts: Sequence[ServedText]) -> None:
-        """Score the next token of some texts, and feed it."""
+        """Score the next token of each text, and feed the tokens that are not eos."""
         scores: list[Scored] = []
         fed: list[ServedText] = []
         states: list[Slot] = []
@@ -627,7 +632,7 @@ class Engine:
             ids = np.array([[text.ids[text.scored]] for text in fed], np.int64)
             logits, after = self._stepper.forward(ids, gather(states))
         for text, score in zip(texts, scores, strict=True):  # only now, when nothing has raised
-            # otherwise the token belongs to a prompt that is not scored
+            # ids before ``first`` belong to a prompt that is not scored
             if text.scored >= text.out.first:
                 text.out.scores.append(score)
         for row, text in enumerate(fed):
@@ -638,8 +643,8 @@ class Engine:
     def _call_isolated(
         self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]
     ) -> None:
-        """Call a function with some texts; if it raises, call it for each request alone, and fail
-        the requests that raise again.
+        """Call a function with some texts. If the function raises, call it again for the texts of
+        each request alone, and fail the requests for which it raises again.
         """
         try:
             if texts:
@@ -654,7 +659,9 @@ class Engine:
 
 
 def _start_after(text: ServedText, prefix: _CachedPrefix) -> None:
-    """Give a text the state after its prefix. Its new tokens are scored from this state, too."""
+    """Give a text the state and the logits after its prefix. Scoring its new tokens starts from
+    this state, too.
+    """
     text.logits = prefix.logits
     text.state = Slot(prefix.state, 0)
     has_backtracked = text.scored > len(text.ids)
@@ -680,10 +687,9 @@ def _sample_block(texts: Sequence[ServedText], numbers: int) -> np.ndarray:
 
 
 def _schedule(requests: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
-    """Return the texts that are advanced next. The requests are in the order of their submission.
-
-    A request for many texts leaves room for the other requests, and uses all remaining room. If
-    there are more requests than ``max_rows``, those that were submitted first have priority.
+    """Return the texts that are advanced next: the first text of each request, then the second text
+    of each, and so on, until there are ``max_rows``. ``requests`` are in the order in which they
+    were submitted, so those that were submitted first have priority.
     """
     going = [request for request in requests if request.is_schedulable]
     scheduled: list[ServedText] = []

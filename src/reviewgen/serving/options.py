@@ -94,7 +94,7 @@ def accepts_key(digests: Sequence[str], authorization: str) -> bool:
     """Return whether a header ``Authorization`` holds one of the keys: ``Bearer KEY``."""
     scheme, _, key = authorization.strip().partition(" ")
     key_digest = digest_key(key.strip())
-    # compared with all digests, so that the time does not tell which one matches
+    # compare with all digests, so that the time taken does not reveal which digest matches
     matches = [hmac.compare_digest(key_digest, digest) for digest in digests]
     return scheme.lower() == "bearer" and any(matches)
 
@@ -142,8 +142,8 @@ def is_loopback(host: str) -> bool:
 
 
 def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[str] | None:
-    """Return the host names that a request may have in its header ``Host``, without a port; None
-    accepts any name.
+    """Return the host names, without a port, that a request may have in its header ``Host``; None
+    if any name is accepted.
 
     This prevents DNS rebinding: a site loads its page in a browser, then changes its own name to
     the address 127.0.0.1. The browser now lets this page read the answers of a server on this

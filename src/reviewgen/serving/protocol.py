@@ -177,7 +177,7 @@ class OpenAIFields:
         return self.tries_per_prompt > (self.n or 1)
 
 
-_OTHERWISE = {  # settings that are declared above, or that the server decides
+_EXCLUDED = {  # settings that ``OpenAIFields`` has, or that the server decides
     "max_new_tokens",
     "min_new_tokens",
     "num_return_sequences",
@@ -190,7 +190,7 @@ _OTHERWISE = {  # settings that are declared above, or that the server decides
 _ONLY_PYTHON = ("num_beams", "length_penalty", "must_include", "likeness")
 _declared = fields_of(GenerationConfig) | fields_of(CallOptions)
 _SETTINGS = {
-    name: hint for name, hint in _declared.items() if name not in (*_OTHERWISE, *_ONLY_PYTHON)
+    name: hint for name, hint in _declared.items() if name not in (*_EXCLUDED, *_ONLY_PYTHON)
 }
 _described = (
     describe_fields(GenerationConfig) | describe_fields(CallOptions) | describe_fields(OpenAIFields)
@@ -313,7 +313,7 @@ def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     """Return the items of a JSON array, with an empty object in place of each item that is not an
-    object. Any other value has no items.
+    object. Return no items if the value is not an array.
     """
     if not isinstance(value, list):
         return []
@@ -409,8 +409,9 @@ def _repeat(items: Iterable[T], times: int) -> list[T]:
 def _prompts_and_ids(
     inputs: list[Any], fields: OpenAIFields, tokenizer: Tokenizer
 ) -> tuple[list[str], list[list[int]], list[bool]]:
-    """Return three lists: the text of each prompt; the ids to feed in place of each encoded text,
-    or no ids at all; and whether the ids that the client sent began with bos.
+    """Return three lists, each with an item for each prompt: its text; the ids to feed in place of
+    the encoded text; and whether the ids that the client sent began with bos. The second list is
+    empty if the texts are encoded as usual.
     """
     starts_with_bos = [False] * len(inputs)
     if not isinstance(inputs[0], str):
@@ -468,7 +469,7 @@ def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) ->
 
 
 def _refuse_many(fields: OpenAIFields, prompts: int, limits: Limits) -> None:
-    """Raise if the request asks for too many texts; ``prompts`` is the number of its prompts."""
+    """Raise if a request with this number of prompts asks for too many texts."""
     texts = fields.tries_per_prompt * prompts
     max_texts = min(limits.max_texts, limits.max_waiting)
     message = (
@@ -485,7 +486,9 @@ def _refuse_many(fields: OpenAIFields, prompts: int, limits: Limits) -> None:
 def _refuse_many_logprobs(
     fields: OpenAIFields, request: Request, ids: Sequence[Sequence[int]]
 ) -> None:
-    """Raise if the log probabilities of a response, or of the prompts of a stream, are too many."""
+    """Raise if a response may have too many log probabilities. In a stream, only those of the
+    prompts are counted.
+    """
     if fields.logprobs is None:
         return
     tokens = 0
@@ -508,7 +511,9 @@ def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_
 
 
 def _refuse_long(prompts: Sequence[Any], limits: Limits, param: str = "prompt") -> None:
-    """Raise if texts, or lists of token ids, are too long together. ``param`` is their field."""
+    """Raise if texts, or lists of token ids, are too long together. ``param`` is the field of the
+    request that has them.
+    """
     length = sum(map(len, prompts))
     unit = "characters" if isinstance(prompts[0], str) else "token ids"
     message = (

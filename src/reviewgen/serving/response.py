@@ -23,15 +23,16 @@ class Choice:
     """One text of a response.
 
     Attributes:
-        prompt: Its prompt.
-        text: The text so far, with its prompt (an echoed prompt comes with the first new part).
-            Once the text is complete, it is without the stop string.
+        prompt: The prompt of the text.
+        text: The text so far, with its prompt. If prompts are echoed, the text is empty at first,
+            and the engine delivers the prompt with the first new part. A complete text does not
+            have the stop string.
         tokens: The tokens that were not sent to the client yet.
-        unsent: The characters that were not sent yet.
+        unsent: The characters that were not sent to the client yet.
         served: The text in the engine. None before the first new part has come, and after the end
             was sent.
-        is_over: Whether it is complete.
-        is_sent: Whether any part of it was sent.
+        is_over: Whether the text is complete.
+        is_sent: Whether any part of the text was sent.
         copied: The copied spans of the whole text.
     """
 
@@ -67,7 +68,7 @@ class Completion(CompletionCall):
     """A call in progress.
 
     Attributes:
-        is_chat: Whether it is a chat completion.
+        is_chat: Whether the call is for a chat completion.
         created: When the request came, in seconds since 1970.
     """
 
@@ -81,7 +82,7 @@ class Completion(CompletionCall):
 
     @cached_property
     def choices(self) -> list[Choice]:
-        """All texts that are generated, by their number in the request."""
+        """All texts that are generated, in the order of their numbers in the request."""
         bos = Token(self.tokenizer.bos_id, "", 0, Scored(math.nan))
         choices = []
         for prompt, starts_with_bos in zip(
@@ -98,10 +99,10 @@ class Completion(CompletionCall):
 
     def whole(self, started: Sequence[ServedText]) -> dict[str, Any]:
         """Return the response to a request that is not streamed. If more than n texts were
-        generated for a prompt, it has the n texts with the largest mean log probability.
+        generated for a prompt, the response has the n texts with the largest mean log probability.
 
         Args:
-            started: The texts that were started; their tokens are counted.
+            started: The texts that were started, whose tokens are counted.
         """
         tries = self.fields.tries_per_prompt
         best: list[Choice] = []
@@ -221,8 +222,9 @@ class Completion(CompletionCall):
         }
 
     def _top_logprobs(self, token: Token) -> dict[str, float] | None:
-        """Return the log probabilities of the alternatives and of the token taken, by their texts;
-        None for bos. If several alternatives have one text, the most probable one counts.
+        """Return the log probabilities of the alternatives and of the token taken, by the texts of
+        the tokens; None for bos. Of several alternatives with the same text, the most probable one
+        counts.
         """
         logprob = _number(token.score.logprob)
         if logprob is None:
@@ -235,7 +237,9 @@ class Completion(CompletionCall):
         return top | {token.text: logprob}
 
     def _own_token(self, token: Token) -> dict[str, Any]:
-        """Return a token with a list of its alternatives; two of them may have the same text."""
+        """Return a token with a list of its alternatives, of which several may have the same
+        text.
+        """
         alternatives = [
             {"text": text, "logprob": logprob, "is_end": token_id == self.tokenizer.eos_id}
             for token_id, text, logprob in token.score.alternatives

@@ -48,10 +48,10 @@ class _Connection(H11Protocol):
     """A connection that is closed unless all headers of a request arrive before uvicorn's
     keep-alive timer ends.
 
-    uvicorn itself starts this timer only after a response, and stops it at the first byte of the
-    next request. Here, the timer runs whenever no request is in progress. If there are too many
-    connections, a new one takes the place of the one that has waited longest. If requests are in
-    progress on all connections, uvicorn answers the next request with 503.
+    uvicorn itself starts this timer only after a response, and stops the timer at the first byte of
+    the next request. Here, the timer runs whenever no request is in progress. If there are too many
+    connections, a new connection replaces the connection that has waited longest. If requests are
+    in progress on all connections, uvicorn answers the next request with 503.
     """
 
     @property
@@ -69,11 +69,11 @@ class _Connection(H11Protocol):
             connections = [each for each in self.connections if isinstance(each, _Connection)]
             longest_waiting = min(connections, key=lambda each: each.deadline)
             if longest_waiting.deadline < math.inf:
-                longest_waiting.timeout_keep_alive_handler()  # closes it
+                longest_waiting.timeout_keep_alive_handler()  # closes the connection
         self._start_timer(self.loop.time() + self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
-        # uvicorn stops the timer at the first byte; here it goes on until the headers are complete
+        # uvicorn stops the timer at the first byte; start it again if the headers are not complete
         deadline = self.deadline
         super().data_received(data)
         is_waiting = self.cycle is None or self.cycle.response_complete
@@ -89,7 +89,7 @@ class _AcceptErrorFilter(logging.Filter):
     traceback for each attempt.
     """
 
-    due = 0.0  # in seconds since 1970
+    due = 0.0  # when the next line may be logged, in seconds since 1970
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -173,8 +173,8 @@ def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlett
 
 
 def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
-    """Return the settings of uvicorn. It logs faults and, with ``access_log``, each request. It
-    never logs headers, and so no API keys.
+    """Return the settings of uvicorn. uvicorn logs faults and, with ``access_log``, each request.
+    Headers are never logged, and so API keys are not.
     """
     descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else _MAX_CONNECTIONS
     faults: dict[str, Any] = {"handlers": ["stderr"], "level": "ERROR", "propagate": False}
@@ -219,9 +219,9 @@ def run(
     """
     settings = uvicorn_options(options.limits, options.access_log)
     if workers == 1:
-        # uvicorn raises the signal again after the end, which is not a failure
-        for each in signal.SIGTERM, signal.SIGINT:
-            signal.signal(each, lambda *_: None)
+        # after it has ended, uvicorn raises the signal again, which must not count as a failure
+        for number in signal.SIGTERM, signal.SIGINT:
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(uvicorn.Config(_make_app(options, engines), **settings)).run([listening])
         return
     # a worker does not try again to load the models that have failed here

@@ -40,9 +40,9 @@ from reviewgen.serving.response import Completion
 _LARGE_BODY = 32_768
 # seconds between two messages of a stream; tokens that come sooner share a message
 _FLUSH_SECONDS = 0.02
-# This is added for each request: the more requests there are, the larger the messages.
+# Each request in progress adds this to that pause: with more requests, the messages are larger.
 _FLUSH_SECONDS_PER_REQUEST = 0.001
-# most seconds between two messages of a stream, however many requests there are
+# maximum seconds between two messages of a stream, however many requests there are
 _MAX_FLUSH_SECONDS = 0.1
 _LATE_SECONDS = 10.0  # the engine ends a request at most this long after its time limit
 _LAST_SECONDS = 1.0  # seconds for sending the error with which a stream ends
@@ -123,7 +123,7 @@ class Service:
         self.metrics = ServerMetrics()
         self._key_digests = key_digests
         self.answering = 0
-        # each model builds one index, or embeds one request, at a time
+        # for each model, at most one index is built, or one request embedded, at a time
         self._guarding = {name: asyncio.Lock() for name in engines}
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ class Service:
 
     async def embed(self, request: Request) -> Response:
         """Return the response to a request for the vectors of some texts. Other requests go on
-        while the model computes them.
+        while the model computes the vectors.
 
         Raises:
             RequestError: A field is wrong, or the model has no hidden state.
@@ -198,8 +198,8 @@ class Service:
             raise to_request_error(error) from None
 
     async def submit(self, completion: Completion, notify: Callable[[], object]) -> ActiveRequest:
-        """Start to generate the texts of a request. Other requests go on while an index is built
-        for it.
+        """Start to generate the texts of a request. If an index must be built first, other requests
+        go on meanwhile.
 
         Raises:
             RequestError: The queue is full, or the model lacks what the request needs.
@@ -230,7 +230,7 @@ class CompletionResponse:
         request: The request.
         is_chat: Whether the request is for a chat completion.
         completion, active: The checked request, and the engine's work on it.
-        model: The name of its model; empty until the request is read.
+        model: The name of the model; empty until the request is read.
         status: The status of the response; "none" until it has begun.
     """
 
@@ -274,7 +274,9 @@ class CompletionResponse:
             self.service.metrics.requests.labels(self.model, self.status).inc()
 
     async def _fail(self, problem: RequestError, send: Send) -> None:
-        """Raise the problem if nothing was sent; otherwise end the stream with it."""
+        """Raise the problem if nothing was sent; otherwise send it as the last event of the
+        stream.
+        """
         if self.status == "none":
             self.status = str(problem.status)
             raise problem from None
@@ -360,8 +362,8 @@ class CompletionResponse:
             raise to_request_error(self.active.error)
 
     async def _find_copies(self, ids: Sequence[int]) -> Sequence[Span]:
-        """Return the copied spans of a text. They are found in another thread, since an index takes
-        a while the first time.
+        """Return the copied spans of a text. They are found in another thread, since the first use
+        of an index takes a while.
         """
         generator = self.service.engines[self.model].generator
         index = require_index(generator.index)
@@ -371,8 +373,8 @@ class CompletionResponse:
     async def _encode(
         self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b""
     ) -> bytes:
-        """Return some values as JSON, each between ``before`` and ``after``. Log probabilities are
-        encoded in another thread, so that other requests go on meanwhile.
+        """Return some values as JSON, each between ``before`` and ``after``. If they have log
+        probabilities, they are encoded in another thread, so that other requests go on meanwhile.
         """
 
         def encode() -> bytes:

@@ -1,9 +1,9 @@
 """The implementation of ``reviewgen.generate_dataset``: generates a table of texts, in one process
 or in several.
 
-A schema says how the values of conditions are drawn for each text. It is a distribution for each
-condition, or a table from which whole rows are drawn. The values for text i depend only on the seed
-and on i. So any process can generate any shard, in any order.
+A schema says how the values of conditions are drawn for each text. A schema is a distribution for
+each condition, or a table from which whole rows are drawn. The values for text i depend only on the
+seed and on i. So any process can generate any shard, in any order.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from reviewgen.tables.receipts import has_functions, library_versions, make_rece
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_HEAD_ROWS = 1000  # the columns of a table are taken from this many rows
+_HEAD_ROWS = 1000  # the columns of a schema that is a table are those of its first 1000 rows
 _MAX_TEXTS = 1_000_000_000  # maximum texts of a table
 Value = str | int | float | None
 _OWN_COLUMNS = {
@@ -82,14 +82,14 @@ def _make_plan(
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
         numbers = range(first, last)
-        # n texts of each prompt; if more texts are drawn, the prompts begin again
+        # n texts of each prompt in turn; texts that replace repeats start with the first prompt
         shard_prompts = [prompts[number // n % len(prompts)] for number in numbers]
         shard_request = replace(request, prompts=shard_prompts, seed=seed, offset=first)
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in text_columns}
             for condition in conditions:
-                # a value that the user gave was not converted yet
+                # converts a value that the user gave; a drawn value is converted already
                 value = condition.plain(text.conditions.get(condition.name))
                 column = column_of[condition.name]
                 to_type = _TO_TYPE[condition_columns[column]]
@@ -164,7 +164,7 @@ def generate_dataset(
     """
 
     def plan(path: Path) -> TablePlan:
-        """Check the arguments of the call, and return the plan of its table."""
+        """Check the arguments, and return the plan of the table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
         loaded, origin = load_saved(model, weight_bits)
@@ -180,7 +180,7 @@ def generate_dataset(
         if shards.schema is not None:
             given = dict(options.get("conditions") or {})
             for group in request.draws:
-                given.pop(group.names[0], None)  # its value is missing or "draw"
+                given.pop(group.names[0], None)  # the user gave no value, or "draw"
             groups = read_schema(shards.schema, loaded.conditions, given)
         by_schema = {*itertools.chain.from_iterable(group.names for group in groups)}
         _warn_if_forgotten(loaded, by_schema)
@@ -195,7 +195,7 @@ def generate_dataset(
 
 
 def _warn_if_forgotten(model: ReviewModel, drawn: set[str]) -> None:
-    """Tell the user if a model that was trained by counting gets drawn values of conditions."""
+    """Tell the user if values of conditions are drawn for a model that was trained by counting."""
     evaluations = model.training.get("evaluations") or ()
     is_counted = evaluations and all(
         entry.get("train_nats_per_token") is None for entry in evaluations
@@ -208,7 +208,7 @@ def _warn_if_forgotten(model: ReviewModel, drawn: set[str]) -> None:
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:
-    """Check the settings of a call, and return them with each prompt once.
+    """Check the settings of a call, and return them as a request that has each prompt once.
 
     Raises:
         ReviewgenError: See ``ReviewModel.generate``. Also raised for settings with which a text
@@ -256,7 +256,8 @@ def _digest(groups: Sequence[DrawGroup]) -> str | None:
 
 
 def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> list[DrawGroup]:
-    """Read a schema. Return its groups of conditions; the conditions of a group are drawn together.
+    """Read a schema. Return the groups of conditions that it draws; the conditions of a group are
+    drawn together.
 
     Args:
         source: A mapping of each condition to {value: weight}, which may also be a JSON string or a
@@ -274,22 +275,22 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
             "This model was trained without conditions, so a schema has nothing to draw: leave it"
             " out."
         )
-    weights = source
+    schema = source
     is_json = isinstance(source, str) and source.lstrip().startswith("{")
     try:
         if is_json:
-            weights = json.loads(source)
+            schema = json.loads(source)
         elif isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
-            weights = read_json(to_path("schema", source), MAX_RECORD)
+            schema = read_json(to_path("schema", source), MAX_RECORD)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The schema {quoted(source) if is_json else source} cannot be read:"
             f" {getattr(error, 'strerror', None) or error}."
         ) from None
-    if not isinstance(weights, Mapping):
+    if not isinstance(schema, Mapping):
         groups = [_read_table(open_records(source), conditions)]
-    elif weights:
-        groups = [_read_weights(name, own, conditions) for name, own in weights.items()]
+    elif schema:
+        groups = [_read_weights(name, weights, conditions) for name, weights in schema.items()]
     else:
         raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     for name in itertools.chain.from_iterable(group.names for group in groups):
@@ -302,7 +303,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
 
 
 def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
-    """Return the group of one condition, from a weight for each value."""
+    """Return the group of a single condition. ``weights`` maps each value to its weight."""
     condition = next((condition for condition in conditions if condition.name == name), None)
     if condition is None:
         raise ConfigError(
@@ -321,7 +322,7 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
 
 
 def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> DrawGroup:
-    """Return the group of all columns of a table that are conditions of the model."""
+    """Return the group of all conditions of the model that are columns of a table."""
     rest = iter(records)
     head = list(itertools.islice(rest, _HEAD_ROWS))
     columns = dict.fromkeys(map(str, itertools.chain.from_iterable(head)))
@@ -354,7 +355,7 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
 
 def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
     """Check and convert a value of a table. A rare category that the training left out counts as
-    not given, as in training.
+    not given, as in training; ``rare`` counts such rows.
     """
     if condition.left_out and _is_unknown(condition, condition.plain(value)):
         rare[condition.name] += 1

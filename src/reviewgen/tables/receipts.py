@@ -151,14 +151,14 @@ def has_functions(request: Request) -> bool:
 def portable_origin(origin: str | Path, file: Path) -> str:
     """Return the origin of a model without absolute paths of this machine.
 
-    For a local folder, this is its path relative to the folder of ``file``, the receipts, or to the
-    working directory. If the folder is in neither, this is only its name.
+    For a local folder, return its path relative to the folder of ``file``, the file of receipts, or
+    else relative to the working directory. If the model's folder is in neither, return its name.
     """
     folder = Path(origin).expanduser()
     if not folder.is_dir():
         return str(origin)
     pairs = [(folder.absolute(), parent.absolute()) for parent in (file.parent, Path())]
-    # then the same pairs with all symbolic links resolved
+    # the same pairs once more, with all symbolic links resolved
     pairs += [(location.resolve(), parent.resolve()) for location, parent in pairs]
     for location, parent in pairs:
         if location.is_relative_to(parent):
@@ -167,8 +167,8 @@ def portable_origin(origin: str | Path, file: Path) -> str:
 
 
 def find_origin(receipt: Receipt, file: Path) -> str | Path:
-    """Return the argument of ``reviewgen.load`` for the model of a receipt. For a local model it is
-    the path of the folder on this machine.
+    """Return the argument of ``reviewgen.load`` for the model of a receipt. For a local model this
+    is the path of its folder on this machine.
 
     Args:
         receipt: The receipt.
@@ -239,9 +239,10 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     )
     # the receipt has the drawn values
     request = dataclasses.replace(request, draws=())
-    # a sampled text has the random stream of its number
+    # the random stream of a sampled text depends on its number
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
+    # the index of the text among those of its prompt
     first = receipt.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
     differences = list(_describe_changes(receipt, model, request))
@@ -251,8 +252,8 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
 
 
 def _describe_changes(receipt: Receipt, model: ReviewModel, request: Request) -> Iterator[str]:
-    """Yield a sentence on each thing that differs from what the receipt records: the model, its
-    weights, its device and the versions.
+    """Yield a sentence on each thing that differs from what the receipt records: the digest of the
+    model, the bits per weight, the device, and the versions.
     """
     before = receipt.model
     if model.digest != before.digest:

@@ -160,9 +160,8 @@ def evaluate(
         device = weights.device
         network = weights.model_on_device
         documents = read_documents(source, loaded.bundle, **options)
-        # the texts on which the gains are measured, and the nats of each, as far as it is scored
-        gain_texts = list[Any]()
-        nats = list[float]()
+        gain_texts = list[Any]()  # the texts on which the gains of conditions are measured
+        nats = list[float]()  # the nats of these texts, as far as this process has scored them
         if loaded.conditions and not processes.rank:
             documents = keep_first(documents, gain_texts)
         done = 0
@@ -223,7 +222,7 @@ def score_texts(
     judge_columns, judge, summarize, stage = _KINDS[kind]
 
     def plan(_: Path) -> TablePlan:
-        """Check the arguments of the call, and return the plan of its table."""
+        """Check the arguments, and return the plan of the table."""
         refuse_unknown_options(
             options,
             EvaluateKwargs,
@@ -249,8 +248,8 @@ def score_texts(
         done = 0  # number of texts that were scored or skipped
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
-            """Yield the rows of the texts ``first`` to ``last - 1``. The texts before ``first``
-            that other processes score are skipped.
+            """Yield the rows of the texts ``first`` to ``last - 1``. Texts before ``first`` that
+            other processes score are read and skipped.
             """
             nonlocal done
             shard = islice(texts, first - done, last - done)
@@ -290,8 +289,8 @@ def _condition_columns(conditions: Conditions) -> dict[str, str]:
 
 
 def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str]:
-    """Return the name of the column of each condition. It is the name of the condition, with the
-    prefix ``condition_`` if another column has that name.
+    """Return the name of the column for each condition: the name of the condition, with the prefix
+    ``condition_`` if another column has that name.
     """
     names = {}
     for name in conditions.names:
@@ -303,21 +302,23 @@ def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str
 
 
 def novelty_row(novelty: Novelty | None) -> Row:
-    """Return the values of ``NOVELTY_COLUMNS`` for a text: its longest copied span, and the share
-    of its windows that are copied. If ``novelty`` is None, all values are None.
+    """Return the values of ``NOVELTY_COLUMNS`` for a text: its longest copied span, and the shares
+    of its windows of each length that are copied. If ``novelty`` is None, all values are None.
     """
     if novelty is None:
         return dict.fromkeys(NOVELTY_COLUMNS)
     text = novelty.longest_text
     longest: list[Any] = [text, novelty.longest_characters, novelty.longest_tokens]
     if novelty.form == "compact" and novelty.longest_tokens and not text:
-        longest = [None] * len(longest)  # a compact index does not know the span
+        longest = [None] * len(longest)  # a compact index may not know the span
     shares = [novelty.windows.get(length) for length in WINDOWS]
     return dict(zip(NOVELTY_COLUMNS, longest + shares, strict=True))
 
 
 def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
-    """Yield the row of each text: its conditions, and its bits including those of the end token."""
+    """Yield the row of each text: the text, its conditions and its scores. The bits include those
+    of the end token.
+    """
     conditions = model.conditions
     tokenizer = model.tokenizer
     columns = _condition_columns(conditions)
@@ -343,8 +344,8 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 
 def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the bits per character of all texts, which include the end tokens, and the numbers of
-    characters, tokens and texts with probability zero.
+    """Return the bits per character of all texts, with their end tokens; and the numbers of
+    characters, of tokens, and of texts with probability zero.
     """
     bits = array("d")
     characters = 0
@@ -367,7 +368,7 @@ def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
-    """Yield the row of each text: the passages that it copies from the training text."""
+    """Yield the row of each text: the text, and what it copies from the training text."""
     index = require_index(model.bundle.index)
     tokenizer = model.tokenizer
     for text, _ in texts:
@@ -375,8 +376,8 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 
 def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the length of the longest copy, the numbers of texts with long and with unknown
-    copies, and the mean share of copied windows.
+    """Return the length of the longest copy, the number of texts with a long copy, the mean share
+    of copied windows, and the number of texts whose longest copy is unknown.
     """
     shares = array("d")
     longest = 0

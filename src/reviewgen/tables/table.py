@@ -61,8 +61,8 @@ _PARQUET_ROWS = 10_000  # rows that are written to parquet in one call
 _FILE_SHARD_TEXTS = 1_000
 _REPORTED_TEXTS = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # if repeats are left out: maximum number of drawn texts per wanted text
-# the next draw has this factor times the estimated number of texts that are needed
-_MORE = 1.1
+# a further draw has this factor times the number of texts that are estimated to be needed
+_MARGIN = 1.1
 # UTF-8 cannot encode surrogates: JSON escapes them, and other formats get U+FFFD instead
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # matches before the first character of a spreadsheet formula (OWASP, CSV injection)
@@ -133,11 +133,11 @@ def write_table(
             the plan.
         out: A folder, or a file with the suffix .jsonl, .parquet or .csv; None to return the table
             itself.
-        shards: The format and the number of texts in a shard. If the format is None, it is that of
-            the file's suffix, or jsonl for a folder. The last shard may have fewer texts.
+        shards: The format and the number of texts in a shard. If the format is None, a file has the
+            format of its suffix, and a folder has jsonl. The last shard may have fewer texts.
         progress: Called with the progress, in the main process.
-        given: The source of the table. If it is a pandas DataFrame, a returned table is a
-            DataFrame, too.
+        given: What the texts or their conditions are read from. If this is a pandas DataFrame, a
+            returned table is a DataFrame, too.
 
     Returns:
         A ``WrittenTexts``. If ``out`` is None, a Dataset or a DataFrame.
@@ -145,8 +145,8 @@ def write_table(
     Raises:
         ConfigError: An argument is not valid, or the existing table was written with other
             settings.
-        OutputExists: ``out`` exists and is not a table; or it is a table, but the texts cannot be
-            compared with those that it was written from.
+        OutputExists: ``out`` exists and is not a table; or is a table, but whether it was written
+            from the same texts cannot be found out.
         CheckpointError: Another process is writing this table, or the working folder has the shards
             of another job.
         ReviewgenError: See ``make_plan``.
@@ -169,7 +169,9 @@ def write_table(
         return dataset.to_pandas() if hasattr(given, "iterrows") else dataset
 
     def make_table() -> _Table:
-        """Check the arguments of the call, in each process, and return its view of the table."""
+        """Check the arguments, and return the table as this process sees it. Called in each
+        process.
+        """
         path, format = _check_target(out, shards.format)
         check_count("shard_texts", shards.shard_texts)
         return _Table(path, replace(shards, format=format), make_plan(path), processes, progress)
@@ -181,8 +183,8 @@ def write_table(
 
 
 def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
-    """Check the path and the format of a table, and return both. If the format is None, the one
-    that is usual for this path is returned.
+    """Check the path and the format of a table, and return both. If the format is None, a file has
+    the format of its suffix, and a folder has jsonl.
     """
     path = to_path("out", out)
     suffix = path.suffix.removeprefix(".").lower()
@@ -239,7 +241,8 @@ class _Table:
         self.keep_formulas = shards.keep_formulas
         self.unique = bool(self.facts.get("unique"))
         self.is_resumed = False
-        # number of texts in a shard of the job, which may have repeats
+        # Number of texts in a shard of the job. The shards of the job may have repeats, and are not
+        # the shards of the finished table.
         self.size = min(self.shard_texts, plan.total or self.shard_texts)
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
@@ -261,7 +264,7 @@ class _Table:
         size = self.size
         shards = 0  # number of shards that are written
         texts = 0  # number of texts in them
-        hashes = np.empty(0, np.uint64)  # of these texts, if they must differ
+        hashes = np.empty(0, np.uint64)  # the hash of each of them; none if repeats are allowed
 
         def write_own_shard() -> tuple[int, np.ndarray]:
             """Write this process's shard of the round. Return the number of its texts, and their
@@ -278,16 +281,17 @@ class _Table:
             texts += sum(length for length, _ in results)
             shards += self.processes.world_size
             if total is None:
-                if results[-1][0] < size:  # the plan has no more texts
+                if results[-1][0] < size:  # the last shard is not full: there are no more texts
                     break
             elif self.unique and shards * size >= wanted:
                 distinct = int(first_of_each(hashes).sum())
                 max_drawn = _MAX_DRAWS * total
                 if distinct < total and texts < max_drawn:
-                    # as many drawn texts per distinct one as so far, and some more
-                    missing = (total - distinct) * texts / max(1, distinct) * _MORE
+                    # a new distinct text takes as many draws as so far on average, and some more
+                    missing = (total - distinct) * texts / max(1, distinct) * _MARGIN
                     wanted = min(max_drawn, texts + math.ceil(missing))
-                    shards = texts // size  # without those that began after the last wanted text
+                    # processes whose shard began after the last wanted text have written none
+                    shards = texts // size
         return self.processes.main(lambda: self._finish(texts, hashes), self.out)
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
@@ -320,14 +324,14 @@ class _Table:
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
 
     def _digest_path(self, shard: Path) -> Path:
-        """Return the path of the empty file whose name records the digest of a shard. It exists if
-        the shard is complete.
+        """Return the path of an empty file whose name has the digest of a shard. If this file
+        exists, the shard is complete.
         """
         return self.job.path(f"digests/{shard.name}.{digest_of(shard)}")
 
     def _open_job(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
-        """Open the table in the main process. Return its facts, with a seed if it has one, and the
-        table if it is already complete.
+        """Open the table in the main process. Return its facts; and the table if it is already
+        complete, else None. If the facts have a seed, the returned seed is never None.
         """
         facts = dict(self.facts)
         manifest = None if self.is_file else _read_manifest(self.out)
@@ -372,8 +376,8 @@ class _Table:
             )
 
     def _finish(self, texts: int, hashes: np.ndarray) -> WrittenTexts:
-        """Make the table from the shards, and give it its name. If texts must differ, ``hashes``
-        has the hash of each text.
+        """Make the table from the shards, and rename it to ``out``. If texts must differ,
+        ``hashes`` has the hash of each text.
         """
         # an unpublished table of an earlier call, which may no longer match the shards
         remove(self.job.path("table"))
@@ -386,11 +390,11 @@ class _Table:
             summary = {"seed": self.facts["seed"], "asked": total, "drawn": texts, "repeats": 0}
         if self.unique:
             is_first = first_of_each(hashes)
-            positions = np.flatnonzero(is_first)[:total]  # of the texts of the table
-            # texts after the last one of the table do not count as drawn
-            drawn = int(positions[-1]) + 1 if len(positions) == total else texts
-            rows = islice(compress(rows, is_first.tolist()), len(positions))
-            texts = len(positions)
+            kept = np.flatnonzero(is_first)[:total]  # positions of the texts that the table keeps
+            # texts that were drawn after the table was full are not counted
+            drawn = int(kept[-1]) + 1 if len(kept) == total else texts
+            rows = islice(compress(rows, is_first.tolist()), len(kept))
+            texts = len(kept)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
         if not self.is_file:
             files = self._write_folder(rows, texts, summary)
@@ -438,7 +442,7 @@ class _Table:
 
 
 def _replace(row: Row, pattern: re.Pattern[str], new: str) -> Row:
-    """Return a row in which matches of a pattern are replaced in all texts."""
+    """Return a row in which matches of a pattern are replaced in all values that are strings."""
     return {
         name: pattern.sub(new, value) if isinstance(value, str) else value
         for name, value in row.items()
@@ -482,8 +486,9 @@ def _write_rows(
 
 
 def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows, and write their receipts to a file on the way. The file gets its name before the
-    table does. So if the process ends in between, the table can still be resumed.
+    """Yield rows, and write the receipt of each to a file. After the last row, the file is renamed
+    to ``file``. This is before the table is renamed: if the process ends in between, the same
+    command still resumes the table.
 
     Raises:
         OutputExists: A file with other content exists at this path by now.
@@ -512,8 +517,8 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a table; None if the folder has none, or has that of another
-    program.
+    """Return the manifest of a table; None if the folder has no manifest, or the manifest of
+    another program.
     """
     keys = {"job", "texts", "summary", "files"}
     with suppress(OSError, ValueError, TypeError, KeyError):

@@ -151,11 +151,11 @@ def count_merge(model: Any) -> None:
     """
     for order in (0, 1, 2), (2, 0, 1):
         models = _count_separately(model)
-        first, *others = [models[rank] for rank in order]
+        merged, *others = [models[rank] for rank in order]
         for other in others:
-            first.add_counts(other.take_counts())
-        first.finish()
-        _assert_counts_all(first)
+            merged.add_counts(other.take_counts())
+        merged.finish()
+        _assert_counts_all(merged)
 
 
 @law(SupportsCountRanges)
@@ -210,7 +210,9 @@ def parameter_groups(model: Any) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def list_names() -> list[list[str | None]]:
-        """Return the names of the parameters of each group; None for one of another model."""
+        """Return the names of the parameters of each group; None for a parameter that the model
+        does not have.
+        """
         groups = model.parameter_groups()
         return [[names.get(id(parameter)) for parameter in group["params"]] for group in groups]
 
@@ -352,8 +354,8 @@ def operations(model: Any) -> None:
 
 
 def _check_operation(op: Operation, sizes: dict[str, int]) -> None:
-    """Check an operation. ``sizes`` has the sizes of the letters in earlier operations; those of
-    new letters are added.
+    """Check an operation. ``sizes`` has the sizes of the letters in earlier operations; the sizes
+    of new letters are added.
     """
     words = op.axes.split()
     shape = tuple(op.values.shape)
@@ -408,13 +410,13 @@ def given(model: Any) -> None:
 
     changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))  # (T,)
     held = changes[LATER + 1].item()
-    left = changes[-1].item()
+    leak = changes[-1].item()
     assert held > HELD, (
         f"It changes logits {LATER} tokens later by {held:.3g}; hold it in the state, and add it at"
         " every step."
     )
-    assert left < held / 100, (
-        f"It changes those of the next text by {left:.3g}; begin anew where an id is config.bos_id."
+    assert leak < held / 100, (
+        f"It changes those of the next text by {leak:.3g}; begin anew where an id is config.bos_id."
     )
 
 
@@ -508,12 +510,12 @@ def _count_separately(model: Any) -> list[Any]:
 
 
 def _assert_counts_all(model: Any) -> None:
-    """Raise AssertionError unless a model has the tensors of one that has counted all texts in one
-    process.
+    """Raise AssertionError unless a model has the same tensors as a model that has counted all
+    texts in one process.
     """
-    one = type(model)(model.config)
-    train_by_counting(one, model.config.vocab_size)
-    expected = one.state_dict()
+    reference = type(model)(model.config)
+    train_by_counting(reference, model.config.vocab_size)
+    expected = reference.state_dict()
     actual = model.state_dict()
     assert actual.keys() == expected.keys(), (
         f"It has the tensors {sorted(actual)}, not {sorted(expected)}."
@@ -568,8 +570,8 @@ def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
 
 
 def _ends(inside: ModelGraph | None, side: str) -> set[str]:
-    """Return the nodes inside a node that are its outputs (side "source") or its inputs (side
-    "target").
+    """Return the outputs of a node (side "source") or its inputs (side "target"): the nodes inside
+    it that are not the source, or not the target, of an edge inside it.
     """
     if inside is None:
         return set()

@@ -259,12 +259,12 @@ def _inspect_package(plugins: Sequence[Plugin], limit: float) -> list[Inspection
         file.touch()
         facts = [dataclasses.asdict(plugin) for plugin in plugins]
         request = json.dumps([sys.path, str(file), facts])
-        end = _run_quietly([sys.executable, "-c", _SCRIPT, request], limit)
+        ending = _run_quietly([sys.executable, "-c", _SCRIPT, request], limit)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     results = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)]
     remaining = plugins[len(lines) :]
     if remaining:  # the first of them has ended the process
-        cause = f"{title_of(remaining[0])} {end} while it is imported."
+        cause = f"{title_of(remaining[0])} {ending} while it is imported."
         results.append(Inspection(remaining[0], cause))
         for plugin in remaining[1:]:
             problem = f"{title_of(plugin)} was not inspected: {cause}"
@@ -276,13 +276,13 @@ def _run_quietly(command: list[str], limit: float) -> str:
     """Run a command without its output, and return how it ended, for a message."""
     null = subprocess.DEVNULL
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command, stdin=null, stdout=null, stderr=null, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
         return f"was not imported within {limit:.0f} s: it waits, or does too much"
-    status = done.returncode
-    end = f"exit status {status}"
+    status = completed.returncode
+    ending = f"exit status {status}"
     if status < 0:  # a signal ended it, as when native code crashes
-        end = signal.Signals(-status).name
-    return f"ends the process ({end})"
+        ending = signal.Signals(-status).name
+    return f"ends the process ({ending})"

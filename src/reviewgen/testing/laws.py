@@ -30,7 +30,7 @@ class Laws(list[Law]):
 
     Args:
         bind: Takes the arguments of a law, such as ``make``, and returns the arguments for each
-            call of the function that checks it. The first one is the plugin.
+            call of the function that checks the law. The first of these arguments is the plugin.
     """
 
     def __init__(self, bind: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
@@ -90,22 +90,22 @@ def run_python(
 
     Args:
         code: The code.
-        arguments: Its ``sys.argv[1:]``.
-        stdin: Its standard input.
-        variables: Changes of the environment.
+        arguments: The ``sys.argv[1:]`` of the code.
+        stdin: The standard input of the process.
+        variables: Environment variables to set in the process.
 
     Raises:
         AssertionError: The process fails; the message has the end of its traceback.
     """
-    path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
+    python_path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
     command = [sys.executable, "-P", "-c", code, *arguments]
-    environment = os.environ | path | dict(variables or {})
-    done = subprocess.run(
+    environment = os.environ | python_path | dict(variables or {})
+    completed = subprocess.run(
         command, env=environment, input=stdin, capture_output=True, text=True, encoding="utf-8"
     )
-    problem = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
-    assert done.returncode == 0, f"In a process of its own: {problem}"
-    lines = done.stdout.splitlines()
+    problem = " ".join(completed.stderr.split())[-300:] or f"exit status {completed.returncode}"
+    assert completed.returncode == 0, f"In a process of its own: {problem}"
+    lines = completed.stdout.splitlines()
     return lines[-1] if lines else ""
 
 
@@ -116,8 +116,10 @@ def json_round_trip(config: Any) -> Any:
 
 def assert_same(actual: Any, expected: Any, tolerance: float = 0.0) -> None:
     """Raise AssertionError unless two nested states have close arrays or tensors."""
-    for one, other in zip(flatten_state(actual), flatten_state(expected), strict=True):
-        assert_close(one, other, tolerance=tolerance)
+    for actual_part, expected_part in zip(
+        flatten_state(actual), flatten_state(expected), strict=True
+    ):
+        assert_close(actual_part, expected_part, tolerance=tolerance)
 
 
 @contextmanager

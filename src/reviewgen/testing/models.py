@@ -477,8 +477,8 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _train_chunk(model: Any, chunk: int, state: Any, is_rounded: bool = False) -> Any:
-    """Compute the loss of a chunk and its gradients, check that they are finite, and return the
-    state after the chunk. ``chunk`` is its number, from 0.
+    """Compute the loss of a chunk and the gradients, check that all are finite, and return the
+    state after the chunk. ``chunk`` is the number of the chunk, from 0.
     """
     ids = some_ids(model, ROWS, STEPS, seed=chunk)
     targets = some_ids(model, ROWS, STEPS, seed=chunk + 10)
@@ -517,12 +517,12 @@ def _repetitions(vocab_size: int) -> Tensor:
     context can learn.
 
     There are at most four different tokens. A faulty model that returns probabilities in place of
-    logits has a cross entropy of at least ln(1 + (V - 1) / e). In a small vocabulary this is low,
-    so there are fewer different tokens: the loss of such a model must not pass.
+    logits has a cross entropy of at least ln(1 + (V - 1) / e). With a small vocabulary, this bound
+    is low, so fewer different tokens are used: the loss of such a model must not pass.
     """
     bound = math.log(1 + (vocab_size - 1) / math.e)
-    different = min(2, vocab_size)
-    while different < min(4, vocab_size) and SHARE * math.log(different + 1) < 0.8 * bound:
-        different += 1
-    lanes = vocab_size - 1 - torch.arange(LANES) % different  # (B,)
+    tokens = min(2, vocab_size)
+    while tokens < min(4, vocab_size) and SHARE * math.log(tokens + 1) < 0.8 * bound:
+        tokens += 1
+    lanes = vocab_size - 1 - torch.arange(LANES) % tokens  # (B,)
     return lanes[:, None].repeat(1, LENGTH + 1)

@@ -204,7 +204,7 @@ class CheckedPlugin:
         preset: The preset to train; empty if there is neither a preset nor a model nor a tokenizer
             of that name.
         plugins: The plugins to inspect: those with this name and, from the same package, the model,
-            stepper, presets and tokenizer that belong to it.
+            stepper, presets and tokenizer that belong to this name.
     """
 
     preset: str
@@ -223,26 +223,28 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     """
     # a usable plugin comes before an unusable one of the same name
     plugins = sorted(list_plugins(), key=lambda plugin: plugin.problem is not None)
-    first: dict[tuple[str, str], Plugin] = {}
+    plugin_of: dict[tuple[str, str], Plugin] = {}
     for plugin in plugins:
-        first.setdefault((plugin.kind, plugin.name), plugin)
-    named = [first[kind, name] for kind in _NAMED if (kind, name) in first]
+        plugin_of.setdefault((plugin.kind, plugin.name), plugin)
+    named = [plugin_of[kind, name] for kind in _NAMED if (kind, name) in plugin_of]
     model = ""
     tokenizer = ""
     preset = ""
     if name in preset_names():
         preset = name
         model, tokenizer, *_ = name.split("-")
-    elif ("model", name) in first:
+    elif ("model", name) in plugin_of:
         preset = f"{name}-char"
         model = name
-    elif ("tokenizer", name) in first:
+    elif ("tokenizer", name) in plugin_of:
         preset = f"rnn-{name}"
         tokenizer = name
     elif not named:
         raise _unknown(name, [plugin.name for plugin in plugins])
-    parts = [first[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in first]
-    # nothing is named by a preset that is only a pair of a model and a tokenizer
+    parts = [
+        plugin_of[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in plugin_of
+    ]
+    # ``named`` is empty if the preset is no plugin, only a pair of a model and a tokenizer
     package = (named or parts)[0].package
     related = [plugin for plugin in parts if plugin.package == package]
     if related:
@@ -260,8 +262,8 @@ def _named_after(owner: Plugin, plugins: Iterable[Plugin]) -> list[Plugin]:
     for plugin in plugins:
         model, _, rest = plugin.name.partition("-")  # a preset is named MODEL-TOKENIZER
         name = model if owner.kind == "model" else rest.partition("-")[0]
-        is_beside = plugin.package == owner.package and plugin.kind in ("stepper", "preset")
-        if is_beside and name == owner.name:
+        is_of_package = plugin.package == owner.package and plugin.kind in ("stepper", "preset")
+        if is_of_package and name == owner.name:
             related.append(plugin)
     return related
 
@@ -304,8 +306,8 @@ def checks_of(name: str) -> Checks:
 
 
 def _checks_of_preset(subject: CheckedPlugin) -> Checks:
-    """Yield the laws of the model, the stepper and the tokenizer, as far as these are checked, and
-    then a training.
+    """Yield the checks of a preset: its settings; the laws of its model, stepper and tokenizer, if
+    they are to be checked; and a training.
     """
     preset = find_preset(subject.preset)
     settings: dict[str, Any] = {}
@@ -327,7 +329,9 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
 
 
 def _bind(laws: Iterable[Callable[..., None]], of: str, *arguments: Any) -> Checks:
-    """Yield a check for each law, named after it and ``of``, that passes ``arguments`` to it."""
+    """Yield a check for each law, which passes ``arguments`` to the law. The check has the name of
+    the law, followed by ``of``.
+    """
     for law in laws:
         yield f"law {law.__name__}{of}", functools.partial(law, *arguments)
 

@@ -89,13 +89,13 @@ def no_memory(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     Otherwise a text would depend on which others are generated beside it.
     """
     texts = list(_texts(tokenizer))
-    first = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
-    for ids, expected in reversed([*zip(texts, first, strict=True)]):
+    results = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
+    for ids, expected in reversed([*zip(texts, results, strict=True)]):
         after = processor(ids.clone(), _scores(tokenizer))
         assert_close(after, expected, "The scores are different after other texts.", 0)
-        other = factory(tokenizer)(ids.clone(), _scores(tokenizer))
+        from_new_one = factory(tokenizer)(ids.clone(), _scores(tokenizer))
         sentence = "The scores are different from another processor of the factory."
-        assert_close(other, expected, sentence, 0)
+        assert_close(from_new_one, expected, sentence, 0)
 
 
 def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:

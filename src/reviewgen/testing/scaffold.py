@@ -26,7 +26,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     """Write the package ``reviewgen-NAME``: code, tests, README, pyproject.toml and a CI file.
 
     Args:
-        name: The plugin's name, which users type: up to 40 of a to z and 0 to 9, a letter first.
+        name: The plugin's name, which users type: up to 40 characters, each one of a to z and 0 to
+            9, a letter first.
         kind: One of KINDS.
         folder: The folder to write, which must not exist; by default ``reviewgen-NAME`` in the
             current one.
@@ -62,8 +63,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
 
 
 def _refuse_name(name: str) -> None:
-    """Raise ConfigError if a name is not valid, or is that of a plugin of reviewgen, or of the
-    model or tokenizer of one of its presets.
+    """Raise ConfigError if a name is not valid or is reserved. The names of reviewgen's own plugins
+    are reserved, and those of the models and tokenizers that its presets consist of.
     """
     if _NAME.fullmatch(name) is None:
         rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"

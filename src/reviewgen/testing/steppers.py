@@ -98,14 +98,15 @@ def expected_tensors(stepper: Any, model: Any, factory: Any) -> None:
         f"It names {sorted(expected)}; the model has {sorted(saved)}."
     )
     for name, (dtype, shape) in expected.items():
-        kind = str(saved[name].dtype).removeprefix("torch.")
+        saved_dtype = str(saved[name].dtype).removeprefix("torch.")
         sizes = tuple(saved[name].shape)
-        known = tuple(
+        # the expected sizes, of which None may be any size
+        completed = tuple(
             size if wanted is None else wanted
             for size, wanted in zip_longest(sizes, shape, fillvalue=-1)
         )
-        assert known == sizes and dtype == kind, (
-            f"It gives {name} as {dtype} {tuple(shape)}; in state_dict it is {kind} {sizes}."
+        assert completed == sizes and dtype == saved_dtype, (
+            f"It gives {name} as {dtype} {tuple(shape)}; in state_dict it is {saved_dtype} {sizes}."
         )
 
 

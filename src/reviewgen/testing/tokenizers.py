@@ -263,19 +263,19 @@ def save_load(tokenizer: Any) -> None:
 @law(SupportsTokenizerJson)
 def other_programs(tokenizer: Any) -> None:
     """SupportsTokenizerJson: the library ``tokenizers`` gives the same ids and texts."""
-    other: Any = tokenizers.Tokenizer.from_str(tokenizer.tokenizer_json())
-    assert other.get_vocab_size() == tokenizer.vocab_size, (
+    from_json: Any = tokenizers.Tokenizer.from_str(tokenizer.tokenizer_json())
+    assert from_json.get_vocab_size() == tokenizer.vocab_size, (
         "tokenizer.json must have as many ids as the tokenizer."
     )
     for text in _texts():
         if _SURROGATE.search(text):  # the library does not accept surrogates
             continue
         ids = tokenizer.encode(text)
-        assert other.encode(text).ids == ids, (
+        assert from_json.encode(text).ids == ids, (
             f"tokenizer.json must encode {text!a:.60} as the tokenizer does."
         )
         framed = [tokenizer.bos_id, *ids, tokenizer.eos_id]
-        decoded = other.decode(framed, skip_special_tokens=False)
+        decoded = from_json.decode(framed, skip_special_tokens=False)
         assert decoded == tokenizer.decode(ids), (
             f"tokenizer.json must decode the ids of {text!a:.60} as the tokenizer does."
         )
@@ -413,7 +413,7 @@ def _train_like(tokenizer: Any, texts: Any) -> Any:
 
 @contextlib.contextmanager
 def _saved(tokenizer: Any) -> Iterator[Path]:
-    """Save a tokenizer into a temporary folder."""
+    """Context manager that saves a tokenizer into a temporary folder, and yields the folder."""
     with temporary_folder() as folder:
         tokenizer.save(folder)
         yield folder

@@ -102,8 +102,8 @@ def choose_execution(
     run_tokens: float,
     processes: Processes,
 ) -> list[Execution]:
-    """Choose how to compute the steps of a run. Only on a CPU, and only if there is a choice,
-    configurations are timed.
+    """Choose how to compute the steps of a run. Configurations are timed only on a CPU, and only
+    if there are several to choose from.
 
     Args:
         model: The model.
@@ -124,9 +124,12 @@ def choose_execution(
 
 
 def _autotune_seconds(run_seconds: float | None) -> float:
-    """Return how many seconds autotuning may take in a run of ``run_seconds``; None if unknown."""
+    """Return how many seconds autotuning may take in a run of ``run_seconds``, or in a run whose
+    duration is unknown (None).
+    """
     if run_seconds is None:
         return _SECONDS
+    # at least _SECONDS, but never more than a small share of the run
     return min(max(_SECONDS, run_seconds / _LONG_RUN_DIVISOR), run_seconds / _DIVISOR)
 
 

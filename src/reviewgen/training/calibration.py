@@ -124,8 +124,8 @@ def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Sco
     # texts of similar lengths share a batch
     rows.sort(key=lambda row: len(row[0]))
     chunks = list[ScoredChunk]()
-    for first in range(0, len(rows), _ROWS):
-        chunks += _score_rows(model, rows[first : first + _ROWS])
+    for start in range(0, len(rows), _ROWS):
+        chunks += _score_rows(model, rows[start : start + _ROWS])
     return chunks
 
 

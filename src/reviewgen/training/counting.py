@@ -64,20 +64,20 @@ def train_by_counting(
             " without a launcher."
         )
     tokens = 0
-    texts = 0
+    counted = 0  # number of texts
     facts: Mapping[str, Any] = {}
     start = clock()
     numbers = _choose_texts(model, train, seconds, processes)
     report_every = max(1, len(numbers) // 100)
     is_broken = False
     try:
-        for texts, number in enumerate(numbers.tolist(), 1):
+        for counted, number in enumerate(numbers.tolist(), 1):
             document = train.document(number)
             model.observe(document)
             tokens += len(document)
-            if texts % report_every == 0:
+            if counted % report_every == 0:
                 train.release_pages()
-                yield Report(texts, texts / len(numbers), clock() - start, tokens)
+                yield Report(counted, counted / len(numbers), clock() - start, tokens)
             is_late = seconds is not None and clock() - start > seconds
             if is_late or processes.interrupted.is_set():
                 break
@@ -87,21 +87,21 @@ def train_by_counting(
     finally:  # the model is finished even if the caller has stopped iterating
         train.release_pages()
         if not is_broken:
-            totals = processes.all_gather([texts, tokens, processes.interrupted.is_set()])
-            texts, tokens, interrupted = map(int, totals.sum(axis=0))
+            totals = processes.all_gather([counted, tokens, processes.interrupted.is_set()])
+            counted, tokens, interrupted = map(int, totals.sum(axis=0))
             if tokens:
                 with block_signals():
                     facts = _finish(model, processes)
     if interrupted:
-        yield Report(texts, texts / len(train), clock() - start, tokens)
+        yield Report(counted, counted / len(train), clock() - start, tokens)
         raise KeyboardInterrupt
     report = Report(
-        step=texts,
+        step=counted,
         progress=1.0,
         seconds=0.0,
         tokens=tokens,
         notes=tuple(facts.get("notes", ())),
-        stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
+        stopped=StopReason.ALL_TEXTS_COUNTED if counted == len(train) else StopReason.BUDGET_SPENT,
     )
     yield replace(evaluator.evaluate(model, report), seconds=clock() - start)
 
@@ -215,11 +215,11 @@ class GlooGroup:
         """Send ``parts[r]`` to rank r; return the arrays that this process received, in order of
         rank.
         """
-        # row r has the sizes of what rank r sends, so a column has the sizes of what a rank gets
+        # row r has the sizes that rank r sends, and column r those that rank r receives
         sizes = self.all_gather(np.array([len(part) for part in parts]))[:, self.rank].tolist()
         received = [np.empty((size, *parts[0].shape[1:]), parts[0].dtype) for size in sizes]
         received[self.rank] = parts[self.rank]
-        # in each round, every rank sends to one other rank, and receives from another
+        # in each round, every rank sends to one other rank, and receives from one other rank
         for shift in range(1, self.world_size):
             target = (self.rank + shift) % self.world_size
             source = (self.rank - shift) % self.world_size

@@ -105,8 +105,8 @@ class IsolatedRng:
         }
 
     def resume(self, states: Mapping[str, Tensor]) -> None:
-        """Continue the streams of a checkpoint. If it was saved on another type of device, only the
-        CPU's generator continues.
+        """Continue the streams of a checkpoint. If the checkpoint was saved on another type of
+        device, only the CPU's generator continues.
         """
         self.states |= {device: state for device, state in states.items() if device in self.states}
 

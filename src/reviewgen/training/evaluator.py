@@ -187,9 +187,10 @@ class Evaluator:
 
     def has_time(self, seconds: float) -> bool:
         """Return whether there is time for another evaluation, ``seconds`` after the start of a
-        run: with it, evaluations must have taken at most ``MAX_SHARE`` of that time.
+        run. All evaluations, this one included, may take at most ``MAX_SHARE`` of that time;
+        ``setup_seconds`` do not count.
         """
-        expected = self.seconds or self.seconds_each
+        expected = self.seconds or self.seconds_each  # duration of the next evaluation
         return (
             expected is None
             or self.total_seconds - self.setup_seconds + expected <= MAX_SHARE * seconds
@@ -295,7 +296,7 @@ class Evaluator:
         request = Request(
             [""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix
         )
-        return [(row.ids, row.text) for row in generator.generate(request)]
+        return [(text.ids, text.text) for text in generator.generate(request)]
 
     def _update_best(self, evaluation: Evaluation | None, token_copy_rate: float | None) -> bool:
         """Return whether this result is the best so far, and if so, record it.

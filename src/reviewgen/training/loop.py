@@ -403,8 +403,8 @@ class Loop:
         """Take one optimizer step on consecutive batches; return the cross entropy in nats per
         token.
 
-        The optimizers are not run if the loss or the gradient is NaN or infinite. The attribute
-        ``losses`` then holds the model's own loss terms of this step.
+        The optimizers are not run if the loss or the gradient is NaN or infinite. In any case, the
+        attribute ``losses`` is set to the model's own loss terms of this step.
 
         Raises:
             KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
@@ -566,8 +566,8 @@ class Loop:
         )
 
     def is_evaluation_due(self) -> bool:
-        """Return whether to evaluate after this step: always at the end of the run; before, if the
-        schedule says so and evaluations have not taken more than their share of the time.
+        """Return whether to evaluate after this step: always at the end of the run; before the end,
+        if the schedule says so and evaluations have not taken more than their share of the time.
         """
         if self.schedule.is_over:
             return True

@@ -357,8 +357,8 @@ def _tables(model: nn.Module) -> Iterator[nn.Embedding | nn.EmbeddingBag]:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
-    """Scale the gradients so that their global norm is at most ``max_norm``; return the norm
-    before.
+    """Scale the gradients so that their global norm is at most ``max_norm``; return the norm that
+    they had before.
 
     Sparse gradients are coalesced. ``torch.nn.utils.clip_grad_norm_`` does not accept them, so it
     is not used.
@@ -382,11 +382,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
 class DivergenceGuard:
     """Checks the loss and gradient norm of each training step.
 
-    A step is bad if its loss or gradient norm is NaN or infinite. Each step only sets a mark on the
-    device if it was bad. The mark is read every ``check_every`` steps, since reading a value from
-    an accelerator waits for it. If no step was bad, the weights are copied, to be restored later.
-    With ``check_every=1``, a bad step is detected before the optimizer takes it. Then the weights
-    are still good, and no copy is needed.
+    A step is bad if its loss or gradient norm is NaN or infinite. A bad step only sets a mark on
+    the device. The mark is read every ``check_every`` steps, since reading a value from an
+    accelerator waits for it. If no step up to there was bad, the weights are copied, to be restored
+    later. With ``check_every=1``, a bad step is detected before the optimizer takes it. Then the
+    weights are still good, and no copy is needed.
 
     Args:
         model: The model, on its device.
@@ -410,7 +410,7 @@ class DivergenceGuard:
 
     def allows_step(self, step: int, loss: Tensor, norm: Tensor | None) -> bool:
         """Return whether the optimizer may take a step, given the loss and the gradient norm of the
-        step; None does not check the norm.
+        step. A norm of None is not checked.
         """
         values = loss if norm is None else torch.stack((loss, norm.to(loss.device)))
         is_bad = ~torch.isfinite(values).all()
@@ -421,8 +421,11 @@ class DivergenceGuard:
         return self.check(step - 1)
 
     def check(self, steps: int) -> bool:
-        """Return whether all steps so far were good; if so, copy the weights. On an accelerator,
-        this waits for the device.
+        """Return whether all steps so far were good. Copy the weights if they are good. On an
+        accelerator, this waits for the device.
+
+        Args:
+            steps: The number of steps that the optimizer has taken.
         """
         self.bad_step = self.bad_step or int(self._bad_step_mark)
         # if the only bad step is one that the optimizer has not taken yet, the weights are good

@@ -119,7 +119,7 @@ def choose_size(
         dense_parameters = parameters - bag_weights - _count_weights(model, nn.Embedding)
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, clock() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))
-        batch = config.batch_size, config.bptt
+        batch = config.batch_size, config.bptt  # B and T
         if may_grow:
             batch = _grow_batch(config, throughput_of, seconds)
         throughput = throughput_of(math.prod(batch) * config.gradient_accumulation_steps)
@@ -220,8 +220,8 @@ def _interpolate(
 
     Args:
         by_epochs: Rows of a min number of epochs and settings, in order.
-        base: The preset's other settings. They have the values of floats that the next row has and
-            the reached row lacks; if they lack a float too, it is 0.
+        base: The preset's other settings. They give the value, at the reached row, of each float
+            that only the next row has; without such a setting it is 0.
         epochs: The number of epochs.
     """
     reached = [row for row in by_epochs if epochs >= row[0]]

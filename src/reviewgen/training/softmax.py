@@ -34,7 +34,8 @@ class SampledSoftmax:
     """Computes the logits of a step's targets and of some other tokens.
 
     Args:
-        size: The mean number of tokens drawn in a step, at most; some of these are targets.
+        size: About how many tokens to draw in a step; some may be targets. Fewer are drawn if the
+            probability of frequent tokens is limited to 1.
         counts: How often each token occurs in a sample of the training texts.
     """
 
@@ -45,7 +46,7 @@ class SampledSoftmax:
         self.draw_probs: np.ndarray = np.minimum(1, size * weights / weights.sum())
         # one token is always drawn, so that a step without targets has a logit
         self.draw_probs[self.draw_probs.argmax()] = 1
-        # (V,) log probability that a target is another token than this one
+        # (V,) for each token, the log probability that a target is another one
         self.log_not_target: np.ndarray = np.log1p(-frequencies)
 
     def draw(
@@ -85,7 +86,8 @@ class SampledSoftmax:
         index_of[tokens] = torch.arange(len(tokens))
         indexes = index_of[targets.clamp(min=0)]
         columns = indexes.unsqueeze(-1)
-        # torch's recurrent layers return such features: their order is kept, to avoid a copy
+        # torch's recurrent layers return features that are time-first in memory; this order is
+        # kept, to avoid a copy
         is_time_first = not features.is_contiguous()
         if is_time_first:
             features = features.transpose(0, 1)

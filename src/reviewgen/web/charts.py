@@ -48,15 +48,15 @@ _ALONE = 620.0  # width of a chart in a file of its own
 _MAP_WIDTH = 840.0  # width of a map of words, in pixels
 _MAP_HEIGHT = 640.0
 # a map of this size has room for words whose half widths sum to this, in pixels
-_MAP_HALVES = 7_500.0
+_MAP_HALF_WIDTHS = 7_500.0
 _WORD_HEIGHT = 1.3 * NOTE  # height of a word on a map, in pixels
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
 _LEFT = 46.0  # space on the left of a panel's area, for the labels of its axis
 _TOP = 26.0  # space above a panel's area
 _BETWEEN = 14.0  # space below a panel's area, before the next panel
 _BAR = 0.6  # width of a bar, as a share of the distance between the centres of two bars
-_MOST_POINTS = 60  # maximum number of points of a line that are drawn
-_MOST_LISTED = 8  # maximum number of points of a line that the table lists
+_MAX_POINTS = 60  # maximum number of points of a line that are drawn
+_MAX_LISTED = 8  # maximum number of points of a line that the table lists
 _SHAPES = (  # SVG paths of the marks, around (0, 0): circle, square, triangle, diamond
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "M-3.6-3.6h7.2v7.2h-7.2z",
@@ -141,7 +141,7 @@ def draw_figure(chart: Chart) -> Markup:
             chart=chart,
             svg=Markup(_draw(shown, _WIDTH, [])),
             drawn=[
-                (series.name, thin(series.points, _MOST_LISTED))
+                (series.name, thin(series.points, _MAX_LISTED))
                 for series in shown.series
                 if series.points
             ],
@@ -192,7 +192,7 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     """
     shown = [shorten(word, 20) for word in words]
     half_widths = [text_width(word, NOTE) / 2 + 1 for word in shown]
-    scale = max(1.0, math.sqrt(sum(half_widths) / _MAP_HALVES))
+    scale = max(1.0, math.sqrt(sum(half_widths) / _MAP_HALF_WIDTHS))
     width = _MAP_WIDTH * scale
     height = _MAP_HEIGHT * scale
     xs, ys = zip(*points, strict=True)
@@ -201,34 +201,38 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     # into the cell.
     near: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
     content = list[str]()
-    for word, half, (x, y) in zip(shown, half_widths, points, strict=True):
+    for word, half_width, (x, y) in zip(shown, half_widths, points, strict=True):
         start_x = (x - min(xs)) / (max(xs) - min(xs) or 1.0) * width
         start_y = (max(ys) - y) / (max(ys) - min(ys) or 1.0) * height
         # take the first free spot; the last spot if none is free
-        for spot_x, spot_y in _spots(start_x, start_y, half, width, height):
+        for spot_x, spot_y in _spots(start_x, start_y, half_width, width, height):
             column = int(spot_x / cell_width)
             row = int(spot_y / _WORD_HEIGHT)
             if all(
-                abs(spot_x - other_x) > half + other_half or abs(spot_y - other_y) > _WORD_HEIGHT
+                abs(spot_x - other_x) > half_width + other_half
+                or abs(spot_y - other_y) > _WORD_HEIGHT
                 for other_x, other_y, other_half in near[column, row]
             ):
                 break
         for cell in product(range(column - 1, column + 2), range(row - 1, row + 2)):
-            near[cell].append((spot_x, spot_y, half))
+            near[cell].append((spot_x, spot_y, half_width))
         content.append(label(word, spot_x, spot_y, NOTE, "word", "middle"))
     return document(content, width, height, title, summary, margin=8.0)
 
 
-def _spots(x: float, y: float, half: float, width: float, height: float) -> Iterator[Point]:
+def _spots(x: float, y: float, half_width: float, width: float, height: float) -> Iterator[Point]:
     """Yield the points of a sunflower spiral (Vogel 1979) around (x, y), from the centre outwards.
-    Points at which a word of the half width ``half`` would leave the map are skipped.
+    Points at which a word of this half width would leave the map are skipped.
     """
     half_height = _WORD_HEIGHT / 2
     for step in range(int(width * height / 4)):
         radius = 3 * math.sqrt(step)
         spot_x = x + radius * math.cos(step * _GOLDEN_ANGLE)
         spot_y = y + radius * math.sin(step * _GOLDEN_ANGLE)
-        if half <= spot_x <= width - half and half_height <= spot_y <= height - half_height:
+        if (
+            half_width <= spot_x <= width - half_width
+            and half_height <= spot_y <= height - half_height
+        ):
             yield spot_x, spot_y
 
 
@@ -239,7 +243,7 @@ def _matplotlib(chart: Chart) -> Any:
     heights = [panel.height for panel in chart.panels]
     figure = Figure(figsize=(8, 1.7 + sum(heights) / 50), layout="constrained")
     axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    legend: dict[str, Any] = {}  # the first artist of each series, by name
+    legend = dict[str, Any]()  # the first artist of each series, by name
     for panel, ax in zip(chart.panels, axes, strict=True):
         for series in panel.series:
             for artist in _plot(series, ax):
@@ -292,7 +296,7 @@ def _escaped(text: str) -> str:
 
 
 def _keep(chart: Chart) -> Chart:
-    """Return a chart without the points that cannot be drawn, and with at most ``_MOST_POINTS``
+    """Return a chart without the points that cannot be drawn, and with at most ``_MAX_POINTS``
     points in each series.
     """
 
@@ -302,7 +306,7 @@ def _keep(chart: Chart) -> Chart:
             for x, y in series.points
             if math.isfinite(x) and math.isfinite(y) and (x > 0 or not chart.log_x)
         ]
-        return replace(series, points=thin(points, _MOST_POINTS))
+        return replace(series, points=thin(points, _MAX_POINTS))
 
     panels = [panel._replace(series=list(map(keep, panel.series))) for panel in chart.panels]
     return replace(chart, panels=panels)
@@ -431,7 +435,7 @@ def _mark(series: Series, x: float, y: float, content: str = "") -> str:
         kind = "mark hollow"
     elif series.is_bar:
         kind = "mark filled"
-    # when the eight colours repeat, each has another shape
+    # the eight colours repeat; each time, a colour gets another shape
     shape = _RING if series.is_ring else _SHAPES[(series.style + series.style // 8) % len(_SHAPES)]
     where = f"translate({number(x)} {number(y)})"
     return tag("path", content, class_=kind, transform=where, d=shape)
@@ -445,7 +449,7 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
     for entry in series:
         name = shorten(entry.name, 44)
         entry_width = 30 + text_width(name, DETAIL) + 16  # the symbol, the name, and space
-        if x and x + entry_width > width + 16:
+        if x and x + entry_width > width + 16:  # the last space may stand outside
             x = 0.0
             y += 18
         kind = "line"
@@ -453,10 +457,12 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
             kind = "line dotted"
         elif entry.is_dashed:
             kind = "line dashed"
+        is_solid = kind == "line"
+        is_joined = len(entry.points) > 1 and not entry.is_ring
         symbol = ""
-        if kind != "line" or (len(entry.points) > 1 and not entry.is_ring):
+        if is_joined or not is_solid:  # the series has a line
             symbol += tag("path", class_=kind, d=f"M{number(x)} {number(y)}h24")
-        if kind == "line":
+        if is_solid:  # the series has marks
             symbol += _mark(entry, x + 12, y)
         content.append(tag("g", symbol, class_=f"series-{entry.style % 8}"))
         content.append(label(name, x + 30, y, DETAIL, "detail"))
@@ -501,9 +507,11 @@ def _linear_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return powers of ten, thinned if there are many. If fewer than three are on the axis, add 4
-    times, or 2 and 5 times, each power; if that is not enough, return linear ticks. ``low`` and
-    ``high`` are the logarithms at the ends of the axis.
+    """Return powers of ten, thinned if there are many. ``low`` and ``high`` are the logarithms at
+    the ends of the axis.
+
+    If fewer than three powers are on the axis, each one times 4 is added, or each one times 2 and
+    times 5. If there are still fewer than three ticks, return linear ones.
     """
     powers = range(math.floor(low), math.ceil(high) + 1)
     for steps in (1,), (1, 4), (1, 2, 5):

@@ -42,7 +42,7 @@ _SERVED_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'"
 )
-# Replaces the characters of base85 that have a meaning in HTML by others that base85 does not use.
+# replaces the characters of base85 that have a meaning in HTML by characters that base85 lacks
 _PLAIN = str.maketrans("&<>", ",./")
 _ESCAPED = str.maketrans({"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
@@ -71,7 +71,8 @@ def compose(
         packed: The models, in the order of their menu.
         steppers: The source of the ES module of each stepper that the models need, by the name of
             the model plugin.
-        tokenizers: The same for tokenizers, by the name of the tokenizer plugin.
+        tokenizers: The source of the ES module of each tokenizer, by the name of the tokenizer
+            plugin.
         title: The title of the page.
     """
     modules = {}

@@ -124,11 +124,11 @@ def _find_parts(parts: Any) -> list[LearningCurves]:
         if part.get("evaluations"):
             run = find_curves(part, str(part.get("preset")))
             if not run.curve:
-                heights = [
+                without_x = [
                     {name: value for name, value in entry.items() if name not in AXES.values()}
                     for entry in run.evaluations
                 ]
-                run = replace(run, evaluations=heights)
+                run = replace(run, evaluations=without_x)
             curves.append(run)
     return curves
 
@@ -181,7 +181,7 @@ def learning_chart(
 
 
 def _choose_unit(runs: Sequence[LearningCurves]) -> tuple[float, str]:
-    """Return the unit of time that suits the longest run, in seconds, and the label of its axis."""
+    """Return the unit of time that suits the longest run, in seconds, and the label of the axis."""
     seconds = [0.0]
     for run in runs:
         seconds += [time for time, _ in _points(run.evaluations, "seconds", "seconds")]
@@ -211,7 +211,7 @@ def _bits(
     run: LearningCurves, style: int, run_count: int, x_key: str, unit: float = 1.0
 ) -> Iterator[Series]:
     """Yield the series of bits per character: of held-out text, of training text, and a ring at the
-    evaluation whose weights were kept. Their names contain the run's if there are several runs.
+    evaluation whose weights were kept. The names contain the run's name if there are several runs.
     """
     prefix = f"{run.name}, " if run_count > 1 else ""
     held_out = _points(run.evaluations, x_key, "bits_per_character", unit)
@@ -231,15 +231,15 @@ def _bits(
 def _points(
     evaluations: Sequence[Mapping[str, Any]], x_key: str, y_key: str, unit: float = 1.0
 ) -> list[Point]:
-    """Return a point for each evaluation that has both numbers, ``x_key`` and ``y_key``. The first
-    is divided by ``unit``.
+    """Return a point for each evaluation that has both numbers, ``x_key`` and ``y_key``. The x is
+    divided by ``unit``.
     """
     numbers = [{**entry, **entry.get("metrics", {})} for entry in evaluations]
     return _finite([(entry.get(x_key), entry.get(y_key)) for entry in numbers], unit)
 
 
 def _between(run: LearningCurves, x_key: str, y_key: str, unit: float) -> list[Point]:
-    """Return the points of two lists of ``run.curve``, the values between the evaluations."""
+    """Return the points between the evaluations: x and y are two of the lists of ``run.curve``."""
     return _finite(zip(run.curve.get(x_key, ()), run.curve.get(y_key, ()), strict=False), unit)
 
 

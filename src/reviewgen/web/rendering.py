@@ -98,8 +98,8 @@ def save_text(text: str, file: Path) -> None:
 
 
 class HtmlReport(ABC):
-    """A result that can be saved as a page, and that a notebook shows. Its template extends
-    ``base``, the template of one or the other.
+    """A result that can be saved as a page, and that a notebook shows as a fragment. Its template
+    extends the value ``base``, which is the template of all pages or that of all fragments.
     """
 
     _template: ClassVar[str]

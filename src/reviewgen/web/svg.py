@@ -138,8 +138,8 @@ def block_size(lines: Lines) -> tuple[float, float]:
 
 
 def text_width(text: str, size: float) -> float:
-    """Return the width in pixels that a text has at most in usual fonts; ``size`` is the font size
-    in pixels.
+    """Return the maximum width of a text in usual fonts, in pixels. ``size`` is the font size in
+    pixels.
     """
     width = 0.0
     for n, part in enumerate(_SUBSCRIPT.split(text)):
@@ -180,7 +180,7 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, characters: int = 60) -> str:
-    """Return a text on one line with at most ``characters`` characters. Those that XML does not
+    """Return a text on one line, cut off at ``characters`` characters. Characters that XML does not
     allow are replaced.
     """
     line = _NOT_IN_XML.sub("�", " ".join(text.split()))
