@@ -424,15 +424,15 @@ def measure_accuracy(bundle: Bundle, source: Any, condition_name: str, **options
     column = bundle.conditions.names.index(condition_name)
     draw = random.Random(0)
     chosen = list[tuple[str, str]]()  # texts with their labels
-    read = 0
+    read_count = 0
     for text, values in read_texts(source, bundle, **options):
         index = condition.find(values[column])
         if not text or index is None:
             continue
         # reservoir sampling (Vitter 1985, algorithm R): each text is equally likely to be chosen;
         # the first texts are appended, and a later one replaces a chosen text
-        slot = read if read < _MAX_CLASSIFIED else draw.randrange(read + 1)
-        read += 1
+        slot = read_count if read_count < _MAX_CLASSIFIED else draw.randrange(read_count + 1)
+        read_count += 1
         if slot < _MAX_CLASSIFIED:
             chosen[slot : slot + 1] = [(text, condition.values[index].label)]
     if not chosen:
@@ -498,6 +498,7 @@ def _mean_states(
 
 
 def _check_texts(texts: Any) -> list[str]:
+    """Check the texts of a user, and return them as a list."""
     if isinstance(texts, str):
         texts = [texts]
     listed = check_list("texts", texts, '["A wonderful film."]')

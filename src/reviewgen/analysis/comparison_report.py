@@ -251,11 +251,11 @@ class Comparison(HtmlReport):
         if not finite:
             return "No model has finite bits per character on texts that it was not trained on."
         best = min(finite, key=finite.__getitem__)
-        others = list[str]()
+        tied = list[str]()
         for pair in self.pairs:
             if best in (pair.first, pair.second) and pair.interval and not pair.is_significant:
-                others.append(pair.second if pair.first == best else pair.first)
-        ties = f"; not significantly different: {', '.join(others)}" if others else ""
+                tied.append(pair.second if pair.first == best else pair.first)
+        ties = f"; not significantly different: {', '.join(tied)}" if tied else ""
         return f"{best} has the fewest bits per character{ties}."
 
     def __repr__(self) -> str:

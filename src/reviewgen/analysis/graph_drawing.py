@@ -246,9 +246,9 @@ def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
     back_x = x - _ARROW * dx  # the middle of the side opposite the tip
     back_y = y - _ARROW * dy
     half = _ARROW / 2
-    one = (back_x + half * dy, back_y + half * dx)
-    other = (back_x - half * dy, back_y - half * dx)
-    return tag("path", class_=role, d=_through((x, y), one, other) + "Z")
+    corner = (back_x + half * dy, back_y + half * dx)
+    other_corner = (back_x - half * dy, back_y - half * dx)
+    return tag("path", class_=role, d=_through((x, y), corner, other_corner) + "Z")
 
 
 def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
@@ -261,6 +261,7 @@ def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
     """Draw a node as a box with its label, its detail and its number of parameters."""
     lines: Lines = [(shorten(node.label), LABEL, "label")] if node.label else []
     lines += [(shorten(line), DETAIL, "detail") for line in wrap(node.detail, DETAIL, style.widest)]
+    # an operation without a detail, such as a sum, shows no number of parameters
     if node.parameters and style.counts and (node.kind != "operation" or node.detail):
         count = sum(style.counts[name] for name in node.parameters)
         lines.append((f"{count:,} parameters", NOTE, "note"))
@@ -418,13 +419,13 @@ def _keep_rows_free(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     """Return constraints that keep other nodes out of the row of a node with a state, since the
     arrows of the state need this row. Each is a pair of an upper and a lower node.
     """
-    before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
+    sources_of: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
         if not edge.delay:
-            before[_node_of(edge.target)].add(_node_of(edge.source))
+            sources_of[_node_of(edge.target)].add(_node_of(edge.source))
     above = dict[str, set[str]]()  # for each node: itself and all nodes that it depends on
-    for name in TopologicalSorter(before).static_order():
-        above[name] = {name}.union(*(above[source] for source in before[name]))
+    for name in TopologicalSorter(sources_of).static_order():
+        above[name] = {name}.union(*(above[source] for source in sources_of[name]))
     # Nodes are put below a stateful node, unless it or an earlier stateful node depends on them.
     # Nodes that depend on the stateful node are below it without a constraint.
     upper = set[str]()

@@ -161,11 +161,11 @@ def _connect(
     ranks: list[list[_Slot]],
 ) -> list[_Span]:
     """Add a slot to each rank that a line crosses between its boxes; return the line's pieces."""
-    first = rank_of[link.source]
-    last = rank_of[link.target]
-    passing = [_Slot(_LANE, 0.0) for _ in range(first + 1, last)]
+    first_rank = rank_of[link.source]
+    last_rank = rank_of[link.target]
+    passing = [_Slot(_LANE, 0.0) for _ in range(first_rank + 1, last_rank)]
     passing[0] = _Slot(_LANE + link.width, link.height)  # with the label
-    for rank, slot in zip(ranks[first + 1 : last], passing, strict=True):
+    for rank, slot in zip(ranks[first_rank + 1 : last_rank], passing, strict=True):
         rank.append(slot)
     pieces = []
     for upper, lower in pairwise([slots[link.source], *passing, slots[link.target]]):

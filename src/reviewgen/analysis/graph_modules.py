@@ -175,8 +175,8 @@ class _Flow:
         self._add(_value("logits"))
         # the tensors of the state that the model has computed, and not only passed on
         before = set(map(_storage_id, self.traced.states[0]))
-        after = [tensor for tensor in self.traced.states[1] if _storage_id(tensor) not in before]
-        for source in chain.from_iterable(map(self._sources, after)):
+        computed = [tensor for tensor in self.traced.states[1] if _storage_id(tensor) not in before]
+        for source in chain.from_iterable(map(self._sources, computed)):
             if source != "state":
                 self._add(_value("state_after", "state"))
                 self.edges[source, "state_after"] = ()

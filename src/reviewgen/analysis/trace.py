@@ -103,10 +103,10 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
     with broken_plugins(model, ids), ExitStack() as stack:
         named = model.named_modules() if isinstance(model, nn.Module) else ()
         for name, module in named:
-            before = module.register_forward_pre_hook(watch.begin(name), with_kwargs=True)
-            after = module.register_forward_hook(watch.end, with_kwargs=True)
-            stack.callback(before.remove)
-            stack.callback(after.remove)
+            begin_hook = module.register_forward_pre_hook(watch.begin(name), with_kwargs=True)
+            end_hook = module.register_forward_hook(watch.end, with_kwargs=True)
+            stack.callback(begin_hook.remove)
+            stack.callback(end_hook.remove)
         state = model.initial_state(len(ids))
         with watch, watch.custom_functions(), _unfused_operations():
             result = model(ids, state)

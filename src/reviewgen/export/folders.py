@@ -57,10 +57,10 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
     with storage_errors(folder):
         if not overwrite or not folder.is_dir() or folder.is_symlink():
             check_output(folder)  # refuses a target that exists
-        elif others := {path.name for path in folder.iterdir()} - _own_files(folder, kind):
+        elif foreign := {path.name for path in folder.iterdir()} - _own_files(folder, kind):
             raise OutputExists(
                 f"{folder} has files that reviewgen --{kind} did not write, such as"
-                f" {quoted(min(others))}: it is not replaced. Give another folder, or move them."
+                f" {quoted(min(foreign))}: it is not replaced. Give another folder, or move them."
             )
     return folder
 

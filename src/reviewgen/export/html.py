@@ -304,7 +304,7 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
     if isinstance(model, Blend):
         models = {f"{number}.": component for number, component in enumerate(model.components)}
     # the prefixes of the models that are trained by counting
-    counted = tuple(prefix for prefix, each in models.items() if isinstance(each, CountTrained))
+    counted = tuple(prefix for prefix, part in models.items() if isinstance(part, CountTrained))
     entries = dict[str, Any]()
     stored = dict[tuple[Any, ...], dict[str, Any]]()
     for name, tensor in model.state_dict().items():

@@ -136,11 +136,11 @@ def fit_blend(
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
-    texts = list(documents)
-    scores, characters = score_tokens(models, texts, vocab_size)
+    document_list = list(documents)
+    scores, characters = score_tokens(models, document_list, vocab_size)
     # an EntropyModel scores each token with the negative entropy of the model's distribution
     entropy_models: Any = [EntropyModel(model) for model in models]
-    negative_entropies, _ = score_tokens(entropy_models, texts, vocab_size)
+    negative_entropies, _ = score_tokens(entropy_models, document_list, vocab_size)
     entropies = -negative_entropies
     fixed = fit_weights(scores)
     equal = np.full(len(models), 1 / len(models))
@@ -275,16 +275,16 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
         if kind == (_identify(shared), len(conditions)):
             components.append(bundle.model)
             continue
-        given = list[int]()  # the blend's ids of the conditions that the model has
+        condition_ids = list[int]()  # the blend's ids of the conditions that the model has
         for condition in bundle.conditions:
             first_id = first_ids[condition.name]
-            given += range(first_id, first_id + 1 + len(condition.values))
+            condition_ids += range(first_id, first_id + 1 + len(condition.values))
         entry = describe_characters(
             bundle_symbols,
             shared_symbols,
             (bundle.tokenizer.bos_id, shared.tokenizer.bos_id),
             (bundle.tokenizer.eos_id, shared.tokenizer.eos_id),
-            given,
+            condition_ids,
         )
         components.append(CharacterModel(bundle.model, entry, shared.conditions.vocab_size))
     return shared, components
@@ -383,11 +383,11 @@ def _check_scores(models: Sequence[ReviewModel]) -> None:
     """
     for number, model in enumerate(models, start=1):
         ids = torch.tensor([[model.tokenizer.bos_id]])
-        part = model.bundle.model
+        scorer = model.bundle.model
         try:
             with torch.inference_mode():
-                if isinstance(part, SupportsScore):
-                    part.score(ids, ids, part.initial_state(1))
+                if isinstance(scorer, SupportsScore):
+                    scorer.score(ids, ids, scorer.initial_state(1))
         except NotADistribution as error:
             reason = str(error).split(". ")[0].rstrip(".")
             raise NotADistribution(

@@ -131,14 +131,14 @@ def read_plan(plan: TrainingPlan) -> ReadCorpus:
         fitted = find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
     known = plan.setup.trained.conditions
-    texts = 0
+    text_count = 0
     unknown = Counter[str]()
     for _, values in corpus.examples("train") if known else ():
-        texts += 1
+        text_count += 1
         unknown.update(known.unknown(values))
     notes = (
-        f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not"
-        " know; it counts as not given."
+        f"{count:,} of {text_count:,} training texts have a value of {name!r} that the model does"
+        " not know; it counts as not given."
         for name, count in unknown.items()
     )
     return ReadCorpus(corpus, known, tuple(notes))
@@ -333,13 +333,13 @@ def prepare_tokens(
     with all_processes() as processes:
         setup, texts, folder, url = processes.each(check_arguments, out)
         encoding = _encoding(setup)
-        names = {
+        compared = {
             "preset": preset,
             "out": str(out),
             "tokenizer": encoding.facts(),
             "reading": texts.config.facts(),
         }
-        processes.refuse_differences({**names, "source": str(source)[:1000]})
+        processes.refuse_differences({**compared, "source": str(source)[:1000]})
         return prepare_store(
             texts, encoding, folder, url, processes, progress, {"preset": setup.preset}
         )

@@ -164,6 +164,7 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
             # the absolute value, since the seconds of each model of a blend start from zero
             if abs(report.seconds - last_seconds) > _SECONDS:
                 loss = []
+                # not for a hidden bar, since reading the loss waits for the device
                 if report.loss is not None and not is_hidden:
                     loss = [f"{report.nats_per_token:.3f} nats"]
                 # rich stops the clock of a full bar, but a blend trains another model after it

@@ -144,9 +144,9 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
     """
     out = None
     overwrite = options.get("overwrite", False)
-    given = options.get("out")
-    if given is not None:
-        out = to_path("out", given)
+    given_out = options.get("out")
+    if given_out is not None:
+        out = to_path("out", given_out)
         if overwrite:
             refuse_other_files(out)
         else:

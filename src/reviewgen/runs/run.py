@@ -319,6 +319,7 @@ class TrainingRun:
                 f"There is no record of {plan.preset} yet: iterate over the run to train its"
                 " models."
             )
+        # for a blend, the runs of its count models, and the run of its network
         *counted, network = self._component_runs or [self]
         # a blend whose weights are not fitted yet has no last report of its own
         last = record.last if record.last.stopped else network._record.last

@@ -195,7 +195,7 @@ class TrainingSetup:
         "PRESET.SETTING". The settings of the vocabulary are None.
         """
         if self.components:
-            return dotted({each.preset: each.model_facts() for each in self.components})
+            return dotted({setup.preset: setup.model_facts() for setup in self.components})
         settings = to_dict(self.config_of("model"))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 

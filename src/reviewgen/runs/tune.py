@@ -298,13 +298,13 @@ def _quiet(file: Path | None) -> Iterator[None]:
     """
     from optuna import logging
 
-    before = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
         with storage_errors(file):
             yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
 
 
 def _open_study(file: Path | None) -> Any:
@@ -344,8 +344,8 @@ def _open_journal(file: Path) -> Any:
 
     content = file.read_bytes() if file.exists() else b""
     if content:
-        first = parse_json(str(content.splitlines()[0], "utf-8"))
-        if not isinstance(first, dict) or not {"op_code", "worker_id"} <= first.keys():
+        entry = parse_json(str(content.splitlines()[0], "utf-8"))
+        if not isinstance(entry, dict) or not {"op_code", "worker_id"} <= entry.keys():
             raise ValueError
         os.truncate(file, content.rfind(b"\n") + 1)
     # not optuna's default lock, which is a symlink

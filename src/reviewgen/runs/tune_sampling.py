@@ -175,8 +175,8 @@ def _read_human(source: Any, model: ReviewModel, seed: int, options: EvaluateKwa
         DataError: There are too few texts.
     """
     documents = itertools.islice(read_documents(source, model.bundle, **options), _MAX_TEXTS)
-    read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in documents)
-    human = list(filter(None, map(model.tokenizer.decode, read)))
+    token_ids = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in documents)
+    human = list(filter(None, map(model.tokenizer.decode, token_ids)))
     if len(human) < 2 * _MIN_TEXTS:
         raise DataError(
             f"Comparing with human texts needs at least {2 * _MIN_TEXTS}; the source has"
