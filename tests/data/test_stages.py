@@ -11,8 +11,9 @@ import pytest
 import reviewgen
 from reviewgen.data.stage import cache_folder, run_stage, write_rows
 from reviewgen.errors import DataError
+from reviewgen.registry.plugins import find_tokenizer
 from tests.support.forked import run_python
-from tests.support.texts import as_csv, as_lines, texts_of, write
+from tests.support.texts import as_csv, as_lines, texts_of, tokenized, write
 
 ROWS = [
     {"text": f"Text number {number}, about the film", "stars": number % 5} for number in range(80)
@@ -84,7 +85,9 @@ def test_a_second_process_waits_and_finds_the_stage(tmp_path):
 
 
 def test_a_stage_of_unknown_inputs_is_named_after_its_content(tmp_path):
-    first, again = (run_stage(cache_folder(), "lines", None, count_lines) for _ in range(2))
+    first, again = (
+        run_stage(cache_folder(), "lines", [1], count_lines, are_complete=False) for _ in range(2)
+    )
     assert first.folder == again.folder
     assert [path.name for path in cache_folder().iterdir()] == [first.folder.name]
 
@@ -174,3 +177,31 @@ def test_the_facts_of_a_stage_are_written_last(tmp_path):
     stage = run_stage(cache_folder(), "lines", [1], count_lines)
     content = json.loads((stage.folder / "stage.json").read_text())
     assert content == {"facts": {"lines": 1}, "files": {"made/a.txt": 2}}
+
+
+# Python objects, whose content is known only when they are read.
+
+
+def test_other_options_read_an_object_again():
+    rows = [{"text": f"text {n % 60}", "a": n % 3, "b": -n % 3} for n in range(70)]
+    assert [len(reviewgen.corpus(rows, clean=clean)) for clean in (True, False)] == [60, 70]
+    for name in ("a", "b"):
+        corpus = reviewgen.corpus(rows, conditions=[name])
+        assert corpus[name][:] == [row[name] for row in rows[:60]]
+
+
+def test_the_same_texts_to_train_and_to_validate_on_are_both_read():
+    texts = [row["text"] for row in ROWS]
+    *_, stores, corpus = tokenized(texts, find_tokenizer("char")[0], validation=texts)
+    assert corpus.counts == {"train": 80, "validation": 80, "test": 0}
+    assert stores["train"].ids.tolist() == stores["validation"].ids.tolist()
+    assert "80 of 80 validation texts are also in the training text." in corpus.notes
+
+
+def test_a_damaged_source_leaves_no_unfinished_store(tmp_path):
+    file = write(tmp_path / "a.jsonl", as_lines(ROWS) + "{")
+    with pytest.raises(DataError, match="line 81 is not JSON"):
+        reviewgen.prepare(file, preset="ngram-char", out=tmp_path / "store")
+    write(file, as_lines(ROWS))
+    reviewgen.prepare(file, preset="ngram-char", out=tmp_path / "store")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "cache", "store"]
