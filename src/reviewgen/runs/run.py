@@ -328,12 +328,9 @@ class TrainingRun:
             stopped = StopReason.INTERRUPTED
         evaluation_seconds = last.evaluation_seconds + self._measuring_seconds
         evaluation_seconds += sum(run._record.last.evaluation_seconds for run in counted)
+        texts = corpus.corpus.fingerprint
         novelty = novelty_facts(
-            corpus.index,
-            corpus.corpus.fingerprint,
-            self._copied,
-            record.evaluations,
-            network._copy_rate,
+            corpus.index, texts, self._copied, record.evaluations, network._copy_rate
         )
         origin = parent_facts(plan.setup.trained, self._bits_before)
         weights = plan.setup.initial_weights
