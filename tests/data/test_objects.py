@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 
@@ -176,6 +177,12 @@ def test_a_corpus_has_one_type_for_each_condition_and_no_rows_without_a_split():
     assert corpus.features["split"].names == ["train", "validation", "test"]
     assert corpus["text"][:] == [row["text"] for row in rows[:200] + rows[299:]]
     assert corpus["c1"][:] == [*map(str, range(200)), "few"]
+
+
+def test_a_record_batch_reader_is_read_to_its_end():
+    table = pyarrow.table({"text": [f"text {number}" for number in range(1500)]})
+    corpus = reviewgen.corpus(table.to_reader(max_chunksize=400))
+    assert corpus["text"][:] == table["text"].to_pylist()
 
 
 # The extra and the Hub.

@@ -1,5 +1,5 @@
-"""Clean texts: HTML tags and entities, NFC, mojibake, markdown, case, surrounding white space,
-empty texts, duplicates.
+"""Clean texts: HTML tags and entities, NFC, mojibake, markdown, case, surrounding white space; drop
+empty ones.
 
 Lower-casing and stripping markdown are off by default, since they lose information that a reader
 would miss. Repairing mojibake is off too, since it guesses. This module does not read files.

@@ -79,6 +79,7 @@ class Source:
         kinds: The formats of the source's files; without files, "dataset", "object" or the scheme
             of a URL.
         readers: The readers of the source, in order, each with the name of a file for messages.
+            Each is called twice: to examine the first records, and to read all.
         facts: What identifies the content, as JSON values; None if unknown, as for a Python object.
         size: The size of the source in bytes; 0 if unknown.
         is_cleaned: Whether the source is a cleaned corpus, in which each text already has a split.
@@ -451,6 +452,9 @@ def _open_arrow(given: Any, config: DataConfig, folder: Path) -> Source:
     """Open an Arrow table or reader, or a data frame of polars."""
     from pyarrow import RecordBatchReader
 
+    if isinstance(given, RecordBatchReader):
+        return _open_object(given, config, _read_twice(records_of(given)))
+
     def read(columns: Sequence[str] | None) -> Iterator[Any]:
         return records_of(RecordBatchReader.from_stream(given), columns)
 
@@ -488,11 +492,16 @@ def _open_iterable(given: Any, config: DataConfig, folder: Path) -> Source:
         )
     if iter(given) is not given:
         return _open_object(given, config, lambda columns: given)
-    # An iterator can be read only once. The first reading gets a list of the first items, the
-    # second reading gets these and the rest.
-    head = list(itertools.islice(given, _HEAD))
-    readings = iter([head, itertools.chain(head, given)])
-    return _open_object(given, config, lambda columns: next(readings))
+    return _open_object(given, config, _read_twice(iter(given)))
+
+
+def _read_twice(items: Iterator[Any]) -> Read:
+    """Return a reader of an iterator, which yields its items only once. The first reading gets a
+    list of the first items, the second reading gets these and the rest.
+    """
+    head = list(itertools.islice(items, _HEAD))
+    readings = iter([head, itertools.chain(head, items)])
+    return lambda columns: next(readings)
 
 
 def _is_file_name(item: Any) -> bool:

@@ -84,8 +84,8 @@ def run_stage(
         make: Makes the files in the folder that it is called with, which may have files of an
             interrupted earlier call, and returns the facts. It writes with ``write_rows`` or
             ``Job.write_whole``, which skip a file that exists.
-        are_complete: Whether the stage depends on nothing else. If it also depends on a Python
-            object, it is made in any case, and the name of the folder depends on its content, too.
+        are_complete: Whether ``inputs`` are all that the stage depends on. If it also depends on a
+            Python object, it is made in any case, and its content is added to the inputs.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -237,7 +237,8 @@ def count_workers(size: int) -> int:
 
 
 def slices(items: int, size: int) -> list[slice]:
-    """Return slices that divide a list of ``items`` items evenly, one for each worker.
+    """Return slices that divide a list of ``items`` items evenly, one for each worker: every N-th
+    item. So what is made of a slice depends on the number of workers, unlike the sum of all.
 
     The items have ``size`` bytes of text in all.
     """
