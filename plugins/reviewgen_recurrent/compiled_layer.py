@@ -104,7 +104,7 @@ class _CompiledLayer(torch.autograd.Function):
         outputs[0] = memory[0]
         last = memory.clone()
         product = x.new_empty(rows, len(weight_hh))
-        # what the backward pass also needs, see ``_forward_step``
+        # for the backward pass, see ``_forward_step``
         kept = x.new_empty(time, rows, size if cell in (GRU, LSTM) else 0)
         masks = np.zeros((0, 0, 0, 0), np.bool_) if zoned is None else zoned.numpy()
         arrays = (*map(as_array, (gates, product, bias_hh, last, outputs, kept)), masks)
@@ -123,7 +123,7 @@ class _CompiledLayer(torch.autograd.Function):
         cell, is_relu, masks = ctx.facts
         time, rows, width = gates.shape
         size = outputs.shape[-1]
-        # for the gru, the gradient of the input's product begins with n instead of r
+        # for the gru, the first columns are the gradient of n instead of r
         shift = size if cell == GRU else 0
         grad_gates = gates.new_empty(time, rows, width + shift)  # (T, B, D)
         grad_memory = grad_last.clone(memory_format=torch.contiguous_format)
@@ -144,7 +144,7 @@ class _CompiledLayer(torch.autograd.Function):
             grad_x = (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x)
         grad_weight_ih = (grad_inputs.T @ x.flatten(0, 1)).roll(-shift, 0)
         grad_weight_hh = grad_hidden.flatten(0, 1).T @ outputs[:-1].flatten(0, 1)
-        # (D); a product with ones is faster than a sum
+        # the sum over steps and rows, (D); a product with ones is faster than ``sum``
         sums = (grad_gates.new_ones(1, time * rows) @ grad_gates.flatten(0, 1))[0]
         grad_bias_ih = sums[:width].roll(-shift)
         grad_bias_hh = sums[-width:].to(grad_memory.dtype)
@@ -165,13 +165,14 @@ def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept,
         cell: RNN, GRU or LSTM of ``kernels``.
         is_relu: Whether the activation is relu instead of tanh.
         t: The step.
-        gates: (T, B, G), the inputs' products; step t is overwritten by the values of the gates.
+        gates: (T, B, G), the products of the inputs and weight_ih, plus bias_ih; step t is
+            overwritten by the values of the gates.
         product: (B, G), the product of the state and the recurrent matrix.
         bias: (G,), the bias of this product.
         memory: (S, B, H), the state; updated.
         outputs: (T + 1, B, H); row t + 1 is written.
-        kept: (T, B, H); row t is written with what the backward pass also needs: for the gru, n's
-            part of the state's product with its bias; for the lstm, c before the step.
+        kept: (T, B, H); row t is written for the backward pass. For the gru, it becomes
+            product + bias of gate n; for the lstm, c before the step.
         zoned: bool (T, S, B, H), the units that keep their old value; empty without zoneout.
     """
     _, rows, size = memory.shape
@@ -260,8 +261,8 @@ def _rnn_backward(grad_h, output, is_relu, grad_gates):
 
 @inner
 def _gru(gates, product, bias, h, kept, is_relu, new):
-    """Write the new h. The gates are overwritten by their values; ``kept`` gets n's part of the
-    product with its bias.
+    """Write the new h. The gates are overwritten by their values; ``kept`` gets product + bias of
+    gate n.
     """
     size = len(h)
     r, z, n = _thirds(gates, size)
@@ -276,8 +277,8 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
 
 @inner
 def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
-    """Write the gradient of the gates. The gradient of h becomes the part of it that bypasses the
-    recurrent matrix. ``before`` is h before the step.
+    """Write the gradient of the gates. Only the part of the gradient of h that bypasses the
+    recurrent matrix stays in ``grad_h``. ``before`` is h before the step.
     """
     size = len(grad_h)
     r, z, n = _thirds(gates, size)

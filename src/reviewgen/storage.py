@@ -349,8 +349,8 @@ def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[
     )
     if not is_expected:
         raise BundleError(
-            f"is damaged: it does not have the arrays {', '.join(expected)}, or their dtypes, with"
-            " one axis each."
+            f"is damaged: it must have exactly the arrays {', '.join(expected)}, each with one axis"
+            " and an expected dtype."
         )
     return {name: tensors.get_tensor(name) for name in expected}
 

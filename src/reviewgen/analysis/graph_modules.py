@@ -129,7 +129,7 @@ def _one_box(
         GraphEdge(source=logits, target="logits", axes=("B", "T", "V")),
     )
     loops = [
-        # the name of the state stands at its first tensor only
+        # only the edge of the first tensor has the label "state"
         GraphEdge(source=after, target=before, axes=axes, label="" if n else "state", delay=1)
         for n, axes in enumerate(states)
     ]
@@ -154,7 +154,7 @@ class _Flow:
     nodes: dict[str, GraphNode] = field(default_factory=dict)
     paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
     edges: dict[Ends, tuple[Axis, ...]] = field(default_factory=dict)
-    # By the storage of a tensor, which its views share: the boxes that its value comes from.
+    # the boxes that a tensor's value comes from, by the tensor's storage, which its views share
     origins: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def read(self) -> None:
@@ -163,12 +163,13 @@ class _Flow:
         self._set_origins([self.ids], ("ids",))
         for step in self.traced.steps:
             call = step.call
-            is_in_box = call is not None and _is_box(call)
-            if step.operation:
-                if not is_in_box:
-                    self._set_origins(step.outputs, self._join(step))
-            elif is_in_box and call is not None and call.around is not None:
-                self._add_module(call)
+            if call is not None and _is_box(call):
+                # at the end of the call, add its box; the call of the model itself has none
+                if not step.operation and call.around is not None:
+                    self._add_module(call)
+            # an operation outside all boxes
+            elif step.operation:
+                self._set_origins(step.outputs, self._join(step))
         self._connect("logits", [self.traced.logits])
         if not self.nodes:
             return

@@ -28,13 +28,13 @@ IMPOSSIBLE = 1e-300
 
 
 @inner
-def _find(characters, starts, low, high, depth, written):
+def _find(characters, starts, low, high, depth, wanted_id):
     """Find by binary search the first token of a range whose id at ``depth`` is at least
-    ``written``; return its rank, or ``high`` if there is none.
+    ``wanted_id``; return its rank, or ``high`` if there is none.
     """
     while low < high:
         middle = (low + high) // 2
-        if characters[starts[middle] + depth] < written:
+        if characters[starts[middle] + depth] < wanted_id:
             low = middle + 1
         else:
             high = middle
@@ -49,7 +49,7 @@ def _keep(scores, ages, count, is_kept):
     (``youngest``). Then come the most probable others, except negligible ones.
 
     Args:
-        scores: float64 (2 * K,), the probability of each hypothesis; 0 for none.
+        scores: float64 (2 * K,), the probability of each hypothesis; 0 where there is none.
         ages: int64 (2 * K,), the number of ids since each hypothesis began its current token.
         count: The maximum number of hypotheses to keep, K.
         is_kept: bool (2 * K,), written.
@@ -80,28 +80,31 @@ def _keep(scores, ages, count, is_kept):
 
 
 @inner
-def _narrow(characters, starts, probs, span, written, weight, slot, scores, ages, ranges):
-    """Narrow the range of a hypothesis to the tokens whose next id is ``written``.
+def _narrow(characters, starts, probs, span, next_id, weight, slot, scores, ages, ranges):
+    """Narrow the range of a hypothesis to the tokens whose next id is ``next_id``.
 
     Args:
         characters, starts: As in ``choose_hypotheses``.
-        probs, span, weight: The probabilities, range and weight of the hypothesis.
-        written: The id that was written.
+        probs: (V,), the probability of each token, by rank.
+        span: int64 (3,), the first rank of the range, the rank after its last, and the number of
+            ids since the hypothesis began its current token.
+        next_id: The id by which the text has grown.
+        weight: The weight of the hypothesis.
         slot: The number of the hypothesis, less than K.
-        scores: float64 (2 * K,). The new probability of the hypothesis is written at ``slot``. If
-            the id completes a token, a new hypothesis begins; its probability is written at
-            K + ``slot``.
-        ages: int64 (2 * K,). The entry of the hypothesis is written.
-        ranges: int64 (K, 2). The row of the hypothesis is written.
+        scores: float64 (2 * K,). The entry at ``slot`` becomes the new probability of the
+            hypothesis. If the id completes a token, a new hypothesis begins; the entry at
+            K + ``slot`` becomes its probability.
+        ages: int64 (2 * K,). The entry at ``slot`` becomes the new number of ids since the
+            hypothesis began its current token.
+        ranges: int64 (K, 2). The row at ``slot`` becomes the narrowed range.
 
     Returns:
         The rank of the most probable token that the id completes. It has no meaning if the id
         completes none.
     """
     depth = span[2]
-    # the range of the tokens whose next id is the one that was written
-    low = _find(characters, starts, span[0], span[1], depth, written)
-    high = _find(characters, starts, low, span[1], depth, written + 1)
+    low = _find(characters, starts, span[0], span[1], depth, next_id)
+    high = _find(characters, starts, low, span[1], depth, next_id + 1)
     ended = 0.0  # probability of the tokens that the id completes
     mass = 0.0  # probability of the tokens that it does not complete
     best = low

@@ -285,12 +285,12 @@ def exp32(number):
     and infinity above 88.72283. Vectorises in a loop.
     """
     # NaN stays NaN
-    not_low = LOWEST if number < LOWEST else number
-    inside = HIGHEST if number > HIGHEST else not_low
-    n, less_one = _split(inside)
+    raised = LOWEST if number < LOWEST else number
+    clipped = HIGHEST if number > HIGHEST else raised
+    n, expm1_rest = _split(clipped)
     # 2 ** (n - 1): n may be 128, and 2 ** 128 is not a float32
     half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)
-    power = TWO * (half_power * less_one + half_power)
+    power = TWO * (half_power * expm1_rest + half_power)
     result = ZERO if number < LOWEST else power
     return INFINITY if number > HIGHEST else result
 
@@ -327,12 +327,12 @@ def tanh32(number):
     The error is as small near zero, since e^(2x) - 1 is computed directly, not as a difference of
     rounded numbers.
     """
-    double = number + number
-    # tanh x = (e^(2x) - 1) / (e^(2x) + 1); ``grown`` is e^(2x) - 1
+    two_x = number + number
     # if 2x is above 18 or below -18, tanh x rounds to 1 or -1
-    not_low = -EIGHTEEN if double < -EIGHTEEN else double
-    inside = EIGHTEEN if double > EIGHTEEN else not_low
-    n, less_one = _split(inside)
-    power = np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
-    grown = power * less_one + (power - ONE)
-    return grown / (grown + TWO)
+    raised = -EIGHTEEN if two_x < -EIGHTEEN else two_x
+    clipped = EIGHTEEN if two_x > EIGHTEEN else raised
+    n, expm1_rest = _split(clipped)
+    power = np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)  # 2 ** n
+    expm1 = power * expm1_rest + (power - ONE)  # e^(2x) - 1
+    # tanh x = (e^(2x) - 1) / (e^(2x) + 1)
+    return expm1 / (expm1 + TWO)

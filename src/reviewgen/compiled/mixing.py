@@ -78,19 +78,21 @@ def mix(parts, prior, gate, vocab_size, logits):
     probs = np.empty((count, vocab_size), np.float32)
     scratch = np.empty((4, count))
     totals = scratch[0]
-    logs = scratch[1]
+    log_totals = scratch[1]
     entropies = scratch[2]
     weights = scratch[3]
     for row in range(len(logits)):
         for part in range(count):
-            totals[part], logs[part], entropies[part] = _softmax(parts[part, row], probs[part])
+            totals[part], log_totals[part], entropies[part] = _softmax(
+                parts[part, row], probs[part]
+            )
         _weigh(prior, gate, entropies, weights)
         mixed = logits[row, :vocab_size]
         # log probabilities that are too low for float32, or NaN, are computed in double precision
         if _average(probs, weights, totals, mixed) > 0:
             for token in range(vocab_size):
                 if not mixed[token] >= LOW:
-                    mixed[token] = _mix_token(parts[:, row, token], logs, weights)
+                    mixed[token] = _mix_token(parts[:, row, token], log_totals, weights)
 
 
 @inner
@@ -193,16 +195,19 @@ def _average(probs, weights, totals, mixed):
 
 
 @inner
-def _mix_token(logits, logs, weights):
-    """Return the log probability of one token, computed in double precision."""
+def _mix_token(logits, log_totals, weights):
+    """Return the log probability of one token, computed in double precision. ``log_totals`` has the
+    log sum exp of each part's logits.
+    """
     largest = -np.inf
     for part in range(len(weights)):
         if weights[part] > 0:
-            largest = max(largest, logits[part] - logs[part])
-    if not largest > -np.inf:  # NaN stays NaN
+            largest = max(largest, logits[part] - log_totals[part])
+    # all parts give probability zero, or NaN, which numba's ``max`` leaves out
+    if not largest > -np.inf:
         return np.float32(largest)
     total = 0.0
     for part in range(len(weights)):
         if weights[part] > 0:
-            total += weights[part] * math.exp(logits[part] - logs[part] - largest)
+            total += weights[part] * math.exp(logits[part] - log_totals[part] - largest)
     return np.float32(largest + math.log(total))

@@ -133,8 +133,8 @@ def to_json(value: Any) -> Any:
 
 
 def _refuse_many(text: str) -> None:
-    """Raise ValueError if a JSON text has too many values. Its commas and opening brackets are
-    counted, one of which comes before each value.
+    """Raise ValueError if a JSON text has too many values. Each value but the outermost follows a
+    comma or an opening bracket, so the number of these limits the number of values.
     """
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES:,} values")

@@ -449,7 +449,7 @@ def vocabulary_settings(
     field_ids: int = 0,
 ) -> dict[str, int]:
     """Return the settings of a model that the tokenizer and the conditions decide. Settings that
-    the config class does not have are left out.
+    the config class does not have are left out, except ``vocab_size``.
 
     Args:
         config: The config class.

@@ -201,7 +201,8 @@ class Cleaner:
         if options["strip_markdown"]:
             from markdown_it import MarkdownIt  # a dependency of rich; slow to import
 
-            # without this rule, escaped characters stay separate tokens
+            # text_join would make escaped characters, such as \*, a part of the text around them,
+            # in which ``_strip_markdown`` removes stray markers
             self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse
 
     def __call__(self, text: str) -> tuple[str, int] | None:

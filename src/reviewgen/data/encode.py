@@ -64,9 +64,10 @@ from reviewgen.storage import Job, digest_of, remove, save_array, temporary_fold
 
 NOVELTY_FILE = "novelty.safetensors"
 WORDS_FILE = "words.json"
-_REST = "rest"  # the folder in a shard with the texts that are read once more
-_WORD_BYTES = 200_000_000  # words are counted only in the first files, of this many bytes
-_WORD_TOKENS = 50_000_000  # ids that words are counted in, if they are counted from ids
+# folder in a shard: a second copy of the texts that an epoch reads one time more than the others
+_REST = "rest"
+_WORD_BYTES = 200_000_000  # words are counted only in files that begin within this many bytes
+_WORD_TOKENS = 50_000_000  # max ids that are decoded to count the words in them
 # Conditions and fields of training texts are left out at random with these probabilities, so that
 # the model also learns to generate without them.
 _DROP_PROBABILITY = 0.1
@@ -383,12 +384,12 @@ def _encode_batch(
 
 
 def _write_shard(batch: _Batch, tokenizer: Tokenizer, conditions: Conditions, folder: Path) -> None:
-    """Write the shard of a batch: each split, and the training texts that are read once more."""
+    """Write the shard of a batch: each split, and again the training texts of ``_REST``."""
     write = partial(_write_split, batch, tokenizer, conditions)
     for code, split in enumerate(SPLITS):
         write(folder, split, batch.codes == code)
     if batch.times > 1:
-        # at first all training texts; then, of these, the ones that are read once more
+        # at first all training texts; then, of these, those with one more copy than the others
         is_in_rest = batch.codes == TRAIN
         copies = count_copies(batch.training_texts(), batch.times)
         is_in_rest[is_in_rest] = copies > int(batch.times)

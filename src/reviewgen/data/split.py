@@ -247,7 +247,7 @@ class Corpus:
         times = list[float]()
         for corpus in self.corpora:
             times += [corpus.times] * len(corpus.files)
-        return times + [1.0] * (len(self.files) - len(times))  # the others validate
+        return times + [1.0] * (len(self.files) - len(times))  # validation files come last
 
     @property
     def split_method(self) -> Literal["hash", "blocks", "source"]:

@@ -292,12 +292,14 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
 def _read_csv(path: Path, name: str) -> Iterator[dict[str, str]]:
     """Yield the rows of a UTF-8 csv file; all values are strings.
 
-    Characters after a closing quote are accepted within a line, as in ``"He said "no" twice"``.
+    In a row of one line, a quoted text may have quotes that are not doubled, as in ``"He said "no"
+    twice"``, but not after a backslash.
 
     Raises:
-        DataError: A row has more or fewer fields than the header; or a quote is never closed, or is
-            closed within a text. Without this error, several rows would be read as one text, or
-            texts would lose their quotes.
+        DataError: A row has more or fewer fields than the header; or a quoted text is never closed;
+            or it has quotes that are not doubled, and the row has several lines or backslashes
+            before quotes. If this were accepted, several rows could be read as one text, or texts
+            would lose their quotes.
     """
     separator, names, skipped = _find_format(path)
     lines = list[str]()  # lines of the current row

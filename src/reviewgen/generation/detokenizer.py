@@ -76,7 +76,7 @@ class Detokenizer:
         stops: The stop strings. They end the text and are not released.
         is_whole: Whether everything is held back until the text is complete.
         is_echoed: Whether the prompt is released, too.
-        is_scored: Whether tokens are released with their log probabilities. A token is then held
+        wants_scores: Whether tokens are released with their log probabilities. A token is then held
             back until ``scores`` has its score.
         scores_prompt: Whether the tokens of the prompt are released, too; needs ``is_echoed``.
         scores: The scores of the tokens so far, to which the caller adds; also the score of eos, if
@@ -87,11 +87,11 @@ class Detokenizer:
     stops: Sequence[str] = ()
     is_whole: bool = False
     is_echoed: bool = False
-    is_scored: bool = False
+    wants_scores: bool = False
     scores_prompt: bool = False
     scores: list[Scored] = field(default_factory=list)
     _decoded: str = ""  # the decoded text, without an incomplete last character
-    # the length of the decoded text after each token, if is_scored
+    # the length of the decoded text after each token, if wants_scores
     _ends: list[int] = field(default_factory=list)
     # the number of ids, and of decoded characters, up to the last token that ended a character
     _boundary: tuple[int, int] | None = None
@@ -114,7 +114,7 @@ class Detokenizer:
     def release(self) -> tuple[str, list[Token]]:
         """Return the characters that can be released now, without those released before.
 
-        The list has the tokens of these characters if ``is_scored``; else it is empty.
+        The list has the tokens of these characters if ``wants_scores``; else it is empty.
         """
         if self.text.finish_reason is not None:
             return self._release_end()
@@ -128,7 +128,7 @@ class Detokenizer:
             until = min(until, self._sentence_end)
         count = self._released_tokens
         # with scores, only whole tokens are released
-        if self.is_scored:
+        if self.wants_scores:
             while count < len(self._ends) and self._ends[count] <= until:
                 count += 1
             until = self._ends[count - 1] if count else self._released_characters
@@ -138,7 +138,7 @@ class Detokenizer:
         """Return the characters and tokens of a complete text that were not released yet, without
         the stop string that ended it.
         """
-        if self.is_scored:
+        if self.wants_scores:
             self._decode_new()
         self._decoded = self.text.text
         length = len(self._decoded)
@@ -178,10 +178,10 @@ class Detokenizer:
         return 0 if self.scores_prompt else len(self.text.prompt)
 
     def _decode_new(self) -> None:
-        """Decode the new tokens: one at a time as far as they have scores if ``is_scored``, else
+        """Decode the new tokens: one at a time as far as they have scores if ``wants_scores``, else
         all at once.
         """
-        if self.is_scored:
+        if self.wants_scores:
             last = min(self.first + len(self.scores), len(self.text.ids))
             for count in range(self.first + len(self._ends) + 1, last + 1):
                 self._decode(count)

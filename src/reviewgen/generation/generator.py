@@ -200,8 +200,8 @@ class Generator:
         Args:
             text: The finished text.
             request: The arguments of the call.
-            number: The number of the text in the call. With best_of, the text's own number is used,
-                which counts all sampled texts.
+            number: The number of the text in the call. Ignored with best_of: the result then has
+                the number of the text among all sampled texts.
         """
         return Generation(
             text=text.text,

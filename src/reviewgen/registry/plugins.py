@@ -177,7 +177,7 @@ def find_web_stepper(name: str | Plugin) -> Path | None:
 
 
 def find_web_tokenizer(name: str | Plugin) -> Path | None:
-    """Return the JavaScript file of a tokenizer, with the arguments and errors of
+    """Return the JavaScript file of a tokenizer. The arguments and errors are those of
     ``find_web_stepper``.
     """
     return _find_script("web tokenizer", "tokenizer", name)
@@ -357,8 +357,8 @@ def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
 
 
 def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
-    """Return the JavaScript file of a plugin, with the arguments of ``_find_beside``. Return None
-    if the package has no entry point for such a file; raise if the file does not exist.
+    """Return the JavaScript file of a plugin. Return None if the package has no entry point for
+    such a file; raise if the file does not exist. The arguments are those of ``_find_beside``.
     """
     file = _find_beside(kind, owner, name)
     if file is None or (isinstance(file, Path) and file.is_file()):

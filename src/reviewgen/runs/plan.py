@@ -150,8 +150,9 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
         if overwrite:
             refuse_other_files(out)
         else:
-            discard_finished(out)
-            # a job that its launcher restarts may have saved this model already
+            discard_checkpoints_of_finished_run(out)
+            # An existing model is refused, except in a job that its launcher restarts: the job
+            # itself may have saved this model already.
             if not resumes_by_itself():
                 check_output(out, "--overwrite (overwrite=True)")
     setup = resolve_setup(
@@ -189,7 +190,7 @@ def find_record(out: Path) -> dict[str, Any]:
     return {}
 
 
-def discard_finished(out: Path) -> None:
+def discard_checkpoints_of_finished_run(out: Path) -> None:
     """Remove the checkpoints of a finished run: of a run that has saved its model in ``out``, and
     was killed before it could remove them.
     """

@@ -57,7 +57,7 @@ _OF_COMPONENT = (*_PAST, "config", "verdict", "evaluations", "curve")
 _PEAK_SHARE = 1 / 2
 _WARMUP = 0.05  # warmup as a share of the run; a trained model needs less of it than a new one
 _EXAMPLE = "{'hidden_size': 256}"  # an example of settings for error messages
-_ANCESTORS = 16  # maximum number of earlier trainings that are recorded before the parent's
+_ANCESTORS = 16  # max number of ancestors in the record of a model, besides its parent
 _PROBE_TOKENS = 24  # number of tokens on which the logits of two models are compared
 _TOLERANCE = 1e-3  # tolerated difference of the logits, relative and absolute
 
@@ -558,8 +558,8 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     parent |= {
         name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training
     }
-    # Go back to the oldest training that is kept, and drop those before it: JSON that is nested too
-    # deeply cannot be read again.
+    # Drop the ancestors of the oldest training that is kept: JSON that is nested too deeply cannot
+    # be read again.
     oldest: dict[str, Any] = parent
     for _ in range(_ANCESTORS):
         oldest = oldest.get("parent") or {}

@@ -50,14 +50,14 @@ from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # time limit of each part of a tick: prefill, steps, blocks, scoring
-_MAX_CHUNK = 512  # maximum number of tokens of a prompt that are fed at once
-_MIN_CHUNK = 32  # minimum number, fed even if a tick has time for fewer tokens
+_MAX_CHUNK = 512  # max tokens of a prompt that are fed at once
+_MIN_CHUNK = 32  # min tokens, fed even if a tick has time for fewer
 # A new prompt counts as if it had already waited this long, so that it is fed before the next chunk
 # of a long prompt.
 _HEAD_START_SECONDS = 1.0
 _KEPT_PREFIXES = 64  # entries of the prefix cache that are kept although no text waits for them
-_MIN_NUMBERS = 7  # minimum number of random numbers of a row in a block
-_MAX_NUMBERS = 512  # maximum number of random numbers of a row in a block
+_MIN_NUMBERS = 7  # min random numbers of a row in a block
+_MAX_NUMBERS = 512  # max random numbers of a row in a block
 _NUMBERS_OF_A_TOKEN = 32  # no token needs more random numbers
 # Each thread reads all weights from memory. With fewer rows, this costs more than a thread gains.
 _MIN_ROWS_OF_A_THREAD = 8
@@ -133,12 +133,12 @@ class ServedText(Text):
         return self.out.scores_prompt and self.scored < self.prompt_tokens
 
     @property
-    def is_unscored(self) -> bool:
-        """Whether the text has tokens that must be scored before its next block."""
+    def has_unscored_tokens(self) -> bool:
+        """Whether the text has tokens that must be scored before its next block or its end."""
         tokens = len(self.ids) - self.out.first
         if self.finish_reason == "end":
             tokens += 1  # eos is scored, too
-        return self.out.is_scored and len(self.out.scores) < tokens
+        return self.out.wants_scores and len(self.out.scores) < tokens
 
 
 class TextDelta(NamedTuple):
@@ -299,7 +299,7 @@ class ActiveRequest:
             start.config.stop_strings,
             is_whole=self.decoder.guard is not None or not submission.is_streamed,
             is_echoed=submission.is_echoed,
-            is_scored=submission.alternatives is not None,
+            wants_scores=submission.alternatives is not None,
             scores_prompt=submission.scores_prompts,
         )
         self.started.append(text)
@@ -310,7 +310,7 @@ class ActiveRequest:
         ``texts``.
         """
         is_over = text.finish_reason is not None
-        if self.is_stopped or (is_over and text.is_unscored):
+        if self.is_stopped or (is_over and text.has_unscored_tokens):
             return
         new_text, tokens = text.out.release()
         if new_text or tokens or is_over:
@@ -472,7 +472,9 @@ class Engine:
             self._step_for_a_while(
                 [text for text in texts if text.can_advance and not text.is_ready]
             )
-            self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
+            self._sample_blocks(
+                [text for text in texts if text.is_ready and not text.has_unscored_tokens]
+            )
             self._score_for_a_while(texts)
             for text in texts:
                 text.request.collect(text)
@@ -605,7 +607,9 @@ class Engine:
         """
         until = time.monotonic() + _TICK_SECONDS
         while time.monotonic() < until:
-            texts = [text for text in texts if text.is_unscored and not text.request.is_stopped]
+            texts = [
+                text for text in texts if text.has_unscored_tokens and not text.request.is_stopped
+            ]
             if not texts:
                 break
             self._call_isolated(texts, self._score)

@@ -102,12 +102,12 @@ class Completion(CompletionCall):
         generated for a prompt, the response has the n texts with the largest mean log probability.
 
         Args:
-            started: The texts that were started, whose tokens are counted.
+            started: The generated texts, for the numbers of tokens in ``usage``.
         """
-        tries = self.fields.tries_per_prompt
+        texts_per_prompt = self.fields.tries_per_prompt
         best: list[Choice] = []
-        for start in range(0, len(self.choices), tries):
-            group = self.choices[start : start + tries]
+        for first in range(0, len(self.choices), texts_per_prompt):
+            group = self.choices[first : first + texts_per_prompt]
             if self.fields.picks_best:
                 group = sorted(group, key=lambda choice: -choice.mean_logprob)[: self.fields.n or 1]
             best += group

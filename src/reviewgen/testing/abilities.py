@@ -71,8 +71,8 @@ from reviewgen.testing.models import (
 from reviewgen.testing.steppers import samples, step_logits
 
 PROCESSES = 3  # processes that count; one of them counts nothing
-LATER = 64  # the effect of a condition is measured this many tokens after its id
-HELD = 0.01  # a larger change of a logit there shows that the state holds the condition
+LATER = 64  # number of tokens after the id of a condition at which its effect is measured
+HELD = 0.01  # if a logit changes by more than this, the state holds the condition
 MIN_VOCABULARY = 5  # bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted
 
@@ -245,7 +245,7 @@ def _check_parameter_group(group: dict[str, Any]) -> None:
 
 @law(SupportsScaledLogits)
 def scaled_logits(model: Any) -> None:
-    """SupportsScaledLogits: the logits are scaled as asked, or the model stays as it was."""
+    """SupportsScaledLogits: the logits are multiplied by the scale, or the model is unchanged."""
     ids = some_ids(model, ROWS, STEPS)
     with torch.no_grad():
         before, _ = model.eval()(ids, model.initial_state(ROWS))
@@ -285,7 +285,7 @@ def migration(model: Any) -> None:
     config: Any = type(model).Config
     if not isinstance(config, SupportsMigration):
         assert not hasattr(type(model), "migrate"), (
-            "It is the model's; a config is also read without torch."
+            "Move migrate from the model to its Config, which is also read without torch."
         )
         return
     values = json.loads(json.dumps(to_dict(model.config)))

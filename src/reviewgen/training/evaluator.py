@@ -58,7 +58,7 @@ _UNRANKED = 2, 0.0  # worse than every result
 def affordable_evaluations(wanted: int, tokens: float) -> int:
     """Return how many evaluations a run of ``tokens`` tokens has, at most ``wanted``.
 
-    They are as many as take ``MAX_SHARE`` of the run, plus the final evaluation.
+    All but the final evaluation take at most ``MAX_SHARE`` of the run.
 
     >>> [affordable_evaluations(20, steps * 2048) for steps in (1, 12, 60, 300)]
     [1, 2, 7, 20]
@@ -157,7 +157,7 @@ class Evaluator:
             notes=notes,
         )
 
-    def end_warmup(self) -> None:
+    def restart_patience(self) -> None:
         """Start counting evaluations without gain from the next one on.
 
         This matters if a trained model is trained further. During the warm-up, its weights are

@@ -512,11 +512,12 @@ class Loop:
         """
         if self.started is None:
             self.started = clock()
-        is_checkpoint_due: float = self.checkpoints.is_due()
+        is_checkpoint_due = self.checkpoints.is_due()
         progress = self.schedule.steps / max(1, self.total_steps)
         if self.budget.seconds is not None:
-            total = self.budget.seconds - self.evaluator.seconds
-            progress = self.seconds() / total if total > 0 else 1.0
+            # the last evaluation is expected to take as long as the one before
+            training_seconds = self.budget.seconds - self.evaluator.seconds
+            progress = self.seconds() / training_seconds if training_seconds > 0 else 1.0
         if self.processes.world_size > 1:
             gathered = self.processes.all_gather([progress, is_checkpoint_due])
             progress, is_checkpoint_due = gathered[0].tolist()
@@ -579,34 +580,37 @@ class Loop:
 
     def evaluate(self, report: Report) -> Report:
         """Evaluate the model, keep its weights if they are the best, and return the step's report
-        with the result. If held-out text has not got better for some evaluations, start the
-        annealing.
+        with the result. If the held-out bits have not improved for ``patience`` evaluations, start
+        the annealing.
         """
         schedule = self.schedule
+        evaluator = self.evaluator
+        evaluated_model = self.evaluated_model
         schedule.evaluated = schedule.evaluations_due()
         report = replace(report, stopped=self._stop_reason())
-        self.evaluated_model.eval()
+        evaluated_model.eval()
         try:
             with self.autocast:
-                report = self.evaluator.evaluate(self.evaluated_model, report, str(self.device))
+                report = evaluator.evaluate(evaluated_model, report, str(self.device))
         finally:
-            self.evaluated_model.train()
+            evaluated_model.train()
         if report.is_best:
-            self.best_weights = _copy_tensors(self.evaluated_model)
+            self.best_weights = _copy_tensors(evaluated_model)
             schedule.mark_best()
-        # in the first epoch, a model cannot overfit
+        # evaluations count only after the warmup and the first epoch, in which no model overfits
         if schedule.progress < self.config.warmup or self.position[0] == 0:
-            self.evaluator.end_warmup()
-        if report.stopped or schedule.annealing or self.evaluator.best == math.inf:
+            evaluator.restart_patience()
+        if report.stopped or schedule.annealing or evaluator.best == math.inf:
             return report
-        if self.evaluator.without_gain < self.config.patience:
+        if evaluator.without_gain < self.config.patience:
             return report
         self.model.load_state_dict(self.best_weights)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.best_weights)
+        annealing_steps = schedule.anneal()
         note = Detail(
             f"Held-out bits have not improved since step {schedule.best_step:,}: its weights are"
-            f" restored, and the learning rate falls to zero within {schedule.anneal():,} steps."
+            f" restored, and the learning rate falls to zero within {annealing_steps:,} steps."
         )
         return replace(report, notes=(*report.notes, note))
 
