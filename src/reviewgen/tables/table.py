@@ -196,7 +196,7 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
     is_file = suffix in (*_FORMATS, "csv")
     if format is None:
         format = suffix if is_file else _FORMATS[0]
-    if not is_file and format not in _FORMATS:
+    if not is_file and not (isinstance(format, str) and format in _FORMATS):
         raise ConfigError(
             f"The format of a folder is jsonl or parquet; got {quoted(format)}. For a CSV file, let"
             " the name of out end in .csv."
