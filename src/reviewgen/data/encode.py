@@ -252,14 +252,15 @@ def _encode(
     if corpus.validation is not None:
         checked += corpus.validation[1].characters
     step = sample_stride(tokenizer, checked)
-    task = partial(_encode_batch, encoding.cls, folder, conditions, step)
+    digest = digest_tokenizer(tokenizer)
+    task = partial(_encode_batch, encoding.cls, folder, digest, conditions, step)
     batches = _batches(corpus)
     losses = share(task, [(batch,) for batch in batches], size_of(corpus.files))
     lost = functools.reduce(operator.add, losses)
     _finish_words(folder, tokenizer, has_lost=lost.lost > 0)
     remove(folder / "tokenizers")
     facts = {
-        "tokenizer": {**encoding.facts(), "digest": digest_tokenizer(tokenizer)},
+        "tokenizer": {**encoding.facts(), "digest": digest},
         "conditions": conditions.to_json(),
         "notes": [*conditions.notes(), *([lost.describe(name)] if lost.lost else [])],
     }
@@ -353,14 +354,24 @@ def _save(tokenizer: Any, folder: Path) -> None:
     tokenizer.save(folder)
 
 
+@functools.lru_cache(1)
+def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
+    """Return a tokenizer. One is kept in memory, with its digest as a part of the key, since a
+    tokenizer that has encoded many words encodes them again much faster.
+    """
+    tokenizer: Tokenizer = cls.load(folder)
+    return tokenizer
+
+
 def _encode_batch(
-    cls: Any, folder: Path, conditions: Conditions, step: int, batch: _Batch
+    cls: Any, folder: Path, digest: str, conditions: Conditions, step: int, batch: _Batch
 ) -> LostCharacters:
     """Encode a batch: write its shard and its words. A task for workers.
 
     Args:
         cls: The class of the tokenizer.
         folder: The folder of the stage, which has the tokenizer.
+        digest: The digest of the tokenizer.
         conditions: The conditions.
         step: One text in ``step`` is checked for lost characters.
         batch: The rows.
@@ -368,7 +379,7 @@ def _encode_batch(
     Returns:
         The characters that the tokenizer loses.
     """
-    tokenizer = cls.load(folder / "tokenizer")
+    tokenizer = _load(cls, folder / "tokenizer", digest)
     known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
     Job.write_whole(folder / batch.shard, partial(_write_shard, batch, tokenizer, known))
     if batch.has_words:
