@@ -58,6 +58,7 @@ def _rate(
     """
 
     def show(row: ComparisonRow) -> str:
+        """Return the rate of a row with its interval."""
         if characters is not None:
             count = getattr(row, characters)
             if count is not None and count < MIN_CHARACTERS:

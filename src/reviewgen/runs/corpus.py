@@ -314,6 +314,7 @@ def prepare_tokens(
     """
 
     def check_arguments() -> tuple[TrainingSetup, CorpusSpec, Path, str | None]:
+        """Return the setup, the texts, the folder to work in, and the URL if ``out`` is one."""
         refuse_unknown_options(options, PrepareKwargs, "prepare", others=("preset", "out"))
         if find_store(source) is not None:
             raise ConfigError(
