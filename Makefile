@@ -32,7 +32,8 @@ test-all: lint
 
 # The tests that need an accelerator; without one they are skipped, with the reason.
 test-device: $(INSTALLED)
-	$(BIN)/python -m pytest tests/device -rs
+	$(BIN)/python -m pytest tests/device -rs -k "not fp16"
+	ACCELERATE_MIXED_PRECISION=fp16 $(BIN)/python -m pytest tests/device -rs -k fp16
 
 # The lower bounds of all ranges, and another version of Python (make test-on VERSION=3.13).
 test-oldest: $(INSTALLED)

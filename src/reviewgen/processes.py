@@ -21,16 +21,13 @@ from datetime import timedelta
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.errors import ProcessLost, ReviewgenError, TrainingError, first_line, storage_errors
 from reviewgen.interrupts import defer_signals, signal_handler
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # How long a process waits for the others to start. They may import torch from a slow disk.
 _CONNECTING_TIMEOUT = timedelta(minutes=5)
@@ -75,6 +72,12 @@ def process_state() -> Any:
                 f"accelerate is configured for {strategy}, which reviewgen does not use: choose"
                 " multi-GPU or multi-CPU."
             )
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend != "no":
+        raise TrainingError(
+            f"accelerate is configured to compile models (dynamo_backend: {backend}), which"
+            " reviewgen does not do: choose no."
+        )
     was_connected = distributed.is_initialized()
     try:
         # While torch waits in compiled code, Python calls no signal handlers. So the default
@@ -189,20 +192,6 @@ class Processes:
             with connection_errors():
                 distributed.broadcast_object_list(values, group=self.group, group_src=0)
         return values[0] if self.rank else value
-
-    def sum_tensors(self, tensors: "Sequence[Tensor]") -> "Sequence[Tensor]":
-        """Return the sum of each tensor over the processes, in float32. The call does not wait for
-        an accelerator to finish.
-        """
-        import torch
-
-        flat = torch.cat([tensor.flatten().float() for tensor in tensors])
-        # None is the group of all processes that communicates between accelerators
-        group = self.group if flat.device.type == "cpu" else None
-        with connection_errors():
-            torch.distributed.all_reduce(flat, group=group)
-        pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
-        return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
     def gather(self, work: Callable[[], Result], path: object) -> list[Result]:
         """Call a function in each process, and wait for all. Return the results in the order of

@@ -36,6 +36,7 @@ TRAINING = {
 
 ALIKE: dict[str, dict[str, Any]] = {
     "accumulated": {"steps": 5, "training": {"gradient_accumulation_steps": 2}},
+    "tables": {"model": GRU | {"ngrams": 3}, "steps": 12, "training": {"optimizer": "adamw"}},
     "random lengths": {"steps": 12, "training": {"bptt_random": True}},
     "few texts": {
         "source": TEXTS[:3],

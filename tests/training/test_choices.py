@@ -311,7 +311,7 @@ def test_the_precision_is_the_launcher_s_or_the_processor_s(autotuned, monkeypat
     assert device_of(precision="bf16") == "cpu, bf16"
 
 
-def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_a_model_are_refused(
+def test_accelerate_s_accumulation_is_the_default_and_what_it_does_to_a_model_is_refused(
     monkeypatch,
 ):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
@@ -319,6 +319,9 @@ def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_
     assert [
         prepared(steps=1, training=each).config.gradient_accumulation_steps for each in given
     ] == [4, 2]
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(TrainingError, match=r"compile models \(dynamo_backend: inductor\)"):
+        prepared(steps=1)
     for name in ("DeepSpeed", "FSDP"):  # the first that is asked about
         monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
         with pytest.raises(TrainingError, match=f"configured for {name}"):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from numba.core import event
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,6 +29,7 @@ from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
 from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.novelty import ExactIndex
 from reviewgen.processes import all_processes
+from reviewgen.training import device
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget
 from tests.support.fakes import TEXTS, TableModel
@@ -188,12 +190,26 @@ def test_terms_must_keep_their_names():
         list(fitted(Changing()))
 
 
+class ScalingAccelerator(Accelerator):
+    """Scales the loss on a CPU, where accelerate has no fp16."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.scaler = torch.amp.GradScaler("cpu")
+
+    def prepare_optimizer(self, optimizer: Any, device_placement: bool | None = None) -> Any:
+        self.prepared = super().prepare_optimizer(optimizer, device_placement)
+        return self.prepared
+
+    def unscale_gradients(self, optimizer: Any = None) -> None:
+        self.scaler.unscale_(self.prepared.optimizer)
+
+
 @pytest.mark.parametrize("spoilt", [None, 3])
 def test_fp16_s_scaler_leaves_the_numbers_alone_and_an_infinite_gradient_out(spoilt, monkeypatch):
     """The scaler is switched on on the CPU, without the narrow numbers that it is for."""
     _, plain, _ = trained(steps=5, training={"evaluations": 1})
-    real = torch.amp.GradScaler
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: real(device, enabled=True))
+    monkeypatch.setattr(device, "Accelerator", ScalingAccelerator)
     run = prepared(steps=5, training={"evaluations": 1})
     before = {}
     forward = type(run.model).forward

@@ -1,13 +1,19 @@
 """The optimizer of sparse tables against torch's AdamW, and clipping against torch's."""
 
 import copy
+from collections.abc import Iterable
 from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from reviewgen.training.optimizing import RowAdamW, clip_gradients
+from reviewgen.training.device import make_accelerator
+from reviewgen.training.optimizing import RowAdamW, with_dense_gradients
+
+
+def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    return make_accelerator().clip_grad_norm_(with_dense_gradients(parameters), max_norm)
 
 
 def trained(optimizer_of, *, sparse: bool, steps: int, weight_decay: float) -> nn.Embedding:
@@ -21,7 +27,7 @@ def trained(optimizer_of, *, sparse: bool, steps: int, weight_decay: float) -> n
         signs = torch.randint(0, 2, (6, 5), generator=random) * 2 - 1  # squared, all are their mean
         optimizer.zero_grad()
         (table(rows) * torch.randn(6, 1, generator=random) * signs).sum().backward()
-        clip_gradients([table.weight], 1e9)
+        clip([table.weight], 1e9)
         optimizer.step()
     return table
 
@@ -50,7 +56,7 @@ def test_a_resumed_optimizer_goes_on_as_the_first_would():
         for number in numbers:
             optimizer.zero_grad()
             table(torch.tensor([number % 3, number % 7])).square().sum().backward()
-            clip_gradients([table.weight], 1.0)
+            clip([table.weight], 1.0)
             optimizer.step()
 
     table = nn.Embedding(9, 4, sparse=True)
@@ -75,9 +81,7 @@ def test_sparse_gradients_are_clipped_with_dense_ones(max_norm):
         linear(table(torch.tensor([3, 3, 7, 3]))).square().sum().backward()
         parameters = [table.weight, *linear.parameters()]
         norms.append(
-            clip_gradients(parameters, max_norm)
-            if sparse
-            else nn.utils.clip_grad_norm_(parameters, max_norm)
+            clip(parameters, max_norm) if sparse else nn.utils.clip_grad_norm_(parameters, max_norm)
         )
         gradients.append([each.grad.to_dense() for each in parameters if each.grad is not None])
     torch.testing.assert_close(norms[0], norms[1])

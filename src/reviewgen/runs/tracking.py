@@ -18,6 +18,7 @@ from typing import Any
 from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
 from reviewgen.processes import process_state
 from reviewgen.storage import check_output
+from reviewgen.training.device import make_accelerator
 from reviewgen.training.report import Report
 
 TERM = "loss."
@@ -101,7 +102,7 @@ class RunLog:
         self.failure: str | None = None
         self._kind = tracker
         self._name = preset.replace(":", "-") if out is None else out.absolute().name
-        self._tracker: Any = None
+        self._accelerator: Any = None
         self._is_reported = False
         self._context = contextvars.copy_context()  # where a tracker keeps its current run
         self._folder: Path | None = None
@@ -136,9 +137,10 @@ class RunLog:
         try:
             yield
         finally:
-            if self._tracker is not None:
-                self._try(self._tracker.finish)
-                self._tracker = None
+            # ``end_training`` would also end the process group
+            for tracker in () if self._accelerator is None else self._accelerator.trackers:
+                self._try(tracker.finish)
+            self._accelerator = None
 
     def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
         """Log a step, and return its report. If logging has just failed, a note on that is added to
@@ -149,7 +151,7 @@ class RunLog:
             kept: The entry of the step in the learning curves (see ``RunRecord.add``), which is
                 logged; None if there is none.
         """
-        if self._tracker is not None and kept is not None:
+        if self._accelerator is not None and kept is not None:
             values = {
                 name: value
                 for name, value in kept.items()
@@ -159,7 +161,7 @@ class RunLog:
             values = {name: value for name, value in values.items() if value is not None}
             if report.sample and self._kind in _TAKE_TEXT:
                 values["sample"] = report.sample
-            self._try(self._tracker.log, values, report.step)
+            self._try(self._accelerator.log, values, report.step)
         if self.failure is None or self._is_reported:
             return report
         self._is_reported = True
@@ -177,15 +179,16 @@ class RunLog:
                 arguments.append(self._folder.parent)
         options = _OPTIONS[kind](name) if kind in _OPTIONS else {}
         project = name if kind in _NAMED_BY_RUN else _PROJECT
-        tracker = tracker_class(project, *arguments, **options)
-        tracker.start()
         # trackers accept hyperparameters of these types only
         hyperparameters = {
             setting: value if isinstance(value, bool | int | float | str) else json.dumps(value)
             for setting, value in settings.items()
         }
-        tracker.store_init_configuration(hyperparameters)
-        self._tracker = tracker
+        # by its name, accelerate would start the tracker with a folder and a project of its own
+        tracker = tracker_class(project, *arguments, **options)
+        accelerator = make_accelerator(log_with=tracker)
+        accelerator.init_trackers(project, hyperparameters)
+        self._accelerator = accelerator
 
     def _try(self, action: Callable[..., None], *arguments: Any, is_shown: bool = False) -> None:
         """Call a function of the tracker; if it fails, continue without a log. What it prints goes
@@ -200,4 +203,4 @@ class RunLog:
                 f"Logging to {self._kind} failed, and the training continues without it:"
                 f" {first_line(error)}"
             )
-            self._tracker = None
+            self._accelerator = None

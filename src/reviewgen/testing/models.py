@@ -386,18 +386,17 @@ def learns(model: Any) -> None:
 def _training_losses(model: Any, ids: Tensor, learning_rate: float) -> Iterator[float]:
     """Train a model on ids (B, T+1), and yield its loss after every 25 steps."""
     from reviewgen.config.training import TrainingConfig
-    from reviewgen.training.optimizing import make_optimizers
+    from reviewgen.training.optimizing import make_optimizer
 
     inputs = ids[:, :-1]
     targets = ids[:, 1:]
     config = TrainingConfig(learning_rate=learning_rate, weight_decay=0.0)
-    optimizers = make_optimizers(model.train(), config)
+    optimizer = make_optimizer(model.train(), config)
     for step in range(1, TRAINING_STEPS + 1):
         model.train().zero_grad()
         logits, _ = model(inputs, model.initial_state(LANES))
         torch.autograd.backward(_loss(logits, targets))
-        for optimizer in optimizers:
-            optimizer.step()
+        optimizer.step()
         if step % 25 == 0:
             yield _loss(logits_of(model.eval(), inputs), targets).item()
 

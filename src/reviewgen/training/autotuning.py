@@ -22,7 +22,12 @@ from reviewgen.devices import using_threads
 from reviewgen.errors import counted
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols.model import SupportsImplementations
-from reviewgen.training.device import IsolatedRng, autocast, choose_precision
+from reviewgen.training.device import (
+    IsolatedRng,
+    autocast,
+    choose_precision,
+    make_accelerator,
+)
 from reviewgen.training.optimizing import (
     add_own_losses,
     cross_entropy,
@@ -256,6 +261,7 @@ def time_steps(
         model.use_implementation(execution.implementation)
     vocab_size = model.config.vocab_size
     sampled = sampled_softmax(model, softmax_size, "cpu")
+    accelerator = make_accelerator(execution.precision)
     lanes, length = batch_shape
     uniform = torch.rand(lanes, length + 1)
     # a sampled softmax takes less time if tokens repeat, so its ids follow Zipf's law
@@ -265,7 +271,7 @@ def time_steps(
     with using_threads(execution.threads):
         for step in range(steps + 1):
             start = time.perf_counter()
-            with autocast("cpu", execution.precision):
+            with autocast(accelerator, execution.precision):
                 state = model.initial_state(lanes)
                 logits, targets, _ = compute_logits(sampled, model, ids[:, :-1], state, ids[:, 1:])
                 terms = own_losses(model, logits, targets)

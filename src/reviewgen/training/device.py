@@ -1,10 +1,26 @@
-"""Choose the device and the precision of training steps, and isolate their random numbers.
+"""Choose the device and the precision of a training, make its ``Accelerator``, and isolate its
+random numbers.
 
-The device and the precision come from accelerate: from its ``PartialState`` and its configuration.
-Its class ``Accelerator`` is not used, for three reasons. It fixes the precision of a process at its
-first use, but a process may train several models with different precisions. Its optimizers share
-one loss scaler, so with two optimizers the gradients are unscaled twice. It saves pickles. So
-autocast and the loss scaler are torch's.
+A training has an ``Accelerator`` of its own. It scales and accumulates gradients, clips them, sums
+them over the processes, computes in 16 bits and logs. These parts are done without it:
+
+- The counts of targets, interrupts, the clock and the results of evaluations are exchanged in
+  ``Processes``. Accelerate's process group notices a process that has raised an error only after
+  its timeout; the group of ``Processes`` notices it at once. With NCCL, it would also wait for the
+  device in each step.
+- A training in 32 bits leaves ``autocast`` out, and does not switch it off:
+  ``accelerator.autocast(AutocastKwargs(enabled=False))`` takes 0.1 ms.
+- The learning rate follows a clock. ``AcceleratedScheduler`` counts steps, and once per process.
+- The model is not prepared. ``DistributedDataParallel`` averages gradients without weights, must
+  know which parameters have no gradient, and hides which process has failed. It would send the
+  first gradients while the last are computed; those of a recurrent layer are complete only at the
+  end of back-propagation through time.
+- Checkpoints are our own. Accelerate's are pickles.
+- Accelerate has no counterpart of the separate random numbers, of autotuning, and of the choice of
+  the CPU for a model that is unsuited for the accelerator.
+
+All trainings of a process share its 16-bit format, which accelerate fixes at its first use; a
+training in 32 bits may run beside them.
 """
 
 import os
@@ -13,6 +29,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
 from torch import Tensor
 
 from reviewgen.errors import TrainingError
@@ -49,16 +68,27 @@ def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...
 def choose_precision(wanted: str, device: str) -> str:
     """Return the mixed precision to train with on a device type.
 
-    "auto" is the launcher's setting, or else the device's native precision.
+    "auto" is the launcher's setting, or else the device's native precision. It is "no" if
+    accelerate computes in 32 bits in this process, or on another type of device.
 
     Raises:
         TrainingError: The device does not support the precision.
     """
+    is_fixed = is_initialized() and AcceleratorState().mixed_precision == "no"
+    is_here = process_state().device.type == device
     if wanted == "auto":
         wanted = os.environ.get("ACCELERATE_MIXED_PRECISION") or native_precision(device)
+        if is_fixed or not is_here:
+            return "no"
     if wanted == "fp8" or (wanted == "fp16" and device in ("cpu", "mps")):
         raise TrainingError(
             f"The mixed precision {wanted} is not available on {device}: use bf16 or no."
+        )
+    if wanted != "no" and not is_here:
+        raise TrainingError(
+            f"The mixed precision {wanted} is not available on {device} in a process that computes"
+            f" on {process_state().device.type}: set ACCELERATE_USE_CPU=1, or"
+            " training.precision=no."
         )
     return wanted
 
@@ -74,13 +104,48 @@ def native_precision(device: str) -> str:
     return "no"
 
 
-def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    """Return a reusable autocast context for a device type and a precision; with "no", everything
-    is computed in 32 bits.
+def make_accelerator(precision: str = "no", steps: int = 1, **options: Any) -> Accelerator:
+    """Return an accelerator.
+
+    Args:
+        precision: The mixed precision of the training: "no", "bf16" or "fp16".
+        steps: The number of batches of an optimizer step.
+        options: Other arguments of ``Accelerator``.
+
+    Raises:
+        TrainingError: Another training of this process has used the other 16-bit format.
     """
+    device = process_state().device.type
+    if is_initialized():
+        fixed = AcceleratorState().mixed_precision
+    elif precision != "no":
+        fixed = precision
+    else:  # this training computes in 32 bits, but a later one may not
+        fixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if fixed == "no":
+            fixed = "bf16" if device == "cpu" else native_precision(device)
+    if precision not in ("no", fixed):
+        raise TrainingError(
+            f"accelerate computes in one mixed precision for each process, which is {fixed} here:"
+            f" train in {precision} in a new process, with ACCELERATE_MIXED_PRECISION={precision}."
+        )
+    return Accelerator(
+        mixed_precision=fixed,
+        # an environment variable would override the argument gradient_accumulation_steps
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=steps, sync_with_dataloader=False
+        ),
+        kwargs_handlers=[GradScalerKwargs(enabled=precision == "fp16")],
+        **options,
+    )
+
+
+def autocast(accelerator: Accelerator, precision: str) -> AbstractContextManager[Any]:
+    """Return an autocast context for a precision; with "no", everything is computed in 32 bits."""
     if precision == "no":
-        return nullcontext()  # a device type without autocast refuses even a disabled context
-    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
+        return nullcontext()
+    context: AbstractContextManager[Any] = accelerator.autocast()
+    return context
 
 
 class IsolatedRng:

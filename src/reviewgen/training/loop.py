@@ -4,13 +4,7 @@
 A *lane* is a row of the batches, a continuous part of the stream of texts. In each step, every
 process computes the gradients of its own lanes. Its loss is divided by the number of targets of all
 processes, so the sum of the gradients over the processes equals the gradient of one process with
-all lanes.
-
-The sum is a plain all-reduce. Torch's DistributedDataParallel is not used: it averages gradients
-without weights, and must know which parameters have no gradient and which steps only accumulate.
-Its advantage is to send the first gradients while the last are computed. That gains nothing here,
-since the gradients of a recurrent layer are complete only at the end of back-propagation through
-time.
+all lanes. What accelerate does in a step, and what is done without it, is in ``device``.
 """
 
 import copy
@@ -43,7 +37,7 @@ from reviewgen.evaluation.evaluate import sample_documents
 from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.generation.states import map_state
 from reviewgen.novelty import Index
-from reviewgen.processes import all_processes, can_restart, how_to_resume
+from reviewgen.processes import all_processes, can_restart, connection_errors, how_to_resume
 from reviewgen.protocols.model import CountTrained, LanguageModel, State, SupportsImplementations
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.training import optimizing
@@ -51,7 +45,13 @@ from reviewgen.training.autotuning import Execution, Threads, choose_execution
 from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.counting import train_by_counting
-from reviewgen.training.device import IsolatedRng, autocast, choose_device, choose_precision
+from reviewgen.training.device import (
+    IsolatedRng,
+    autocast,
+    choose_device,
+    choose_precision,
+    make_accelerator,
+)
 from reviewgen.training.evaluator import Evaluator, affordable_evaluations
 from reviewgen.training.memory import reused_memory
 from reviewgen.training.report import Budget, Report, StopReason
@@ -184,12 +184,16 @@ class Loop:
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
         self.sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
-        self.optimizers = optimizing.make_optimizers(model, config)
         self._set_up_execution(resume_state)
+        steps = config.gradient_accumulation_steps
+        self.accelerator = make_accelerator(self.execution.precision, steps)
         # all processes begin with the weights of the main process
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
+        self.optimizer = self.accelerator.prepare_optimizer(
+            optimizing.make_optimizer(model, config), device_placement=False
+        )
         self.averaged = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
             if config.averaging
@@ -334,12 +338,10 @@ class Loop:
         """Return the objects that have a ``state_dict``, by name."""
         objects = {
             "model": self.model,
+            "optimizer": self.optimizer,
             "averaged": self.averaged,
-            "scaler": self.scaler,
+            "scaler": self.accelerator.scaler,
             "evaluator": self.evaluator,
-        }
-        objects |= {
-            f"optimizer {number}": optimizer for number, optimizer in enumerate(self.optimizers)
         }
         return {name: stateful for name, stateful in objects.items() if stateful is not None}
 
@@ -367,8 +369,6 @@ class Loop:
         self.device_description = f"{self.device}, {execution.precision} mixed precision"
         if execution.implementation:
             self.device_description += f", {execution.implementation}"
-        self.autocast = autocast(self.device.type, execution.precision)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.precision == "fp16")
 
     def _choose_execution(self) -> tuple[Execution, float | None]:
         """Choose how steps are computed, and note for the user what was timed.
@@ -411,35 +411,43 @@ class Loop:
             ProcessLost: Another process has ended.
         """
         start = clock()
+        accelerator = self.accelerator
         self.learning_rate = self.schedule.learning_rate()
         optimizing.set_learning_rate(
-            self.optimizers, self.learning_rate * self._length_scale(batches)
+            self.optimizer, self.learning_rate * self._length_scale(batches)
         )
         self.model.zero_grad()
+        # another training of this process may have changed it
+        accelerator.gradient_accumulation_steps = len(batches)
+        targets = self._count_targets(batches)
+        losses = torch.zeros((), device=self.device)
+        for batch in batches:
+            with accelerator.accumulate():
+                losses = losses + self._forward_backward(batch, targets)
+                if accelerator.sync_gradients:  # this is the last batch
+                    losses = self._sum_gradients(losses)
+                    self._update(losses[1])
+        entropy: Tensor
+        entropy, _, *terms = losses
+        self.losses = dict(zip(self.loss_names, terms, strict=True))
+        self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
+        self.position = batches[-1].epoch, batches[-1].number + 1
+        self.threads.record(clock() - start)
+        return entropy
+
+    def _count_targets(self, batches: Sequence[Batch]) -> int:
+        """Return the number of targets of a step, in all processes.
+
+        Raises:
+            KeyboardInterrupt: A process was interrupted; all processes raise it.
+        """
         own_targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
         targets, interrupted = self.processes.all_gather(
             [own_targets, self.processes.interrupted.is_set()]
         ).sum(axis=0)
         if interrupted:
             raise KeyboardInterrupt
-        losses = sum(
-            (self._forward_backward(batch, int(targets)) for batch in batches),
-            torch.zeros((), device=self.device),
-        )
-        entropy: Tensor
-        entropy, loss, *terms = self._sum_gradients(losses)
-        self.losses = dict(zip(self.loss_names, terms, strict=True))
-        self.schedule.steps += 1
-        self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
-        if self._clip_gradients(loss):
-            for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
-            if self.averaged is not None:
-                self.averaged.update_parameters(self.model)
-        self.scaler.update()
-        self.position = batches[-1].epoch, batches[-1].number + 1
-        self.threads.record(clock() - start)
-        return entropy
+        return int(targets)
 
     def _forward_backward(self, batch: Batch, step_targets: int) -> Float[Tensor, " L"]:
         """Accumulate the gradients of a batch.
@@ -449,11 +457,13 @@ class Loop:
             ``step_targets`` targets of the step. The first is the cross entropy, the second is the
             loss that is minimised, and the model's own loss terms follow, if it has any.
         """
+        accelerator = self.accelerator
         ids = _to_device(batch.ids, self.device)
         targets = _to_device(batch.targets, self.device)
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
-        with self.rng, self.autocast:  # dropout uses the run's own random stream
+        # dropout uses the run's own random stream
+        with self.rng, autocast(accelerator, self.execution.precision):
             logits, targets, state = compute_logits(self.sampled, self.model, ids, state, targets)
             terms = optimizing.own_losses(self.model, logits, targets)
         entropy = optimizing.cross_entropy(logits, targets, step_targets)
@@ -468,7 +478,8 @@ class Loop:
                     f"{type(self.model).__name__}.losses must return the same names at each call;"
                     f" got {names}."
                 )
-        torch.autograd.backward(self.scaler.scale(loss))
+        # ``backward`` divides by the number of batches, but the losses are parts of one mean
+        accelerator.backward(loss * accelerator.gradient_accumulation_steps)
         self.carried_state = map_state(Tensor.detach, state)  # back-propagation is truncated here
         return torch.stack([entropy, loss, *(terms[name] for name in self.loss_names)]).detach()
 
@@ -477,27 +488,42 @@ class Loop:
 
         If there are several processes, a parameter without a gradient gets a gradient of zeros.
         """
-        if self.processes.world_size == 1:
+        accelerator = self.accelerator
+        if accelerator.num_processes == 1:
             return losses
+        tables = set(map(id, optimizing.sparse_tables(self.model)))
+        dense = [parameter for parameter in self.parameters if id(parameter) not in tables]
         gradients = [
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
-            for parameter in self.parameters
+            for parameter in dense
         ]
-        *sums, summed = self.processes.sum_tensors([*gradients, losses])
-        for parameter, total in zip(self.parameters, sums, strict=True):
-            parameter.grad = total.to(parameter)
+        flat = torch.cat([tensor.flatten().float() for tensor in (*gradients, losses)])
+        with connection_errors():
+            # the model may be on the CPU of a machine with accelerators
+            flat = accelerator.reduce(flat.to(accelerator.device), "sum").to(self.device)
+            for table in optimizing.sparse_tables(self.model):
+                table.grad = optimizing.sum_rows(accelerator, table)
+        *sums, summed = torch.split(flat, [tensor.numel() for tensor in (*gradients, losses)])
+        for parameter, total in zip(dense, sums, strict=True):
+            parameter.grad = total.view_as(parameter).to(parameter)
         return summed
 
-    def _clip_gradients(self, loss: Tensor) -> bool:
-        """Clip the gradients by their global norm; return whether the optimizers may use them."""
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        norm = optimizing.clip_gradients(self.parameters, self.config.clip_norm)
-        if not self.scaler.is_enabled():
-            return self.guard.allows_step(self.schedule.steps, loss, norm)
-        # Infinite gradients are common in fp16. The scaler then lowers its scale; they do not mean
-        # that the run has diverged.
-        return self.guard.allows_step(self.schedule.steps, loss, None) and bool(norm.isfinite())
+    def _update(self, loss: Tensor) -> None:
+        """Clip the gradients by their global norm, and update the weights, unless the loss or the
+        gradient is NaN or infinite.
+        """
+        accelerator = self.accelerator
+        gradients = optimizing.with_dense_gradients(self.parameters)
+        norm = accelerator.clip_grad_norm_(gradients, self.config.clip_norm)
+        self.schedule.steps += 1
+        # Infinite gradients are common in fp16. The scaler then skips the step and lowers its
+        # scale; they do not mean that the run has diverged.
+        checked = norm if accelerator.scaler is None else None
+        if not self.guard.allows_step(self.schedule.steps, loss, checked):
+            return
+        self.optimizer.step()
+        if self.averaged is not None and not self.optimizer.step_was_skipped:
+            self.averaged.update_parameters(self.model)
 
     def seconds(self) -> float:
         """Return the training time so far, from the end of the first step."""
@@ -590,7 +616,7 @@ class Loop:
         report = replace(report, stopped=self._stop_reason())
         evaluated_model.eval()
         try:
-            with self.autocast:
+            with autocast(self.accelerator, self.execution.precision):
                 report = evaluator.evaluate(evaluated_model, report, str(self.device))
         finally:
             evaluated_model.train()

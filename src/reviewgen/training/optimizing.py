@@ -1,4 +1,4 @@
-"""Compute the loss of a training step, make the optimizers, set their learning rate, and guard
+"""Compute the loss of a training step, make the optimizer, set its learning rate, and guard
 against divergence.
 
 The loss of every model is the cross entropy, in nats per token, plus the model's own terms if it
@@ -32,12 +32,13 @@ when a run ends, and not the time that was planned for it.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -196,10 +197,41 @@ class _CrossEntropy(torch.autograd.Function):
         return grad_logits, None, None  # targets and count have no gradient
 
 
-def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
-    """Return the optimizers of a model. Each parameter of the model belongs to exactly one of
-    them.
+class JointOptimizer(Optimizer):
+    """Several optimizers as one, so that an accelerator prepares, scales and steps them together.
+
+    The scaler of several prepared optimizers would unscale the gradients once for each of them.
+
+    Args:
+        optimizers: The optimizers. Each parameter belongs to one of them.
     """
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.optimizers = optimizers
+        super().__init__(self._groups(), {})
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return the parameter groups of all optimizers; they are not copied."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take a step with each optimizer."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the optimizers."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load the states of the optimizers."""
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.param_groups = self._groups()  # they were replaced
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> JointOptimizer:
+    """Return the optimizer of a model."""
     defaults = {id(matrix): "muon" for matrix in inner_matrices(model)}
     defaults |= {id(table): "rows" for table in sparse_tables(model)}
     groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": [], "rows": []}
@@ -223,7 +255,7 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
         optimizers.append(Muon(groups["muon"], **common, adjust_lr_fn="match_rms_adamw"))
     if groups["rows"]:
         optimizers.append(RowAdamW(groups["rows"], **common, beta2=_BETAS[1]))
-    return optimizers
+    return JointOptimizer(optimizers)
 
 
 def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -256,13 +288,12 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [matrix for matrix in matrices if id(matrix) not in embeddings]
 
 
-def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None:
-    """Set the learning rate of all optimizers; a parameter group with its own scale gets the scaled
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of an optimizer; a parameter group with its own scale gets the scaled
     rate.
     """
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * group.get(SCALE, 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get(SCALE, 1.0)
 
 
 class RowAdamW(Optimizer):
@@ -356,27 +387,38 @@ def _tables(model: nn.Module) -> Iterator[nn.Embedding | nn.EmbeddingBag]:
             yield module
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
-    """Scale the gradients so that their global norm is at most ``max_norm``; return the norm that
-    they had before.
-
-    Sparse gradients are coalesced. ``torch.nn.utils.clip_grad_norm_`` does not accept them, so it
-    is not used.
+def sum_rows(accelerator: Accelerator, table: Tensor) -> Tensor:
+    """Return the sum of the sparse gradient of a table (N, E) over the processes, as a sparse
+    tensor. Only the rows of the gradients are sent.
     """
-    gradients = []
+    empty = torch.zeros_like(table, layout=torch.sparse_coo)
+    gradient = (empty if table.grad is None else table.grad).coalesce()
+    gathered = [
+        accelerator.gather(
+            accelerator.pad_across_processes(part.to(accelerator.device), pad_index=-1)
+        )
+        for part in (gradient.indices()[0], gradient.values())
+    ]
+    rows, values = (part.to(gradient.device) for part in gathered)
+    is_row = rows >= 0  # not padding
+    total = torch.sparse_coo_tensor(rows[is_row].unsqueeze(0), values[is_row], gradient.shape)
+    return total.coalesce()
+
+
+def with_dense_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[Tensor]:
+    """Yield parameters to clip. Torch clips no sparse gradients; so for a table with such a
+    gradient, yield a tensor whose gradient is the rows of the table's gradient, in the same memory.
+    """
     for parameter in parameters:
         grad = parameter.grad
-        if grad is None:
+        if grad is None or not grad.is_sparse:
+            yield parameter
             continue
-        if grad.is_sparse:
-            parameter.grad = grad.coalesce()
-            grad = parameter.grad.values()
-        gradients.append(grad)
-    norm: Tensor = nn.utils.get_total_norm(gradients)
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scale)
-    return norm
+        parameter.grad = grad.coalesce()
+        rows = parameter.grad.values()
+        stand_in = torch.empty_like(rows)
+        stand_in.grad = rows
+        yield stand_in
 
 
 class DivergenceGuard:

@@ -23,7 +23,7 @@ from reviewgen.devices import using_threads
 from reviewgen.training.autotuning import autotune, time_steps
 from reviewgen.training.device import IsolatedRng
 from reviewgen.training.memory import reused_memory
-from reviewgen.training.optimizing import make_optimizers, sparse_tables
+from reviewgen.training.optimizing import make_optimizer, sparse_tables
 
 # A smaller model is better if a run has both fewer than _TOKENS_PER_PARAMETER tokens for each
 # parameter and fewer than _ENOUGH_EPOCHS epochs (Hoffmann et al. 2022;
@@ -193,17 +193,16 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
         with IsolatedRng(0):
             batch = config.batch_size, min(config.bptt, _SHORT_LENGTH)
             best = time_steps(model, best, batch, config.sampled_softmax)
-    optimizers = make_optimizers(model, config)
+    optimizer = make_optimizer(model, config)
     optimizer_seconds = math.inf
     # leave out tables with sparse gradients, of which a step updates few rows
     dense = set(model.parameters()) - set(sparse_tables(model))
     with using_threads(best.threads):
-        for _ in range(2):  # the first step allocates the optimizers' state
+        for _ in range(2):  # the first step allocates the optimizer's state
             for parameter in dense:
                 parameter.grad = torch.full_like(parameter, 1e-3)
             start = time.perf_counter()
-            for optimizer in optimizers:
-                optimizer.step()
+            optimizer.step()
             optimizer_seconds = min(optimizer_seconds, time.perf_counter() - start)
     return lambda tokens: tokens / (tokens / best.tokens_per_second + optimizer_seconds)
 
