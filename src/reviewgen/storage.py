@@ -24,6 +24,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -45,6 +46,8 @@ from reviewgen.errors import (
     storage_errors,
 )
 
+_logger = logging.getLogger("reviewgen")
+
 LOCKS_OPEN_FILES = os.name == "nt"
 """True on Windows. There, an open or memory-mapped file cannot be renamed, replaced or removed, and
 no folder that contains it can be renamed.
@@ -54,6 +57,7 @@ no folder that contains it can be renamed.
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _JOB = "job.json"
 _LOCK = ".lock"
+_MIN_WAIT = 1  # seconds after which a job says that it waits for another one
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # other files in a job's folder
 # the names of the pieces of all kinds of jobs; the last five are those of stores in version 0.1.0
 _PIECES = (
@@ -466,17 +470,20 @@ class Job:
         """
         from filelock import FileLock, Timeout
 
+        seconds = _MIN_WAIT if self._waits else 0
         while self._lock is None:
             self._read()  # raises if the folder belongs to something else
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(
-                self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False
-            )
+            lock = FileLock(self.folder / _LOCK, timeout=seconds, thread_local=False)
             try:
                 lock.acquire()
             except (FileNotFoundError, FileExistsError):
                 continue  # another process has just removed the folder
             except Timeout:
+                if self._waits:
+                    _logger.info("Waiting for another process, which makes %s.", self.out)
+                    seconds = -1  # forever
+                    continue
                 raise CheckpointError(
                     f"Another process is working in {self.folder}. Wait for it to finish."
                 ) from None

@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -33,6 +36,16 @@ TRAINED = """if True:
     from reviewgen.registry.plugins import find_tokenizer
     from tests.support.texts import tokenized
     tokenized("a.csv", find_tokenizer("char")[0], conditions=("stars",))
+"""
+
+WAITS = """if True:
+    import time
+    from reviewgen.data.stage import cache_folder, run_stage
+    def make(folder):
+        print("making", flush=True)
+        time.sleep(2.5)
+        return {"lines": 2}
+    run_stage(cache_folder(), "lines", [1], make)
 """
 
 
@@ -82,6 +95,16 @@ def test_a_second_process_waits_and_finds_the_stage(tmp_path):
     for thread in threads:
         thread.join()
     assert len(made) == 1 and len(list(cache_folder().iterdir())) == 1
+
+
+def test_a_second_process_says_once_that_it_waits(caplog):
+    waits = [sys.executable, "-c", WAITS]
+    with subprocess.Popen(waits, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"making\n"
+        with caplog.at_level(logging.INFO, "reviewgen"):
+            stage = run_stage(cache_folder(), "lines", [1], count_lines)
+    assert stage.facts == {"lines": 2}  # of the other process
+    assert caplog.messages == [f"Waiting for another process, which makes {stage.folder}."]
 
 
 def test_a_stage_of_unknown_inputs_is_named_after_its_content(tmp_path):
