@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -24,7 +24,15 @@ from reviewgen.data.cleaning import CleaningReport, add_reports, hash_text, note
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import cut_text, divide_text, find_repeated_lines
 from reviewgen.data.open import Source
-from reviewgen.data.stage import open_rows, read_column, run_stage, share, size_of, write_rows
+from reviewgen.data.stage import (
+    open_rows,
+    read_column,
+    run_stage,
+    share,
+    size_of,
+    to_numpy,
+    write_rows,
+)
 from reviewgen.errors import DataError, counted
 
 if TYPE_CHECKING:
@@ -66,6 +74,14 @@ class Cleaned:
     def hashes(self) -> np.ndarray:
         """The content hash of each text, (rows,) uint64."""
         return read_column(self.files, "hash", np.uint64)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """The number of characters of each text, (rows,) int32."""
+        from pyarrow import compute
+
+        texts = (open_rows(file).column("text") for file in self.files)
+        return to_numpy(map(compute.utf8_length, texts), np.int32)
 
 
 def clean_source(
@@ -122,7 +138,7 @@ def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) 
     unread = replace(source, readers=())  # only this process reads the source
     tasks = (
         (folder / f"rows/{number:05d}.arrow", batch)
-        for number, batch in enumerate(_batches(source))
+        for number, batch in enumerate(_read_batches(source))
     )
     files = share(partial(_clean_rows, unread, cut), tasks, source.size)
     repeated = ""
@@ -145,7 +161,7 @@ def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) 
     }
 
 
-def _batches(source: Source) -> Iterator[list[Example]]:
+def _read_batches(source: Source) -> Iterator[list[Example]]:
     """Yield the examples of a source in batches; there is always a first one, which may be
     empty.
     """
@@ -285,9 +301,19 @@ def _drop_lines(source: Source, lines: Sequence[str], file: Path) -> Path:
     return target
 
 
-def read_rows(file: Path, wanted: np.ndarray, is_label: Sequence[bool] = ()) -> Iterator[Example]:
-    """Yield the texts of some rows of a file, with the values of the first ``len(is_label)``
-    conditions.
+def read_texts_of(files: Iterable[Path], wanted: np.ndarray) -> Iterator[str]:
+    """Yield the texts that a mask (rows,) over all rows of some files selects."""
+    start = 0
+    for file in files:
+        stop = start + len(open_rows(file))
+        yield from _read(file, "text", wanted[start:stop])
+        start = stop
+
+
+def read_values(
+    file: Path, wanted: np.ndarray, is_label: Sequence[bool]
+) -> Iterator[Sequence[str | float | None]]:
+    """Yield the values of the first ``len(is_label)`` conditions in some rows of a file.
 
     Args:
         file: The Arrow file.
@@ -295,23 +321,21 @@ def read_rows(file: Path, wanted: np.ndarray, is_label: Sequence[bool] = ()) -> 
         is_label: For each condition to read, whether its values are labels. If so, numbers are
             converted to labels, since this file may have only numbers.
     """
-    columns = ["text", *(f"c{number}" for number in range(len(is_label)))]
-    for batch in open_rows(file).select(columns).filter(wanted).to_batches():
-        texts, *values = (column.to_pylist() for column in batch.columns)
-        for number, are_labels in enumerate(is_label):
-            if are_labels:
-                values[number] = map(as_label, values[number])
-        rows = zip(*values, strict=True) if values else itertools.repeat((), len(batch))
-        yield from zip(texts, rows, strict=True)
+    columns = (read_condition(file, number, wanted, each) for number, each in enumerate(is_label))
+    return zip(*columns, strict=True) if is_label else itertools.repeat((), int(wanted.sum()))
 
 
-def read_texts_of(files: Iterable[Path], wanted: np.ndarray) -> Iterator[str]:
-    """Yield the texts that a mask (rows,) over all rows of some files selects."""
-    start = 0
-    for file in files:
-        stop = start + len(open_rows(file))
-        yield from (text for text, _ in read_rows(file, wanted[start:stop]))
-        start = stop
+def read_condition(
+    file: Path, number: int, wanted: np.ndarray, is_label: bool
+) -> Iterator[str | float | None]:
+    """Yield the values of one condition; see ``read_values``."""
+    values = _read(file, f"c{number}", wanted)
+    return map(as_label, values) if is_label else values
+
+
+def _read(file: Path, column: str, wanted: np.ndarray) -> Iterator[Any]:
+    for chunk in open_rows(file).column(column).filter(wanted).chunks:
+        yield from chunk.to_pylist()
 
 
 def require_texts(source: SourceInfo, report: CleaningReport) -> None:

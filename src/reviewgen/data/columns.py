@@ -290,12 +290,8 @@ def _guess_text_column(info: SourceInfo, records: Sequence[Mapping[str, Any]]) -
 
 def _is_text(value: str) -> bool:
     """Return whether a value has words, and is not a date, a URL, an id or another code."""
-    words = _WORD.findall(value)
-    return (
-        bool(words)
-        and _CODE.fullmatch(value) is None
-        and not all(word.lower() in _DATE_WORDS for word in words)
-    )
+    words = (match[0].lower() for match in _WORD.finditer(value))
+    return any(word not in _DATE_WORDS for word in words) and _CODE.fullmatch(value) is None
 
 
 def _as_text(value: Any, number: int, location: str, max_characters: int | None) -> str:

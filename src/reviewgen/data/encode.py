@@ -34,7 +34,7 @@ import numpy as np
 
 from reviewgen.conditions import Conditions, fit_condition, fit_field
 from reviewgen.config.settings import to_dict
-from reviewgen.data.clean import as_label, read_rows, read_texts_of
+from reviewgen.data.clean import read_condition, read_texts_of, read_values
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.documents import batched
 from reviewgen.data.open import SPLITS
@@ -42,7 +42,6 @@ from reviewgen.data.split import TRAIN, Corpus
 from reviewgen.data.stage import (
     Progress,
     cache_folder,
-    open_rows,
     run_stage,
     share,
     size_of,
@@ -201,8 +200,7 @@ def _column(corpus: Corpus, name: str) -> Iterator[str | float | None]:
     """Yield the value of a condition of each training text."""
     number = corpus.names.index(name)
     for file, codes in zip(corpus.files, corpus.codes, strict=True):
-        values = open_rows(file).column(f"c{number}").filter(codes == TRAIN).to_pylist()
-        yield from map(as_label, values) if corpus.is_label[number] else values
+        yield from read_condition(file, number, codes == TRAIN, corpus.is_label[number])
 
 
 def encode_corpus(
@@ -254,7 +252,7 @@ def _encode(
     step = sample_stride(tokenizer, checked)
     digest = digest_tokenizer(tokenizer)
     task = partial(_encode_batch, encoding.cls, folder, digest, conditions, step)
-    batches = _batches(corpus)
+    batches = _batch_files(corpus)
     losses = share(task, [(batch,) for batch in batches], size_of(corpus.files))
     lost = functools.reduce(operator.add, losses)
     _finish_words(folder, tokenizer, has_lost=lost.lost > 0)
@@ -309,7 +307,7 @@ class _Batch:
         return list(itertools.chain.from_iterable(copies))
 
 
-def _batches(corpus: Corpus) -> list[_Batch]:
+def _batch_files(corpus: Corpus) -> list[_Batch]:
     """Return a batch for each file of a corpus."""
     batches: list[_Batch] = []
     size = 0
@@ -331,7 +329,7 @@ def _train(corpus: Corpus, encoding: Encoding, folder: Path) -> Any:
     cls = encoding.cls
     if encoding.trained is not None:
         return encoding.trained
-    batches = _batches(corpus)
+    batches = _batch_files(corpus)
     if len(batches) > 1 and issubclass(cls, SupportsTrainingInParts):
         task = partial(_train_part, cls, encoding.config, folder / "tokenizers")
         parts = share(task, [(batch,) for batch in batches], size_of(corpus.files))
@@ -421,7 +419,7 @@ def _write_split(
     texts = read_texts_of([batch.file], wanted)
     write_texts(texts, tokenizer, folder, split, conditions.vocab_size)
     if conditions:
-        rows = [values for _, values in read_rows(batch.file, wanted, batch.is_label)]
+        rows = list(read_values(batch.file, wanted, batch.is_label))
         _write_conditions(conditions, rows, folder, split, batch.training)
 
 

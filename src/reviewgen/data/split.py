@@ -25,7 +25,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from reviewgen.config.settings import Bound, check, to_dict
-from reviewgen.data.clean import HELD_OUT, Cleaned, clean_source, read_rows, read_texts_of
+from reviewgen.data.clean import (
+    HELD_OUT,
+    Cleaned,
+    clean_source,
+    read_texts_of,
+    read_values,
+)
 from reviewgen.data.cleaning import CleaningReport, first_of_each
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE
@@ -54,6 +60,7 @@ from reviewgen.storage import save_array
 
 # The code of a row is the index of its split in SPLITS, or the reason why it is in no split.
 TRAIN = 0
+_KEPT = 0  # until the splits are decided: the row is in one of them
 _VALIDATION = 1
 _HELD_OUT_CODES = (1, 2)
 _DUPLICATE = 3
@@ -213,13 +220,16 @@ class Corpus:
         """Yield the texts of a split, or of all splits, with their condition values, in the order
         of the source.
         """
-        for file, codes in zip(self.files, self.codes, strict=True):
-            wanted = codes < _DUPLICATE if split is None else codes == SPLITS.index(split)
-            yield from read_rows(file, wanted, self.is_label)
+        return zip(self.texts(split), self.values(split), strict=True)
 
-    def texts(self, split: str) -> Iterator[str]:
-        """Yield the texts of a split."""
-        return read_texts_of(self.files, np.concatenate(self.codes) == SPLITS.index(split))
+    def values(self, split: str | None = None) -> Iterator[Sequence[str | float | None]]:
+        """Yield the condition values of the texts of a split, or of all splits."""
+        for file, codes in zip(self.files, self.codes, strict=True):
+            yield from read_values(file, _are_in(split, codes), self.is_label)
+
+    def texts(self, split: str | None = None) -> Iterator[str]:
+        """Yield the texts of a split, or of all splits."""
+        return read_texts_of(self.files, _are_in(split, np.concatenate(self.codes)))
 
     @property
     def splits(self) -> np.ndarray:
@@ -272,6 +282,11 @@ class Corpus:
         return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[
             self.split_method
         ]
+
+
+def _are_in(split: str | None, codes: np.ndarray) -> np.ndarray:
+    """Return a mask of the codes that are those of a split, or of any split."""
+    return codes < _DUPLICATE if split is None else codes == SPLITS.index(split)
 
 
 def read_corpus(
@@ -371,18 +386,18 @@ def _decide_codes(
     codes = np.concatenate([_mark_duplicates(cleaned[:count]), _mark_duplicates(cleaned[count:])])
     if filters.near_duplicates is not None:
         progress("Looking for near duplicates")
-        is_kept = codes == TRAIN
+        is_kept = codes == _KEPT
         is_distinct = _find_distinct(files, is_kept, filters.near_duplicates)
         codes[is_kept & ~is_distinct] = _NEAR_DUPLICATE
     _set_codes(cleaned, codes)
     for number, each in enumerate(cleaned):
-        is_kept = each.codes == TRAIN
+        is_kept = each.codes == _KEPT
         if has_validation:
             each.codes[is_kept] = _VALIDATION if number == count else TRAIN
         else:
             each.codes[is_kept] = _split_rows(each, is_kept)
     progress("Looking for held-out texts in the training texts")
-    is_leaking, notes = _find_leaks(files, codes, filters.decontaminate)
+    is_leaking, notes = _find_leaks(cleaned, codes, filters.decontaminate)
     codes[is_leaking] = _LEAKING
     if has_validation:
         hashes = np.concatenate([each.hashes for each in cleaned])
@@ -403,7 +418,7 @@ def _set_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
 
 def _mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
     """Return a code for each row of the sources: ``_DUPLICATE`` if its text equals an earlier one,
-    else ``TRAIN``.
+    else ``_KEPT``.
     """
     hashes = [np.empty(0, np.uint64)]
     may_drop = [np.empty(0, np.bool_)]
@@ -411,7 +426,7 @@ def _mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
         hashes.append(each.hashes)
         may_drop.append(np.full(len(each.hashes), each.source.drops_duplicates))
     is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.concatenate(may_drop)
-    return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(TRAIN))
+    return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(_KEPT))
 
 
 def _split_rows(cleaned: Cleaned, is_kept: np.ndarray) -> np.ndarray:
@@ -474,7 +489,7 @@ def _find_distinct(files: Sequence[Path], is_kept: np.ndarray, threshold: float)
 
 
 def _find_leaks(
-    files: Sequence[Path], codes: np.ndarray, length: int | None
+    cleaned: Sequence[Cleaned], codes: np.ndarray, length: int | None
 ) -> tuple[np.ndarray, list[str]]:
     """Find held-out texts that share a run of ``length`` characters with a training text.
 
@@ -486,8 +501,9 @@ def _find_leaks(
         notes for the user.
     """
     run = length or COPY_CHARACTERS
+    files = list(itertools.chain(*(each.files for each in cleaned)))
     size = size_of(files)
-    lengths = _count_characters(files)
+    lengths = np.concatenate([each.lengths for each in cleaned])
     held_out = np.flatnonzero(np.isin(codes, _HELD_OUT_CODES))
     stride = 1
     if length is None:
@@ -549,14 +565,6 @@ def _are_shared(
     return TextWindows(texts, length).are_shared(read_texts_of(files, is_training))
 
 
-def _count_characters(files: Sequence[Path]) -> np.ndarray:
-    """Return the number of characters of each text of some files, (rows,) int64."""
-    from pyarrow import compute
-
-    lengths = [np.asarray(compute.utf8_length(open_rows(file).column("text"))) for file in files]
-    return np.concatenate(lengths).astype(np.int64)
-
-
 def _by_file(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
     """Split an array with one value for each row, (rows,), into views, one for each file."""
     return np.split(values, np.cumsum([len(open_rows(file)) for file in files])[:-1])
@@ -573,11 +581,10 @@ def _describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
     report.near_duplicates = near_duplicates
     report.leaking = leaking
     report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
-    characters = _count_characters(cleaned.files)
-    report.characters = int(characters[cleaned.codes < _DUPLICATE].sum())
+    report.characters = int(cleaned.lengths[cleaned.codes < _DUPLICATE].sum())
     counts = dict(zip(SPLITS, sizes, strict=True))
     corpus = Corpus("", info, report, counts, names=cleaned.source.config.columns)
-    return corpus, int(characters[cleaned.codes == TRAIN].sum())
+    return corpus, int(cleaned.lengths[cleaned.codes == TRAIN].sum())
 
 
 def _weigh(
@@ -607,7 +614,7 @@ def _fingerprint(corpus: Corpus, cleaned: Sequence[Cleaned]) -> str:
     digest.update(corpus.splits.tobytes())
     if corpus.names:
         digest.update(json.dumps(corpus.names).encode())
-        for _, values in corpus.examples():
+        for values in corpus.values():
             digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
     if corpus.corpora:
         read = [[joined.counts, joined.times] for joined in corpus.corpora]

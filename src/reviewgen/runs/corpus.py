@@ -133,7 +133,7 @@ def read_plan(plan: TrainingPlan) -> ReadCorpus:
     known = plan.setup.trained.conditions
     text_count = 0
     unknown = Counter[str]()
-    for _, values in corpus.examples("train") if known else ():
+    for values in corpus.values("train") if known else ():
         text_count += 1
         unknown.update(known.unknown(values))
     notes = (
