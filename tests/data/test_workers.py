@@ -8,9 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from joblib.externals import loky
 
+import reviewgen
 from reviewgen.data.stage import cache_folder
-from reviewgen.errors import WorkerError
+from reviewgen.errors import ConfigError, WorkerError
+from reviewgen.runs.plan import make_plan
 from tests.support.fakes import LetterTokenizer
 from tests.support.texts import as_csv, as_parquet, tokenized, write
 
@@ -86,3 +89,71 @@ def test_a_worker_that_is_killed_is_one_error_and_leaves_no_store(monkeypatch, t
     with pytest.raises(WorkerError, match=r"was killed.*REVIEWGEN_WORKERS=1"):
         run(monkeypatch, tmp_path, sources / "a.txt", 2, Deadly)
     assert not [path for path in cache_folder().glob("encode-*") if path.suffix != ".partial"]
+
+
+@pytest.fixture
+def small(tmp_path):
+    rows = [{"text": f"Text {n % 190} of a film", "stars": n % 3} for n in range(200)]
+    return write(tmp_path / "a.csv", as_csv(rows))
+
+
+@pytest.fixture
+def started(monkeypatch, own_cache):
+    """The number of workers of each piece of work that is shared with some."""
+    numbers = []
+    start = loky.get_reusable_executor
+
+    def note_number(workers, **options):
+        numbers.append(workers)
+        return start(workers, **options)
+
+    monkeypatch.setattr(loky, "get_reusable_executor", note_number)
+    monkeypatch.setenv("REVIEWGEN_WORKERS", "3")  # the option comes first
+    return numbers
+
+
+def test_a_store_is_the_same_whatever_num_proc(tmp_path, small, started):
+    for workers in (1, 2):
+        out = tmp_path / f"store {workers}"
+        reviewgen.prepare(
+            small, preset="ngram-char", out=out, conditions=["stars"], num_proc=workers
+        )
+        # the texts are cleaned, compared, encoded and, in two passes, indexed
+        assert started == [2] * 5 * (workers - 1)
+    alone, together = (
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        for out in (tmp_path / "store 1", tmp_path / "store 2")
+    )
+    assert together == alone
+    reviewgen.prepare(small, preset="ngram-char", out=out, conditions=["stars"], num_proc=3)
+    assert len(started) == 5  # the store is complete already
+
+
+def test_a_training_with_another_num_proc_starts_from_the_same_stages(small, started):
+    model = reviewgen.train("ngram-char", small, num_proc=2, steps=1, progress=False)
+    names = {path.name for path in cache_folder().iterdir()}
+    assert {name.partition("-")[0] for name in names} == {"clean", "split", "encode", "index"}
+    assert started == [2] * 5
+    again = reviewgen.train("ngram-char", small, num_proc=1, steps=1, progress=False)
+    assert {path.name for path in cache_folder().iterdir()} == names
+    assert again.training["data"] == model.training["data"] and len(started) == 5
+    digests = [make_plan("ngram-char", small, {"num_proc": n}).digest() for n in (None, 1, 2)]
+    assert len({*digests}) == 1
+
+
+def test_a_num_proc_of_zero_is_refused(tmp_path, small):
+    calls = (
+        lambda: reviewgen.train("ngram-char", small, num_proc=0),
+        lambda: reviewgen.prepare(small, preset="ngram-char", out=tmp_path / "s", num_proc=0),
+        lambda: reviewgen.corpus(small, num_proc=0),
+    )
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"^num_proc must be at least 1; got 0\.$"):
+            call()
+
+
+def test_num_proc_is_the_number_of_processes_that_encode(monkeypatch, small, own_cache):
+    monkeypatch.delenv("REVIEWGEN_WORKERS", raising=False)
+    tokenized(small, Deadly, num_proc=1)
+    with pytest.raises(WorkerError, match=r"was killed.*--num-proc 1"):
+        tokenized(small, Deadly, lowercase=True, num_proc=2)

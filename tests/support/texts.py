@@ -112,7 +112,12 @@ def tokenized(
     corpus = read_corpus(texts)
     fitted = find_conditions(corpus, texts.config)
     plugin = {"name": name or kind.__name__, "package": "tests", "version": "1"}
-    encoding = Encoding(cls=kind, config=config or kind.Config(), plugin=plugin)
+    encoding = Encoding(
+        cls=kind,
+        config=config or kind.Config(),
+        plugin=plugin,
+        num_proc=texts.config.num_proc,
+    )
     folder = encode_corpus(corpus, encoding, fitted)
     tokenizer = kind.load(folder.folder / "tokenizer")
     return (

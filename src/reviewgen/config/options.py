@@ -103,11 +103,15 @@ class TrainingTextOptions(ReadingOptions):
         weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
             trained on; a corpus below its share is repeated. In Python, the source is then a list
             of sources.
+        num_proc: Number of processes that clean and tokenize the corpus, which makes no difference
+            to the result; by default $REVIEWGEN_WORKERS if set, else the number of cores, at most
+            4, for a corpus of more than 20 MB.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     fields: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     weights: Annotated[tuple[float, ...], Bound(above=0)] = ()
+    num_proc: Annotated[int | None, Bound(at_least=1)] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +272,7 @@ class CorpusKwargs(ReadingKwargs, total=False):
     conditions: Sequence[str]
     fields: Sequence[str]
     weights: Sequence[float]
+    num_proc: int | None
     near_duplicates: float | None
     decontaminate: int | None
 
@@ -312,6 +317,7 @@ class CompareKwargs(ReadingKwargs, TrialKwargs, total=False):
     conditions: Any
     fields: Any
     weights: Any
+    num_proc: int | None
     out: str | Path | None
     resume: bool
 

@@ -140,13 +140,14 @@ def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) 
         (folder / f"rows/{number:05d}.arrow", batch)
         for number, batch in enumerate(_read_batches(source))
     )
-    files = share(partial(_clean_rows, unread, cut), tasks, source.size)
+    num_proc = source.config.num_proc
+    files = share(partial(_clean_rows, unread, cut), tasks, source.size, num_proc)
     repeated = ""
     if lines is None:
         lines, repeated = _find_lines(source, files)
     if lines:
         drop = partial(_drop_lines, unread, lines)
-        files = share(drop, [(file,) for file in files], size_of(files))
+        files = share(drop, [(file,) for file in files], size_of(files), num_proc)
         shutil.rmtree(folder / "rows")
     reports = [json.loads(open_rows(file).schema.metadata[b"report"]) for file in files]
     report = add_reports(CleaningReport(**each["counts"]) for each in reports)

@@ -92,11 +92,11 @@ class DataConfig(TrainingTextOptions):
     def facts(self) -> dict[str, Any]:
         """Return the settings that the texts depend on, as JSON values.
 
-        The length limit is left out. Newer options are included only if they are set, so that the
-        facts of older corpora stay equal.
+        The length limit and ``num_proc`` are left out. Newer options are included only if they are
+        set, so that the facts of older corpora stay equal.
         """
         unset = {name for name in ("weights", "fields") if not getattr(self, name)}
-        left_out = {"max_text_characters"} | unset
+        left_out = {"max_text_characters", "num_proc"} | unset
         return {name: value for name, value in to_dict(self).items() if name not in left_out}
 
 

@@ -153,6 +153,7 @@ class Encoding:
         megabytes: The size of a compact index.
         belongs_to: A function from the fingerprint of the corpus to the fingerprint that the index
             saves, to identify its training text.
+        num_proc: The number of processes that encode and index; see ``count_workers``.
     """
 
     cls: Any
@@ -163,6 +164,7 @@ class Encoding:
     novelty: str = "none"
     megabytes: float = 0.0
     belongs_to: Callable[[str], str] = str
+    num_proc: int | None = None
 
     def __post_init__(self) -> None:
         check_form(self.novelty)
@@ -253,7 +255,8 @@ def _encode(
     digest = digest_tokenizer(tokenizer)
     task = partial(_encode_batch, encoding.cls, folder, digest, conditions, step)
     batches = _batch_files(corpus)
-    losses = share(task, [(batch,) for batch in batches], size_of(corpus.files))
+    size = size_of(corpus.files)
+    losses = share(task, [(batch,) for batch in batches], size, encoding.num_proc)
     lost = functools.reduce(operator.add, losses)
     _finish_words(folder, tokenizer, has_lost=lost.lost > 0)
     remove(folder / "tokenizers")
@@ -332,7 +335,8 @@ def _train(corpus: Corpus, encoding: Encoding, folder: Path) -> Any:
     batches = _batch_files(corpus)
     if len(batches) > 1 and issubclass(cls, SupportsTrainingInParts):
         task = partial(_train_part, cls, encoding.config, folder / "tokenizers")
-        parts = share(task, [(batch,) for batch in batches], size_of(corpus.files))
+        size = size_of(corpus.files)
+        parts = share(task, [(batch,) for batch in batches], size, encoding.num_proc)
         return cls.combine(list(map(cls.load, parts)))
     texts = itertools.chain.from_iterable(batch.training_texts(batch.times) for batch in batches)
     return cls.train(texts, encoding.config)
@@ -577,9 +581,12 @@ def index_tokens(
     sets = None
     if encoding.novelty == CompactIndex.form:
         size = 2 * int(tokens.offsets[-1])  # bytes of the ids, at least
-        ids = [_TrainingIds(store.shards[span]) for span in slices(len(store.shards), size)]
+        num_proc = encoding.num_proc
+        spans = slices(len(store.shards), size, num_proc)
+        ids = [_TrainingIds(store.shards[span]) for span in spans]
         separators = (tokenizer.bos_id, tokenizer.eos_id)
-        sets = build_sets(ids, separators, max_bytes, partial(share, size=size))
+        call = partial(share, size=size, num_proc=num_proc)
+        sets = build_sets(ids, separators, max_bytes, call)
     texts_length = int(tokens.offsets[-1]) - 2 * len(tokens)  # without bos and eos
     index = build_index(
         tokens.blocks,

@@ -503,6 +503,7 @@ def _find_leaks(
     run = length or COPY_CHARACTERS
     files = list(itertools.chain(*(each.files for each in cleaned)))
     size = size_of(files)
+    num_proc = cleaned[0].source.config.num_proc
     lengths = np.concatenate([each.lengths for each in cleaned])
     held_out = np.flatnonzero(np.isin(codes, _HELD_OUT_CODES))
     stride = 1
@@ -518,9 +519,9 @@ def _find_leaks(
         texts = list(read_texts_of(files, is_in_group))
         tasks = [
             (texts, run, files[span], np.concatenate(is_training[span]))
-            for span in slices(len(files), size)
+            for span in slices(len(files), size, num_proc)
         ]
-        is_leaking[is_in_group] = np.logical_or.reduce(share(_are_shared, tasks, size))
+        is_leaking[is_in_group] = np.logical_or.reduce(share(_are_shared, tasks, size, num_proc))
     counts = int(is_leaking.sum()), len(checked), len(held_out)
     if length is None:
         return np.zeros_like(is_leaking), _describe_sample(*counts, run)

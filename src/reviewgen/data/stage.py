@@ -161,7 +161,12 @@ def digest_json(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def share(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], size: int) -> list[T]:
+def share(
+    function: Callable[..., T],
+    tasks: Iterable[tuple[Any, ...]],
+    size: int,
+    num_proc: int | None = None,
+) -> list[T]:
     """Call a function once for each task, in workers if there is much text. Return the results in
     the order of the tasks.
 
@@ -170,13 +175,14 @@ def share(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], size: in
     Args:
         function: A module-level function, or a ``partial`` of one.
         tasks: The arguments of each call.
-        size: The bytes of text that all tasks read together; see ``count_workers``.
+        size, num_proc: The bytes of text that all tasks read together, and the number of workers;
+            see ``count_workers``.
 
     Raises:
         WorkerError: A worker was killed.
         ReviewgenError: A task has failed.
     """
-    workers = count_workers(size)
+    workers = count_workers(size, num_proc)
     if workers <= 1:
         return [function(*task) for task in tasks]
     # The processes of concurrent.futures would either fork while torch has threads, or run the
@@ -205,7 +211,7 @@ def share(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], size: in
     except TerminatedWorkerError:
         raise WorkerError(
             "A process that reads or tokenizes the corpus was killed, perhaps because memory ran"
-            f" out. Try again, with {_VARIABLE}=1 if it happens again."
+            f" out. Try again, with --num-proc 1 (or {_VARIABLE}=1) if it happens again."
         ) from None
     finally:
         for future in running:
@@ -214,15 +220,17 @@ def share(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], size: in
     return results
 
 
-def count_workers(size: int) -> int:
+def count_workers(size: int, num_proc: int | None = None) -> int:
     """Return the number of workers for ``size`` bytes of text.
 
-    It is ``$REVIEWGEN_WORKERS`` if set; else the number of cores, at most 4, or 1 if there is
-    little text.
+    It is ``num_proc`` if given, else ``$REVIEWGEN_WORKERS`` if set; else the number of cores, at
+    most 4, or 1 if there is little text.
 
     Raises:
         ConfigError: The variable is not a positive integer.
     """
+    if num_proc is not None:
+        return num_proc
     if configured := os.environ.get(_VARIABLE):
         if not configured.isdecimal() or int(configured) < 1:
             raise ConfigError(
@@ -237,13 +245,13 @@ def count_workers(size: int) -> int:
     return min(cores, _MAX_WORKERS)
 
 
-def slices(items: int, size: int) -> list[slice]:
+def slices(items: int, size: int, num_proc: int | None = None) -> list[slice]:
     """Return slices that divide a list of ``items`` items evenly, one for each worker: every N-th
     item. So what is made of a slice depends on the number of workers, unlike the sum of all.
 
-    The items have ``size`` bytes of text in all.
+    The items have ``size`` bytes of text in all; see ``count_workers``.
     """
-    count = min(items, count_workers(size))
+    count = min(items, count_workers(size, num_proc))
     return [slice(number, None, count) for number in range(count)]
 
 

@@ -18,6 +18,7 @@ from reviewgen.config.options import CorpusKwargs, PrepareKwargs, refuse_unknown
 from reviewgen.config.settings import to_dict
 from reviewgen.data.clean import as_label
 from reviewgen.data.cleaning import hash_text
+from reviewgen.data.columns import DataConfig
 from reviewgen.data.encode import (
     NOVELTY_FILE,
     Encoding,
@@ -154,7 +155,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     """
     setup = plan.setup
     corpus = read.corpus
-    encoding = _encoding(setup)
+    encoding = _encoding(setup, plan.data)
     store = plan.store or encode_corpus(corpus, encoding, read.conditions)
     tokenizer: Tokenizer = setup.tokenizer_class.load(store.folder / "tokenizer")
     conditions = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
@@ -165,7 +166,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     for split in ("train", "validation"):
         if not stores[split].characters.any():
             raise DataError(f"The {split} texts have no characters.")
-    index_file = _index_file(plan, corpus, tokenizer, store)
+    index_file = _index_file(plan, corpus, tokenizer, store, encoding)
     index = None
     lexicon = None
     words = frozenset[str]()
@@ -182,7 +183,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
 
 
 def _index_file(
-    plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: StoreFolder
+    plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: StoreFolder, encoding: Encoding
 ) -> Path | None:
     """Return the file of the novelty index; None if no file has it. If the texts are not those of a
     prepared store, the file is made. All processes call this, so that they wait for one another.
@@ -194,12 +195,12 @@ def _index_file(
     if settings.novelty == "none" or plan.setup.trained is not None:
         return None
     if plan.store is None:
-        return index_corpus(store, corpus.fingerprint, tokenizer, _encoding(plan.setup))
+        return index_corpus(store, corpus.fingerprint, tokenizer, encoding)
     wanted = {"form": settings.novelty, "megabytes": settings.novelty_mb}
     return store.folder / NOVELTY_FILE if store.facts["novelty"] == wanted else None
 
 
-def _encoding(setup: TrainingSetup) -> Encoding:
+def _encoding(setup: TrainingSetup, data: DataConfig) -> Encoding:
     """Return how texts are encoded and indexed."""
     plugin = setup.tokenizer_plugin
     trained = setup.trained
@@ -212,6 +213,7 @@ def _encoding(setup: TrainingSetup) -> Encoding:
         novelty=setup.training.novelty,
         megabytes=setup.training.novelty_mb,
         belongs_to=lambda corpus: _fingerprint(setup, corpus),
+        num_proc=data.num_proc,
     )
 
 
@@ -333,7 +335,7 @@ def prepare_tokens(
 
     with all_processes() as processes:
         setup, texts, folder, url = processes.each(check_arguments, out)
-        encoding = _encoding(setup)
+        encoding = _encoding(setup, texts.config)
         compared = {
             "preset": preset,
             "out": str(out),

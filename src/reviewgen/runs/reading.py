@@ -4,6 +4,7 @@ that the options ask for.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from reviewgen.config.settings import from_dict, to_dict
@@ -132,4 +133,4 @@ def check_store(
                 f"The token store {store.name} was prepared with {name}={quoted(saved)}, not"
                 f" {quoted(value)}: leave that out, or prepare another store."
             )
-    return stored_config
+    return replace(stored_config, num_proc=data.num_proc)
