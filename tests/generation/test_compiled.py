@@ -30,7 +30,7 @@ from reviewgen.compiled import (
     tanh32,
     target_losses,
 )
-from reviewgen.training.optimizing import cross_entropy
+from reviewgen.training.losses import cross_entropy
 
 SEPARATORS = (0, 1)
 BOS, EOS = SEPARATORS

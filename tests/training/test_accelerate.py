@@ -14,7 +14,7 @@ from torch import nn
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.training.device import choose_precision, make_accelerator
-from reviewgen.training.optimizing import JointOptimizer, make_optimizer, set_learning_rate
+from reviewgen.training.optimizers import JointOptimizer, make_optimizer, set_learning_rate
 
 
 def two_optimizers() -> tuple[list[nn.Parameter], JointOptimizer]:

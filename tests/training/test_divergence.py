@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.errors import TrainingError
-from reviewgen.training.optimizing import DivergenceGuard
 from reviewgen.training.report import Report
+from reviewgen.training.step import DivergenceGuard
 from tests.support.fakes import TEXTS
 from tests.support.trainings import Planted, fitted, prepared, weights_of
 

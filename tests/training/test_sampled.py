@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from reviewgen.data.tokens import Tokens
 from reviewgen.registry.plugins import find_model
-from reviewgen.training.optimizing import cross_entropy
+from reviewgen.training.losses import cross_entropy
 from reviewgen.training.softmax import SampledSoftmax, sampled_softmax
 
 VOCAB_SIZE = 600

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.training.device import make_accelerator
-from reviewgen.training.optimizing import RowAdamW, with_dense_gradients
+from reviewgen.training.optimizers import RowAdamW, with_dense_gradients
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

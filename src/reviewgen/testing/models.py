@@ -386,7 +386,7 @@ def learns(model: Any) -> None:
 def _training_losses(model: Any, ids: Tensor, learning_rate: float) -> Iterator[float]:
     """Train a model on ids (B, T+1), and yield its loss after every 25 steps."""
     from reviewgen.config.training import TrainingConfig
-    from reviewgen.training.optimizing import make_optimizer
+    from reviewgen.training.optimizers import make_optimizer
 
     inputs = ids[:, :-1]
     targets = ids[:, 1:]

@@ -1,14 +1,16 @@
 """Training: ``fit`` trains a model by gradient or by counting, and yields a report for each step.
 
     report       budget, step reports, and the verdict on a finished run
-    loop         ``fit``; training by gradient: the steps, and the state of a run
+    loop         ``fit``; training by gradient: steps, evaluations and the state of a run
+    step         an optimizer step, and the guard against NaN or infinite losses
+    losses       the cross entropy, and a model's own loss terms
+    optimizers   AdamW, Muon and an optimizer of table rows as one
+    schedule     the learning rate, and when to evaluate and to end
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
     softmax      the softmax over a sample of the vocabulary
     calibration  the temperature of the final model, fitted on held-out text
-    optimizing   the loss, the optimizers, the learning rate, and the guard against NaN or infinite
-                 losses
-    device       the device and the precision of a run, and its isolated random numbers
+    device       the device, the precision and the ``Accelerator`` of a run; isolated random numbers
     memory       how malloc and torch allocate memory while a run trains
     autotuning   choose threads, precision and implementation by timing steps
     sizing       choose the size of a model for a time budget by timing steps

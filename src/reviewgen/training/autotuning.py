@@ -28,12 +28,8 @@ from reviewgen.training.device import (
     choose_precision,
     make_accelerator,
 )
-from reviewgen.training.optimizing import (
-    add_own_losses,
-    cross_entropy,
-    own_losses,
-    sparse_tables,
-)
+from reviewgen.training.losses import add_own_losses, cross_entropy, own_losses
+from reviewgen.training.optimizers import sparse_tables
 from reviewgen.training.softmax import compute_logits, sampled_softmax
 
 _MAX_SLOW_STEPS = 5  # after this many slow steps in a row, a run falls back to one thread

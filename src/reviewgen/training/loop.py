@@ -1,11 +1,4 @@
-"""``fit``, and training by gradient: training steps that carry the hidden state of each lane
-(truncated BPTT), evaluations, early stopping.
-
-A *lane* is a row of the batches, a continuous part of the stream of texts. In each step, every
-process computes the gradients of its own lanes. Its loss is divided by the number of targets of all
-processes, so the sum of the gradients over the processes equals the gradient of one process with
-all lanes. What accelerate does in a step, and what is done without it, is in ``device``.
-"""
+"""``fit``, and training by gradient: steps, evaluations, early stopping and checkpoints."""
 
 import copy
 import math
@@ -14,19 +7,14 @@ from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reviewgen.compiled.jit import clock
 from reviewgen.config.training import TrainingConfig
-from reviewgen.data.lanes import IGNORED, Batch, Lanes
+from reviewgen.data.lanes import Batch, Lanes
 from reviewgen.data.tokens import Tokens
 from reviewgen.devices import using_threads
 from reviewgen.errors import (
-    BrokenPlugin,
     CheckpointError,
     Detail,
     ProcessLost,
@@ -35,30 +23,21 @@ from reviewgen.errors import (
 )
 from reviewgen.evaluation.evaluate import sample_documents
 from reviewgen.evaluation.metrics import TextMetrics
-from reviewgen.generation.states import map_state
 from reviewgen.novelty import Index
-from reviewgen.processes import all_processes, can_restart, connection_errors, how_to_resume
-from reviewgen.protocols.model import CountTrained, LanguageModel, State, SupportsImplementations
+from reviewgen.processes import all_processes, can_restart, how_to_resume
+from reviewgen.protocols.model import CountTrained, LanguageModel, SupportsImplementations
 from reviewgen.protocols.tokenizer import Tokenizer
-from reviewgen.training import optimizing
 from reviewgen.training.autotuning import Execution, Threads, choose_execution
 from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.counting import train_by_counting
-from reviewgen.training.device import (
-    IsolatedRng,
-    autocast,
-    choose_device,
-    choose_precision,
-    make_accelerator,
-)
+from reviewgen.training.device import choose_device, choose_precision
 from reviewgen.training.evaluator import Evaluator, affordable_evaluations
 from reviewgen.training.memory import reused_memory
 from reviewgen.training.report import Budget, Report, StopReason
-from reviewgen.training.softmax import compute_logits, sampled_softmax
-
-# steps between two checks for divergence on an accelerator; each check waits for the device
-_ACCELERATOR_CHECK_STEPS = 50
+from reviewgen.training.schedule import Schedule
+from reviewgen.training.softmax import sampled_softmax
+from reviewgen.training.step import TrainingStep
 
 
 def fit(
@@ -183,45 +162,27 @@ class Loop:
         # 0 with a time budget
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
-        self.sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
+        sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
         self._set_up_execution(resume_state)
-        steps = config.gradient_accumulation_steps
-        self.accelerator = make_accelerator(self.execution.precision, steps)
         # all processes begin with the weights of the main process
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
-        model.to(self.device).train()
-        self.optimizer = self.accelerator.prepare_optimizer(
-            optimizing.make_optimizer(model, config), device_placement=False
+        self.step = TrainingStep(
+            model, config, self.processes, self.device, self.execution.precision, sampled, seed
         )
-        self.averaged = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
-            if config.averaging
-            else None
-        )
-        # this model is evaluated, and its best weights are kept
-        self.evaluated_model: Any = model if self.averaged is None else self.averaged.module
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.started: float | None = None  # the clock starts at the end of the first step
         self.seconds_before = 0.0  # training time before the run was interrupted
         self.tokens = 0  # tokens trained on so far, in all processes
         self.position = (0, 0)  # epoch of the next batch, and its number in the epoch
-        self.carried_state: State = None  # hidden state of the lanes after the last batch
         evaluations = config.evaluations
         if not all_evaluations:
             evaluations = affordable_evaluations(evaluations, self._run_tokens())
-        self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, evaluations)
+        self.schedule = Schedule(config.learning_rate, config.warmup, evaluations)
         self.learning_rate = 0.0
-        self.loss_names: tuple[str, ...] = ()  # names of the model's own loss terms
-        self.losses: dict[str, Tensor] = {}  # these terms in the last step
         self.is_closed = False  # whether the model has its final weights
-        # dropout differs from process to process
-        self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)
         evaluator.limit_to_share(budget.seconds, self._run_tokens())
         if resume_state is not None:
             self._restore(resume_state)
-        check_every = 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS
-        self.guard = optimizing.DivergenceGuard(model, self.schedule.steps, check_every)
 
     def train(self) -> Iterator[Report]:
         """Train and yield a report per step; at the end the model has its best weights.
@@ -244,8 +205,8 @@ class Loop:
                 do_evaluate = self.is_evaluation_due()
                 # a check waits for an accelerator: check only before weights are evaluated or saved
                 if do_evaluate or do_save:
-                    self.guard.check(report.step)
-                if self.guard.bad_step:
+                    self.step.guard.check(report.step)
+                if self.step.guard.bad_step:
                     yield self.end_diverged(report)
                     break
                 if do_evaluate:
@@ -292,15 +253,11 @@ class Loop:
         All processes call this together. The values that differ between processes are in ``own``,
         by rank.
         """
-        local_state = {
-            "carried_state": _copy_state(self.carried_state, torch.device("cpu")),
-            "rng": self.rng.states,
-        }
         return {
             "parts": {
                 name: dict(stateful.state_dict()) for name, stateful in self._stateful().items()
             },
-            "own": self.processes.all_gather_object(local_state),
+            "own": self.processes.all_gather_object(self.step.local_state()),
             "tokens": self.tokens,
             "position": self.position,
             "best_weights": self.best_weights,
@@ -323,12 +280,11 @@ class Loop:
             self.tokens = state["tokens"]
             self.position = state["position"]
             self.best_weights = state["best_weights"]
-            self.schedule = optimizing.Schedule(**state["schedule"])
+            self.schedule = Schedule(**state["schedule"])
             self.budget = Budget(**state["budget"])
             self.seconds_before = state["seconds"]
-            local_state = state["own"][self.processes.rank]
-            self.rng.resume(local_state["rng"])
-            self.carried_state = _copy_state(local_state["carried_state"], self.device)
+            self.step.restore_local(state["own"][self.processes.rank])
+            self.step.restart_guard(self.schedule.steps)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint does not fit this model: {first_line(error)}."
@@ -336,14 +292,7 @@ class Loop:
 
     def _stateful(self) -> dict[str, Any]:
         """Return the objects that have a ``state_dict``, by name."""
-        objects = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "averaged": self.averaged,
-            "scaler": self.accelerator.scaler,
-            "evaluator": self.evaluator,
-        }
-        return {name: stateful for name, stateful in objects.items() if stateful is not None}
+        return {**self.step.stateful(), "evaluator": self.evaluator}
 
     def _set_up_execution(self, resume_state: Mapping[str, Any] | None) -> None:
         """Set how steps are computed: as in the resumed state, or else as autotuning chooses on a
@@ -403,127 +352,19 @@ class Loop:
         """Take one optimizer step on consecutive batches; return the cross entropy in nats per
         token.
 
-        The optimizers are not run if the loss or the gradient is NaN or infinite. In any case, the
-        attribute ``losses`` is set to the model's own loss terms of this step.
-
         Raises:
             KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
             ProcessLost: Another process has ended.
         """
         start = clock()
-        accelerator = self.accelerator
         self.learning_rate = self.schedule.learning_rate()
-        optimizing.set_learning_rate(
-            self.optimizer, self.learning_rate * self._length_scale(batches)
-        )
-        self.model.zero_grad()
-        # another training of this process may have changed it
-        accelerator.gradient_accumulation_steps = len(batches)
-        targets = self._count_targets(batches)
-        losses = torch.zeros((), device=self.device)
-        for batch in batches:
-            with accelerator.accumulate():
-                losses = losses + self._forward_backward(batch, targets)
-                if accelerator.sync_gradients:  # this is the last batch
-                    losses = self._sum_gradients(losses)
-                    self._update(losses[1])
-        entropy: Tensor
-        entropy, _, *terms = losses
-        self.losses = dict(zip(self.loss_names, terms, strict=True))
+        scaled = self.learning_rate * self._length_scale(batches)
+        entropy = self.step.take(batches, self.schedule.steps + 1, scaled)
+        self.schedule.steps += 1
         self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
         self.position = batches[-1].epoch, batches[-1].number + 1
         self.threads.record(clock() - start)
         return entropy
-
-    def _count_targets(self, batches: Sequence[Batch]) -> int:
-        """Return the number of targets of a step, in all processes.
-
-        Raises:
-            KeyboardInterrupt: A process was interrupted; all processes raise it.
-        """
-        own_targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
-        targets, interrupted = self.processes.all_gather(
-            [own_targets, self.processes.interrupted.is_set()]
-        ).sum(axis=0)
-        if interrupted:
-            raise KeyboardInterrupt
-        return int(targets)
-
-    def _forward_backward(self, batch: Batch, step_targets: int) -> Float[Tensor, " L"]:
-        """Accumulate the gradients of a batch.
-
-        Returns:
-            The batch's share of the step's losses, (L,); each loss is a mean over the
-            ``step_targets`` targets of the step. The first is the cross entropy, the second is the
-            loss that is minimised, and the model's own loss terms follow, if it has any.
-        """
-        accelerator = self.accelerator
-        ids = _to_device(batch.ids, self.device)
-        targets = _to_device(batch.targets, self.device)
-        starts_anew = self.carried_state is None or batch.starts_epoch
-        state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
-        # dropout uses the run's own random stream
-        with self.rng, autocast(accelerator, self.execution.precision):
-            logits, targets, state = compute_logits(self.sampled, self.model, ids, state, targets)
-            terms = optimizing.own_losses(self.model, logits, targets)
-        entropy = optimizing.cross_entropy(logits, targets, step_targets)
-        loss = entropy
-        if terms:
-            share = int((batch.targets != IGNORED).sum()) / max(1, step_targets)
-            loss, terms = optimizing.add_own_losses(entropy, terms, share)
-            self.loss_names = self.loss_names or tuple(terms)
-            if terms.keys() != set(self.loss_names):
-                names = f"{', '.join(terms)} after {', '.join(self.loss_names)}"
-                raise BrokenPlugin(
-                    f"{type(self.model).__name__}.losses must return the same names at each call;"
-                    f" got {names}."
-                )
-        # ``backward`` divides by the number of batches, but the losses are parts of one mean
-        accelerator.backward(loss * accelerator.gradient_accumulation_steps)
-        self.carried_state = map_state(Tensor.detach, state)  # back-propagation is truncated here
-        return torch.stack([entropy, loss, *(terms[name] for name in self.loss_names)]).detach()
-
-    def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
-        """Sum the gradients over the processes; return the sum of the losses.
-
-        If there are several processes, a parameter without a gradient gets a gradient of zeros.
-        """
-        accelerator = self.accelerator
-        if accelerator.num_processes == 1:
-            return losses
-        tables = set(map(id, optimizing.sparse_tables(self.model)))
-        dense = [parameter for parameter in self.parameters if id(parameter) not in tables]
-        gradients = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
-            for parameter in dense
-        ]
-        flat = torch.cat([tensor.flatten().float() for tensor in (*gradients, losses)])
-        with connection_errors():
-            # the model may be on the CPU of a machine with accelerators
-            flat = accelerator.reduce(flat.to(accelerator.device), "sum").to(self.device)
-            for table in optimizing.sparse_tables(self.model):
-                table.grad = optimizing.sum_rows(accelerator, table)
-        *sums, summed = torch.split(flat, [tensor.numel() for tensor in (*gradients, losses)])
-        for parameter, total in zip(dense, sums, strict=True):
-            parameter.grad = total.view_as(parameter).to(parameter)
-        return summed
-
-    def _update(self, loss: Tensor) -> None:
-        """Clip the gradients by their global norm, and update the weights, unless the loss or the
-        gradient is NaN or infinite.
-        """
-        accelerator = self.accelerator
-        gradients = optimizing.with_dense_gradients(self.parameters)
-        norm = accelerator.clip_grad_norm_(gradients, self.config.clip_norm)
-        self.schedule.steps += 1
-        # Infinite gradients are common in fp16. The scaler then skips the step and lowers its
-        # scale; they do not mean that the run has diverged.
-        checked = norm if accelerator.scaler is None else None
-        if not self.guard.allows_step(self.schedule.steps, loss, checked):
-            return
-        self.optimizer.step()
-        if self.averaged is not None and not self.optimizer.step_was_skipped:
-            self.averaged.update_parameters(self.model)
 
     def seconds(self) -> float:
         """Return the training time so far, from the end of the first step."""
@@ -569,7 +410,7 @@ class Loop:
             tokens=self.tokens,
             epoch=batch.epoch,
             loss=loss,
-            losses=self.losses,
+            losses=self.step.losses,
             learning_rate=self.learning_rate,
             bptt=batch.ids.shape[1] if self.config.bptt_random else None,
             evaluation_seconds=self.evaluator.total_seconds,
@@ -611,12 +452,12 @@ class Loop:
         """
         schedule = self.schedule
         evaluator = self.evaluator
-        evaluated_model = self.evaluated_model
+        evaluated_model = self.step.evaluated_model
         schedule.evaluated = schedule.evaluations_due()
         report = replace(report, stopped=self._stop_reason())
         evaluated_model.eval()
         try:
-            with autocast(self.accelerator, self.execution.precision):
+            with self.step.autocast():
                 report = evaluator.evaluate(evaluated_model, report, str(self.device))
         finally:
             evaluated_model.train()
@@ -630,9 +471,8 @@ class Loop:
             return report
         if evaluator.without_gain < self.config.patience:
             return report
-        self.model.load_state_dict(self.best_weights)
-        if self.averaged is not None:
-            self.averaged.module.load_state_dict(self.best_weights)
+        for each in {self.model, evaluated_model}:
+            each.load_state_dict(self.best_weights)
         annealing_steps = schedule.anneal()
         note = Detail(
             f"Held-out bits have not improved since step {schedule.best_step:,}: its weights are"
@@ -657,7 +497,7 @@ class Loop:
         Raises:
             TrainingError: The first step was bad, so there are no good weights.
         """
-        step = self.guard.bad_step
+        step = self.step.guard.bad_step
         epoch, batch = self.lanes.locate((step - 1) * self.config.gradient_accumulation_steps)
         losses = {
             "The loss": report.loss,
@@ -683,15 +523,15 @@ class Loop:
         Raises:
             TrainingError: There are no good weights.
         """
-        good_steps = self.guard.good_steps if self.guard.bad_step else self.schedule.steps
+        good_steps = self.step.guard.good_steps if self.step.guard.bad_step else self.schedule.steps
         if self.evaluator.best < math.inf:
             weights = "the best weights so far"
         elif good_steps and not self.evaluator.has_nan:
             weights = f"there was no evaluation yet, so the weights after step {good_steps:,}"
         else:
             raise TrainingError(f"{reason}.")
-        if self.guard.bad_step:
-            self.guard.restore()
+        if self.step.guard.bad_step:
+            self.step.guard.restore()
         notes = (*report.notes, f"{reason}. Kept: {weights}.")
         return replace(
             report,
@@ -726,12 +566,6 @@ class Loop:
         return batches * self.lanes.lanes * self.lanes.bptt * self.processes.world_size
 
 
-def _copy_state(state: State, device: torch.device) -> State:
-    """Return a copy of a model state on a device."""
-    # copy a view, so that only the memory of the view is kept
-    return map_state(lambda part: None if part is None else part.to(device, copy=True), state)
-
-
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     """Return copies of a model's tensors on the CPU. Tied tensors still share memory, so that a
     checkpoint saves them once.
@@ -739,10 +573,3 @@ def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     return copy.deepcopy(
         {name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()}
     )
-
-
-def _to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor, "B T"]:
-    """Copy ids to a device. The copy to a GPU is asynchronous, from pinned memory."""
-    if device.type != "cuda":
-        return torch.from_numpy(array).to(device)
-    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)

@@ -23,7 +23,7 @@ from reviewgen.devices import using_threads
 from reviewgen.training.autotuning import autotune, time_steps
 from reviewgen.training.device import IsolatedRng
 from reviewgen.training.memory import reused_memory
-from reviewgen.training.optimizing import make_optimizer, sparse_tables
+from reviewgen.training.optimizers import make_optimizer, sparse_tables
 
 # A smaller model is better if a run has both fewer than _TOKENS_PER_PARAMETER tokens for each
 # parameter and fewer than _ENOUGH_EPOCHS epochs (Hoffmann et al. 2022;
