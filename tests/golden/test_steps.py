@@ -6,18 +6,16 @@ torch rounds differently, so there the test is skipped.
 
 import hashlib
 import os
-import platform
 import random
 import tempfile
 from typing import Any
 
 import pytest
-import torch
 
 from reviewgen import TrainingRun
 from reviewgen.training.autotuning import Execution
 from tests.golden.corpora import TOKENIZERS, review
-from tests.golden.stored import read_stored, write_stored
+from tests.golden.stored import arithmetic, read_stored, write_stored
 
 TRAINING = {
     "evaluations": 1,
@@ -33,11 +31,6 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "rnn-word": {"sampled_softmax": 50, "averaging": 0.9, "model": {"hidden_size": 48}},
 }
 STEPS = 40
-
-
-def machine() -> str:
-    """Return what the rounding depends on."""
-    return f"torch {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def observe(preset: str) -> dict[str, str]:
@@ -64,9 +57,8 @@ def observe(preset: str) -> dict[str, str]:
     return {"losses": losses.hexdigest()[:16], "weights": weights.hexdigest()[:16]}
 
 
-@pytest.fixture(autouse=True)
-def first_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out autotuning, which chooses an implementation by its time."""
+def leave_out_autotuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the first implementation of a model; autotuning would choose one by its time."""
 
     def choose(model: Any, config: Any, *rest: Any) -> list[Execution]:
         names = model.implementations() if hasattr(model, "implementations") else ()
@@ -76,10 +68,13 @@ def first_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("preset", TRAININGS)
-def test_a_training_has_the_stored_losses_and_weights_bit_by_bit(preset: str):
+def test_a_training_has_the_stored_losses_and_weights_bit_by_bit(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+):
     stored = read_stored("steps")
-    if stored["machine"] != machine():
-        pytest.skip(f"stored on {stored['machine']}; this is {machine()}")
+    if stored["arithmetic"] != arithmetic():
+        pytest.skip(f"stored with {stored['arithmetic']}")
+    leave_out_autotuning(monkeypatch)
     assert observe(preset) == stored[preset]
 
 
@@ -88,5 +83,6 @@ if __name__ == "__main__":
         os.environ["REVIEWGEN_CACHE"] = scratch
         first_implementation.__wrapped__(patch)
         write_stored(
-            "steps", {"machine": machine()} | {preset: observe(preset) for preset in TRAININGS}
+            "steps",
+            {"arithmetic": arithmetic()} | {preset: observe(preset) for preset in TRAININGS},
         )
