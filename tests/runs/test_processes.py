@@ -181,7 +181,6 @@ def test_two_processes_train_as_one_with_all_their_lanes(tmp_path):
 SCRIPT = """
 import itertools, json, os, signal, sys
 from reviewgen.cli import main
-from tests.support.trainings import config_of
 from tests.runs.test_processes import ALIKE, GRU, TEXTS, TRAINING, Spy, ready, register, train
 
 register()
@@ -195,7 +194,7 @@ blend = {"model": GRU | {"order": 3}, "training": {"copy_tokens": 0}, "steps": 2
 facts["blend"] = train("blend-char", **blend)
 run = ready("lstm-char", TEXTS, budget=60.0, training={"evaluations": 1, "copy_tokens": 0})
 steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
-config = config_of(run)
+config = run.record.training
 facts["sized"] = [run.model.config.hidden_size, config.batch_size, config.bptt, steps]
 del run
 early = {"learning_rate": 10.0, "patience": 2, "evaluations": 200}

@@ -22,7 +22,6 @@ __all__ = [
     "TRAINING",
     "Clock",
     "Planted",
-    "config_of",
     "fitted",
     "plain_store",
     "prepared",
@@ -69,11 +68,6 @@ def trained(
     run = prepared(start, source, **options)
     reports = list(run)
     return run, reports, run.finish()
-
-
-def config_of(run: TrainingRun) -> TrainingConfig:
-    """Return the settings that a run trains with; a time budget may have chosen some of them."""
-    return run.record.sized(run.plan.setup).training
 
 
 def weights_of(model: Any) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from reviewgen.errors import TrainingError
 from reviewgen.training.optimizing import DivergenceGuard
 from reviewgen.training.report import Report
 from tests.support.fakes import TEXTS
-from tests.support.trainings import Planted, config_of, fitted, prepared, weights_of
+from tests.support.trainings import Planted, fitted, prepared, weights_of
 
 
 def spoilt(
@@ -31,7 +31,7 @@ def spoilt(
     calls = itertools.count(1)
     weights = {0: weights_of(run.model)}
     reports = []
-    accumulated = config_of(run).gradient_accumulation_steps
+    accumulated = run.record.training.gradient_accumulation_steps
 
     def spoiling(self: Any, ids: Tensor, state: Any) -> Any:
         logits, state = forward(self, ids, state)

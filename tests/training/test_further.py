@@ -15,7 +15,7 @@ from reviewgen.data.texts import data_records
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation.evaluate import evaluate_documents, sample_documents
 from tests.support.fakes import TEXTS
-from tests.support.trainings import TRAINING, config_of, prepared, trained, weights_of
+from tests.support.trainings import TRAINING, prepared, trained, weights_of
 
 NEW = [
     f"a {adjective} {noun}, and so was the {other}!"
@@ -135,12 +135,13 @@ def test_the_card_names_the_parent_and_what_the_copy_rate_covers(gru, child_fold
 
 
 def test_settings_that_leave_predictions_alone_may_change(gru):
-    from_scratch = config_of(TrainingRun("gru-char", NEW))
-    assert config_of(TrainingRun(gru, NEW)).learning_rate == pytest.approx(
+    from_scratch = TrainingRun("gru-char", NEW).record.training
+    assert TrainingRun(gru, NEW).record.training.learning_rate == pytest.approx(
         from_scratch.learning_rate / 2
     )
     assert (
-        config_of(TrainingRun(gru, NEW, training={"learning_rate": "0.001"})).learning_rate == 0.001
+        TrainingRun(gru, NEW, training={"learning_rate": "0.001"}).record.training.learning_rate
+        == 0.001
     )
     changed = {
         "output_dropout": "0.5",

@@ -36,7 +36,6 @@ from tests.support.trainings import (
     TRAINING,
     Clock,
     Planted,
-    config_of,
     fitted,
     plain_store,
     prepared,
@@ -48,7 +47,7 @@ WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
 
 
 def lanes_of(run: TrainingRun, **changes: Any) -> Lanes:
-    config = config_of(run)
+    config = run.record.training
     settings = {
         "lanes": config.batch_size,
         "bptt": config.bptt,
@@ -67,7 +66,7 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
     targets but bos.
     """
     model = type(run.model)(run.model.config)
-    config = config_of(run)
+    config = run.record.training
     model.load_state_dict(weights_of(run.model))
     inner = {
         name: torch.tensor(0.0)
@@ -170,12 +169,12 @@ def test_losses_and_weights_are_those_of_a_plain_loop(preset, settings):
     tokens = lanes_of(run).lanes * np.cumsum([sum(each) for each in lengths])
     assert [report.tokens for report in reports] == tokens.tolist()
     assert [report.bptt for report in reports] == [
-        each[-1] if config_of(run).bptt_random else None for each in lengths
+        each[-1] if run.record.training.bptt_random else None for each in lengths
     ]
     assert [report.progress for report in reports] == [0.25, 0.5, 0.75, 1]
     rates = [report.learning_rate for report in reports]
     assert rates == pytest.approx(
-        [config_of(run).learning_rate * share for share in (0.04, 0.52, 1, 0.5)]
+        [run.record.training.learning_rate * share for share in (0.04, 0.52, 1, 0.5)]
     )
     assert reports[-1].epoch > 0 and reports[-1].stopped == "all steps taken"
 

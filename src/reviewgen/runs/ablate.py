@@ -223,7 +223,7 @@ class _Trainings:
 
 def _used_settings(run: Run) -> dict[str, Any]:
     """Return the settings that a model was trained with, by dotted name."""
-    config = run.record.sized(run.plan.setup).training
+    config = run.record.training
     used = dotted({"model": to_dict(run.model.config), "training": to_dict(config)})
     if not run.plan.setup.is_counted:
         device, _ = choose_device(config.device, run.model)

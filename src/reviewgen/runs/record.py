@@ -20,6 +20,7 @@ from torch import Tensor
 from reviewgen.compiled.jit import clock
 from reviewgen.config.bounded import to_json
 from reviewgen.config.settings import to_dict
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation.evaluate import Evaluation
 from reviewgen.evaluation.metrics import TextMetrics
@@ -29,7 +30,7 @@ from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.plan import LAUNCH, SETTINGS, TrainingPlan
-from reviewgen.runs.setup import TrainingSetup, parent_facts
+from reviewgen.runs.setup import parent_facts
 from reviewgen.runs.tracking import TERM
 from reviewgen.training.report import Report, StopReason, find_verdict
 
@@ -71,11 +72,14 @@ class RunRecord:
     learning curves and the sums of losses.
 
     Attributes:
+        training: The training settings; for a blend, those of its network. With a time budget, some
+            of them are chosen when the corpus is tokenized.
         notes: Sentences for the user, without repetitions.
         log: A sentence that says where the run is logged; None without a tracker.
         size: The model and training settings that were chosen for a time budget, by group ("model"
             and "training"); None if none were.
-        last: The last report; before the first step, a report of zero tokens.
+        last: The last report; before the first step, a report of zero tokens. Until a blend has its
+            weights, the last report of the model that is trained.
         evaluations: The evaluations, as JSON values.
         points: A thinned curve of the training loss and the learning rate, as JSON values.
         is_interrupted: Whether the training, or the measuring after it, was interrupted.
@@ -97,6 +101,7 @@ class RunRecord:
         since_point: The losses since the last point.
     """
 
+    training: TrainingConfig
     notes: list[str] = field(default_factory=list)
     log: str | None = None
     size: Mapping[str, Mapping[str, Any]] | None = None
@@ -147,21 +152,11 @@ class RunRecord:
         }
 
     @property
-    def network(self) -> "RunRecord":
-        """For a blend, the record of its network, the last of its models; else this record."""
-        return list(self.parts.values())[-1] if self.parts else self
-
-    @property
     def held_out(self) -> dict[str, Any] | None:
         """The final evaluation as JSON values, with the name of the split that was scored. None
         before ``finish``, or if the model cannot be scored.
         """
         return None if self.evaluation is None else self.split | self.evaluation.to_dict()
-
-    def sized(self, setup: TrainingSetup) -> TrainingSetup:
-        """Return the setup with the settings that were chosen for a time budget."""
-        size = self.network.size
-        return setup if size is None else setup.sized(**size)
 
     def curve(self) -> dict[str, list[Any]]:
         """Return the points as columns: a list of values by name."""
@@ -293,22 +288,20 @@ def training_facts(
         raise TrainingError(
             f"There is no record of {plan.preset} yet: iterate over the run to train its models."
         )
-    network = record.network
-    # a blend whose weights are not fitted yet has no last report of its own
-    last = record.last if record.last.stopped else network.last
-    stopped = network.last.stopped
+    # for a blend, the records of its count models, and that of its network
+    *counted, network = record.parts.values() or [record]
+    last = record.last
+    stopped = last.stopped
     if stopped is None and record.is_interrupted:
         stopped = StopReason.INTERRUPTED
     evaluation_seconds = last.evaluation_seconds + record.measuring_seconds
-    for part in record.parts.values():
-        if part is not network:
-            evaluation_seconds += part.last.evaluation_seconds
+    evaluation_seconds += sum(part.last.evaluation_seconds for part in counted)
     novelty = novelty_facts(
         corpus.index,
         corpus.texts.fingerprint,
         record.copied,
         record.evaluations,
-        network.token_copy_rate,
+        record.token_copy_rate,
     )
     origin = parent_facts(plan.setup.trained, record.bits_before)
     weights = plan.setup.initial_weights
@@ -327,7 +320,7 @@ def training_facts(
         **({LAUNCH: launch} if launch else {}),
         # renamed, since the facts of the corpus have another entry "split"
         "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
-        "config": to_dict(record.sized(plan.setup).training),
+        "config": to_dict(record.training),
         "budget_seconds": plan.length.seconds,
         "stopped": None if stopped is None else stopped.value,
         "steps": last.step,
@@ -342,7 +335,7 @@ def training_facts(
         "evaluations": record.evaluations,
         "curve": record.curve(),
         "novelty": novelty,
-        "metrics": record.metrics or TextMetrics(plan.setup.training.metrics).facts(),
+        "metrics": record.metrics or TextMetrics(record.training.metrics).facts(),
         "parameters": None if model is None else count_parameters(model),
         "held_out": record.held_out,
         "notes": [*record.notes, *filter(None, [log_failure])],

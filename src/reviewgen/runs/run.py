@@ -66,7 +66,7 @@ class Run:
         self.plan = plan
         self._log = RunLog(plan.log, plan.out, plan.preset)
         self._saver = RunSaver(plan)
-        self.record = RunRecord(log=self._log.describe())
+        self.record = RunRecord(training=plan.setup.training, log=self._log.describe())
         self._corpus: ReadCorpus | None = None
         self._training: ModelTraining | BlendTraining | None = None
 
@@ -205,7 +205,7 @@ class Run:
             TrainingError: A model was not.
         """
         components = self.plan.setup.components
-        last = self.record.network.last
+        last = self.record.last
         has_steps = last.tokens or last.stopped
         if not has_steps or len(self.record.parts) < len(components):
             of_model = f" of {components[-1].preset}" if components else ""
@@ -251,7 +251,7 @@ class Run:
         corpus = training.corpus
         record = self.record
         model = self.model
-        last = record.network.last
+        last = record.last
         scoring_seconds = None
         if self.plan.length.seconds is not None:
             scoring_seconds = _FINAL_SHARE * self.plan.length.seconds

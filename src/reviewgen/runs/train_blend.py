@@ -71,6 +71,7 @@ class BlendTraining:
         for setup in self.plan.setup.components:
             part = self._start(setup)
             for report in part:
+                self.record.last = report
                 # without repetitions
                 notes = dict.fromkeys((*part.record.notes, *report.notes))
                 new_notes = [note for note in notes if note not in self.record.notes]
@@ -88,7 +89,7 @@ class BlendTraining:
     def _start(self, setup: TrainingSetup) -> ModelTraining:
         """Start the training of a model of the blend. Only a network has checkpoints and a log."""
         plan = replace(self.plan, setup=setup, length=self._length_of(setup))
-        record = RunRecord()
+        record = RunRecord(training=setup.training)
         checkpoints = self.checkpoints
         log = self.log
         if setup.is_counted:
@@ -97,6 +98,10 @@ class BlendTraining:
         part = ModelTraining(plan, self.corpus, record, checkpoints, log)
         self.parts.append(part)
         self.record.parts[setup.preset] = record
+        # in the end, those of the network
+        self.record.training = record.training
+        self.record.token_copy_rate = record.token_copy_rate
+        self.record.last = record.last
         return part
 
     def _length_of(self, setup: TrainingSetup) -> Budget:
@@ -117,9 +122,9 @@ class BlendTraining:
         start = clock()
         corpus = self.corpus
         network = self.parts[-1]
-        config = self.record.sized(self.plan.setup).training
+        config = self.record.training
         seconds = self.plan.length.seconds
-        last = network.record.last
+        last = self.record.last
         with using_threads(last.threads):
             documents = choose_documents(
                 network.model,
@@ -130,7 +135,7 @@ class BlendTraining:
             )
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
-            self._fit(documents)
+            weights = self._fit(documents)
             evaluator = Evaluator(
                 corpus.tokenizer,
                 documents,
@@ -146,7 +151,7 @@ class BlendTraining:
                 progress=1.0,
                 loss=None,
                 learning_rate=None,
-                notes=(Detail(self._describe_weights()),),
+                notes=(Detail(weights),),
                 stopped=None,
             )
             report = evaluator.evaluate(self.model, report)
@@ -157,8 +162,10 @@ class BlendTraining:
             stopped=last.stopped,
         )
 
-    def _fit(self, documents: list[Document]) -> None:
-        """Make the blend, and fit its weights on held-out texts."""
+    def _fit(self, documents: list[Document]) -> str:
+        """Make the blend, and fit its weights on held-out texts. Return a sentence with the weights
+        and the bits per character of each model.
+        """
         corpus = self.corpus
         self.model, facts = fit_blend(
             [part.model for part in self.parts],
@@ -167,10 +174,6 @@ class BlendTraining:
             corpus.tokenizer.vocab_size,
         )
         self.record.weights = facts | {"source": corpus.texts.source.name, "split": "validation"}
-
-    def _describe_weights(self) -> str:
-        """Return a sentence with the weights and the bits per character of each model."""
-        facts = self.record.weights
         described = []
         for part, weight, bits in zip(
             self.parts, self.model.config.weights, facts["bits_per_character"]["parts"], strict=True
@@ -182,9 +185,8 @@ class BlendTraining:
     def complete(self) -> None:
         """Fit the weights of the blend if its training was interrupted before."""
         if self.model is None:
-            tokens = self.record.sized(self.plan.setup).training.evaluation_tokens
-            validation = self.corpus.stores["validation"]
-            self._fit(sample_documents(validation, tokens // _INTERRUPTED_DIVISOR))
+            tokens = self.record.training.evaluation_tokens // _INTERRUPTED_DIVISOR
+            self._fit(sample_documents(self.corpus.stores["validation"], tokens))
 
     def bundle(self, facts: Mapping[str, Any]) -> Bundle:
         """Return the blend, with everything else that is saved with it.

@@ -5,6 +5,7 @@ prepared corpus.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.measure import evaluate
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.record import RunRecord
-from reviewgen.runs.setup import dotted
+from reviewgen.runs.setup import TrainingSetup, dotted
 from reviewgen.runs.tracking import RunLog
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
@@ -73,7 +74,9 @@ class ModelTraining:
         record.begin(corpus, self.checkpoints.extra)
         if not self.checkpoints.extra:
             record.size = _choose_size(plan, corpus, record)
-        self.model: LanguageModel = _build_model(plan, corpus, record)
+        setup = plan.setup if record.size is None else plan.setup.sized(**record.size)
+        record.training = setup.training
+        self.model: LanguageModel = _build_model(setup, plan.seed, corpus, record)
         with all_processes() as processes:
             processes.refuse_differences(
                 {
@@ -124,7 +127,7 @@ class ModelTraining:
         """
         plan = self.plan
         corpus = self.corpus
-        config = self.record.sized(plan.setup).training
+        config = self.record.training
         reports = fit(
             self.model,
             corpus.tokenizer,
@@ -199,21 +202,19 @@ def _choose_size(
     def build(size: Mapping[str, Any]) -> LanguageModel:
         return setup.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
 
+    choose = partial(
+        choose_size,
+        setup.sizes,
+        build,
+        setup.training,
+        seconds,
+        train.count,
+        int(train.characters.sum()),
+        # the batch may grow only if the user has set neither of these
+        may_grow=not {"training.batch_size", "training.bptt"} & setup.own,
+    )
     with all_processes() as processes:
-        sizing = None
-        if processes.rank == 0:
-            # the batch may grow only if the user has set neither of these
-            may_grow = not {"training.batch_size", "training.bptt"} & setup.own
-            sizing = choose_size(
-                setup.sizes,
-                build,
-                setup.training,
-                seconds,
-                train.count,
-                int(train.characters.sum()),
-                may_grow=may_grow,
-            )
-        sizing = processes.broadcast(sizing)
+        sizing = processes.main(choose, plan.out)
     if sizing is None:
         return None
     record.note(Detail(sizing.describe(seconds)))
@@ -222,16 +223,15 @@ def _choose_size(
     return size
 
 
-def _build_model(plan: TrainingPlan, corpus: PreparedCorpus, record: RunRecord) -> Any:
-    """Return the model to train, in the size that was chosen, and with the tensors of the user's
-    file of initial weights. The model of a third party is checked.
+def _build_model(setup: TrainingSetup, seed: int, corpus: PreparedCorpus, record: RunRecord) -> Any:
+    """Return the model to train, with the tensors of the user's file of initial weights. The model
+    of a third party is checked.
 
     Raises:
         ConfigError: The initial weights do not fit.
         BrokenPlugin: The model violates the contract of models.
     """
-    setup = record.sized(plan.setup)
-    model = setup.build_model(corpus.tokenizer, corpus.conditions, plan.seed)
+    model = setup.build_model(corpus.tokenizer, corpus.conditions, seed)
     if setup.initial_weights is not None:
         record.initial_tensors = setup.initial_weights.copy_into(model)
         names = ", ".join(record.initial_tensors)

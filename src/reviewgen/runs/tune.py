@@ -453,7 +453,7 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
     if (
         result.number == 0
         and stopped == StopReason.BUDGET_SPENT
-        and result.steps < run.record.sized(run.plan.setup).training.evaluations
+        and result.steps < run.record.training.evaluations
     ):
         raise TrainingError(
             f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took"
