@@ -37,8 +37,7 @@ from reviewgen.training.report import Report, StopReason, find_verdict
 # number of evenly spaced points of the thinned curve; the first and last step and the evaluations
 # are added to them
 _POINTS = 200
-# the fields that a checkpoint saves unchanged
-_SAVED = ("notes", "size", "evaluations", "points")
+_MEANS = ("since_evaluation", "since_point")  # the fields that are a ``Mean``
 
 
 @dataclass
@@ -135,20 +134,18 @@ class RunRecord:
         self.targets_per_character = targets / int(store.characters.sum())
         split = corpus.final_split
         self.split = {"split": split, "reviews_in_split": len(corpus.stores[split])}
-        if saved:
-            for name in _SAVED:
-                setattr(self, name, saved[name])
-            since_evaluation, since_point = saved["means"]
-            self.since_evaluation = Mean(**since_evaluation)
-            self.since_point = Mean(**since_point)
+        for name, value in saved.items():
+            setattr(self, name, Mean(**value) if name in _MEANS else value)
         self.note(*corpus.notes)
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Return the fields that a checkpoint saves: JSON values and, in ``means``, tensors."""
-        saved = {name: getattr(self, name) for name in _SAVED}
-        return saved | {
+        """Return the fields that a checkpoint saves: plain values and tensors."""
+        return {
             "notes": [str(note) for note in self.notes],
-            "means": [vars(self.since_evaluation), vars(self.since_point)],
+            "size": self.size,
+            "evaluations": self.evaluations,
+            "points": self.points,
+            **{name: vars(getattr(self, name)) for name in _MEANS},
         }
 
     @property

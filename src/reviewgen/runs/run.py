@@ -263,18 +263,16 @@ class Run:
                 model, corpus, corpus.final_split, _FINAL_TOKENS, scoring_seconds, _FINAL_TEXTS
             )
             vocab_size = corpus.tokenizer.vocab_size
-            for part in training.parts:
+            for part in (*training.parts, training):
                 part.record.evaluation = evaluate(part.model, documents, vocab_size)
-            evaluation = evaluate(model, documents, vocab_size)
-            record.evaluation = evaluation
             if not process_state().is_main_process:
                 return
-            if corpus.conditions and evaluation is not None:
+            if corpus.conditions and record.evaluation is not None:
                 # each gain is measured by scoring the texts once more, so there are fewer texts
                 count = max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions)))
                 gain_documents = spread_documents(documents, count)
                 gains = measure_gains(model, gain_documents, corpus.conditions)
-                record.evaluation = replace(evaluation, conditions=gains)
+                record.evaluation = replace(record.evaluation, conditions=gains)
             if self.plan.setup.training.copy_tokens:
                 record.copied, record.metrics = measure_texts(model, corpus, training.metrics)
                 record.note(*training.metrics.pop_notes())
