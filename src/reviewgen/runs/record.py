@@ -323,17 +323,9 @@ def training_facts(
             "tensors": record.initial_tensors,
         }
     launch = launch_name()
-    blended = {}
-    if record.weights:
-        facts_of_parts = [
-            training_facts(replace(plan, setup=setup), corpus, part, None)
-            | {"seconds": round(part.last.seconds, 2)}
-            for setup, part in zip(plan.setup.components, record.parts.values(), strict=True)
-        ]
-        blended = {"parts": list_parts(facts_of_parts, model), "weights": record.weights}
     return {
         "preset": plan.preset,
-        **blended,
+        **(_blend_facts(plan, corpus, record, model) if record.weights else {}),
         **origin,
         "seed": plan.seed,
         SETTINGS: plan.digest(),
@@ -360,3 +352,15 @@ def training_facts(
         "held_out": record.held_out,
         "notes": [*record.notes, *filter(None, [log_failure])],
     }
+
+
+def _blend_facts(
+    plan: TrainingPlan, corpus: PreparedCorpus, record: RunRecord, blend: Any
+) -> dict[str, Any]:
+    """Return the facts on the models of a blend, and on its weights."""
+    facts = [
+        training_facts(replace(plan, setup=setup), corpus, part, None)
+        | {"seconds": round(part.last.seconds, 2)}
+        for setup, part in zip(plan.setup.components, record.parts.values(), strict=True)
+    ]
+    return {"parts": list_parts(facts, blend), "weights": record.weights}
