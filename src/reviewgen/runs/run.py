@@ -161,6 +161,7 @@ class Run:
         checkpoints = self._saver.checkpoints
         record.seconds_before = checkpoints.seconds
         self._metrics = TextMetrics(plan.setup.training.metrics, corpus.words)
+        record.metrics = self._metrics.facts()
         if plan.setup.components:  # the checkpoints are those of its network
             record.begin(corpus, {})
         else:
