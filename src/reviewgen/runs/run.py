@@ -87,7 +87,7 @@ class Run:
 
     @property
     def corpus(self) -> PreparedCorpus:
-        """The corpus; before it is tokenized, it has only ``corpus``, ``conditions`` and ``notes``.
+        """The corpus; before it is tokenized, it has only ``texts``, ``conditions`` and ``notes``.
 
         Raises:
             TrainingError: The corpus was not read.
