@@ -25,7 +25,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.evaluation.evaluate import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
-from reviewgen.runs.run import TrainingRun
+from reviewgen.runs.run import Run
 from reviewgen.runs.setup import dotted
 from reviewgen.runs.sweep import Variants
 from reviewgen.training.device import choose_device
@@ -190,7 +190,7 @@ class _Trainings:
             [last] = deque(run, maxlen=1)
             documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
             nats = list[float]()
-            evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats)
+            evaluate_totals(run.model, documents, corpus.tokenizer.vocab_size, nats=nats)
             nats_by_seed.append(nats)
             store = corpus.stores["train"]
             characters_read += last.tokens * int(store.characters.sum()) / store.count
@@ -221,12 +221,13 @@ class _Trainings:
         )
 
 
-def _used_settings(run: TrainingRun) -> dict[str, Any]:
+def _used_settings(run: Run) -> dict[str, Any]:
     """Return the settings that a model was trained with, by dotted name."""
-    used = dotted({"model": to_dict(run.model.config), "training": to_dict(run.config)})
+    config = run.record.training
+    used = dotted({"model": to_dict(run.model.config), "training": to_dict(config)})
     if not run.plan.setup.is_counted:
-        device, _ = choose_device(run.config.device, run.model)
-        if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
+        device, _ = choose_device(config.device, run.model)
+        if sampled_softmax(run.model, config.sampled_softmax, device.type) is None:
             # the vocabulary is too small, or the device is not a CPU
             used["training.sampled_softmax"] = 0
     return used

@@ -20,9 +20,9 @@ from reviewgen.evaluation.evaluate import Evaluation, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.runs.corpus import PreparedCorpus, read_plan, tokenize
+from reviewgen.runs.measure import evaluate
 from reviewgen.runs.plan import TrainingPlan, make_plan
-from reviewgen.runs.record import evaluate
-from reviewgen.runs.run import TrainingRun, make_run
+from reviewgen.runs.run import Run
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
@@ -181,14 +181,14 @@ class Variants:
         self._corpora.append((needed, corpus))
         return corpus
 
-    def start(self, plan: TrainingPlan) -> TrainingRun:
+    def start(self, plan: TrainingPlan) -> Run:
         """Return a run that is ready to train. All runs on the same prepared corpus get the model
         size that was chosen for the first of them.
 
         Raises:
             ReviewgenError: The corpus cannot be read, or the model cannot be built.
         """
-        run = make_run(plan)
+        run = Run(plan)
         run.start_on(self.corpus(plan))
         return run
 
@@ -292,7 +292,7 @@ def sweep(
     return (_train_row(variants.start(plan), changed, setting) for plan, changed in plans)
 
 
-def _train_row(run: TrainingRun, changed: Mapping[str, Any], setting: str) -> SweepRow:
+def _train_row(run: Run, changed: Mapping[str, Any], setting: str) -> SweepRow:
     """Train the model to the end, and return its row of the table.
 
     Args:
@@ -304,9 +304,11 @@ def _train_row(run: TrainingRun, changed: Mapping[str, Any], setting: str) -> Sw
     for report in run:
         seconds = report.seconds
     model = run.finish()
-    documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
-    train_bits, train_impossible = _bits(evaluate(run.model, documents, run.tokenizer.vocab_size))
-    held_out_bits, held_out_impossible = _bits(run.evaluation)
+    documents = sample_documents(run.corpus.stores["train"], _TRAIN_TOKENS)
+    train_bits, train_impossible = _bits(
+        evaluate(run.model, documents, run.corpus.tokenizer.vocab_size)
+    )
+    held_out_bits, held_out_impossible = _bits(run.record.evaluation)
     novelty = model.training["novelty"] or {}
     return SweepRow(
         value=changed[setting],

@@ -370,7 +370,7 @@ def _search(
     from optuna.trial import TrialState
 
     plan = variants.plan({})
-    about |= {"corpus": variants.corpus(plan).corpus.fingerprint}
+    about |= {"corpus": variants.corpus(plan).texts.fingerprint}
     with _quiet(file):
         saved = study.user_attrs.get(_ABOUT, about)
         for name in {**about, **saved}:
@@ -453,7 +453,7 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
     if (
         result.number == 0
         and stopped == StopReason.BUDGET_SPENT
-        and result.steps < run.config.evaluations
+        and result.steps < run.record.training.evaluations
     ):
         raise TrainingError(
             f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took"
