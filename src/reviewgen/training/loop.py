@@ -199,8 +199,12 @@ class Loop:
             batches = self.lanes.start_at(*self.position)
             while True:
                 step_batches = list(islice(batches, self.config.gradient_accumulation_steps))
-                loss = self.train_step(step_batches)
-                do_save = self.finish_step()
+                start = clock()
+                self.learning_rate = self.schedule.learning_rate()
+                scaled = self.learning_rate * self._length_scale(step_batches)
+                loss = self.step.take(step_batches, self.schedule.steps + 1, scaled)
+                self.threads.record(clock() - start)
+                do_save = self.finish_step(step_batches)
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
                 # a check waits for an accelerator: check only before weights are evaluated or saved
@@ -348,35 +352,20 @@ class Loop:
         tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
         return execution, tokens / max(rates) if rates else None
 
-    def train_step(self, batches: Sequence[Batch]) -> Tensor:
-        """Take one optimizer step on consecutive batches; return the cross entropy in nats per
-        token.
-
-        Raises:
-            KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
-            ProcessLost: Another process has ended.
-        """
-        start = clock()
-        self.learning_rate = self.schedule.learning_rate()
-        scaled = self.learning_rate * self._length_scale(batches)
-        entropy = self.step.take(batches, self.schedule.steps + 1, scaled)
-        self.schedule.steps += 1
-        self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
-        self.position = batches[-1].epoch, batches[-1].number + 1
-        self.threads.record(clock() - start)
-        return entropy
-
     def seconds(self) -> float:
         """Return the training time so far, from the end of the first step."""
         return self.seconds_before + (0.0 if self.started is None else clock() - self.started)
 
-    def finish_step(self) -> bool:
-        """Start the clock after the first step, and update the progress; return whether to save a
-        checkpoint now.
+    def finish_step(self, batches: Sequence[Batch]) -> bool:
+        """Start the clock after the first step, and update the progress, given the batches of the
+        step; return whether to save a checkpoint now.
 
         The progress is computed so that time is left for a last evaluation. The clock of the main
         process decides for all, so that all processes take the same steps.
         """
+        self.schedule.steps += 1
+        self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
+        self.position = batches[-1].epoch, batches[-1].number + 1
         if self.started is None:
             self.started = clock()
         is_checkpoint_due = self.checkpoints.is_due()

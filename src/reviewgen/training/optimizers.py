@@ -14,6 +14,7 @@ an optimizer would go on moving a row for some steps after each use, and so woul
 nearly all rows at every step. Without momentum, a row without a gradient stays unchanged.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,8 @@ class JointOptimizer(Optimizer):
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups of all optimizers; they are not copied."""
-        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        groups = (optimizer.param_groups for optimizer in self.optimizers)
+        return list(itertools.chain.from_iterable(groups))
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take a step with each optimizer."""

@@ -157,9 +157,13 @@ class TrainingStep:
         for batch in batches:
             with accelerator.accumulate():
                 losses = losses + self._forward_backward(batch, targets)
-                if accelerator.sync_gradients:  # this is the last batch
-                    losses = self._sum_gradients(losses)
-                    self._update(number, losses[1])
+                if not accelerator.sync_gradients:  # more batches follow
+                    continue
+                losses = self._sum_gradients(losses)
+                if self._clip_gradients(number, losses[1]):
+                    self.optimizer.step()
+                    if self.averaged is not None and not self.optimizer.step_was_skipped:
+                        self.averaged.update_parameters(self.model)
         entropy: Tensor
         entropy, _, *terms = losses
         self.losses = dict(zip(self._loss_names, terms, strict=True))
@@ -238,9 +242,9 @@ class TrainingStep:
             parameter.grad = total.view_as(parameter).to(parameter)
         return summed
 
-    def _update(self, number: int, loss: Tensor) -> None:
-        """Clip the gradients by their global norm, and update the weights, unless the loss or the
-        gradient is NaN or infinite.
+    def _clip_gradients(self, number: int, loss: Tensor) -> bool:
+        """Clip the gradients by their global norm; return whether the optimizer may take the step
+        ``number``, that is, whether the loss and the gradient are finite.
         """
         accelerator = self.accelerator
         gradients = with_dense_gradients(self._parameters)
@@ -248,11 +252,7 @@ class TrainingStep:
         # Infinite gradients are common in fp16. The scaler then skips the step and lowers its
         # scale; they do not mean that the run has diverged.
         checked = norm if accelerator.scaler is None else None
-        if not self.guard.allows_step(number, loss, checked):
-            return
-        self.optimizer.step()
-        if self.averaged is not None and not self.optimizer.step_was_skipped:
-            self.averaged.update_parameters(self.model)
+        return self.guard.allows_step(number, loss, checked)
 
 
 class DivergenceGuard:
