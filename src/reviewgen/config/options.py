@@ -308,7 +308,9 @@ class CompareKwargs(ReadingKwargs, TrialKwargs, total=False):
     held_out: Any
     held_out_split: str | None
     prompt: str
+    seeds: int
     settings: Mapping[str, Mapping[str, Any]] | None
+    row_settings: Mapping[str, Mapping[str, Mapping[str, Any]]] | None
     conditions: Any
     fields: Any
     weights: Any
