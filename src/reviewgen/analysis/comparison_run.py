@@ -38,7 +38,7 @@ from reviewgen.runs.display import training_bar
 from reviewgen.runs.plan import DEFAULT_BUDGET
 from reviewgen.runs.reading import data_config
 from reviewgen.runs.run import TrainingRun
-from reviewgen.runs.sweep import check_groups
+from reviewgen.runs.trials import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
 """Trials: trainings of one preset or model with different settings, whose results are the rows of a
 table. ``sweep``, ``ablate`` and ``tune`` choose the settings, and what else is measured.
 
-An ``Experiment`` trains each trial from one or more seeds, and scores it on the same held-out texts.
-It prepares a corpus once for all trials that read and tokenize it in the same way, and it does not
-train again what its ``TrialStore`` has.
+An ``Experiment`` trains each trial from one or more seeds, and scores them on the same held-out
+texts. It prepares a corpus once for all trials that read and tokenize it in the same way, and it
+does not train again what its ``TrialStore`` has.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -31,15 +31,17 @@ from reviewgen.errors import (
     did_you_mean,
     quoted,
 )
+from reviewgen.evaluation.differences import find_interval, find_seed_spread
 from reviewgen.evaluation.evaluate import evaluate_totals, sample_documents
 from reviewgen.evaluation.scoring import Document
+from reviewgen.processes import process_state
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel
-from reviewgen.rates import find_intervals
 from reviewgen.runs.corpus import PreparedCorpus, read_plan, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.run import TrainingRun, make_run
 from reviewgen.runs.trial_store import TrialStore
+from reviewgen.storage import to_path
 from reviewgen.training.report import Report, StopReason
 
 GROUPS = ("model", "tokenizer", "training")
@@ -151,7 +153,7 @@ class TrainedTrial(Trial):
         bits: Bits per character of held-out texts; infinite if a token has probability zero. None
             if they are not known: the training has failed, or the scores are not a probability
             distribution.
-        interval: The 95 % interval of ``bits`` over the texts; None with fewer than 10 texts, or if
+        interval: The 95 % interval of ``bits`` over the texts; None for a single text, or if
             ``bits`` is not a finite number.
         seeds: The number of trainings.
         spread: The standard deviation of the bits over the seeds; None for one seed.
@@ -197,14 +199,6 @@ class Training(TrainedTrial):
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def _bits(texts: Sequence[tuple[float, int]]) -> list[float]:
-    """Return the bits per character of texts, given each text's (nats, characters). The only item
-    of the list is the result, since ``find_intervals`` takes functions of several figures.
-    """
-    nats = math.fsum(nats for nats, _ in texts)
-    return [nats / math.log(2) / max(1, sum(length for _, length in texts))]
-
-
 def mean(figures: Iterable[float | None]) -> float | None:
     """Return the mean of some figures; None if one of them is not known."""
     known = []
@@ -221,21 +215,17 @@ def summarize(trainings: Sequence[Training]) -> dict[str, Any]:
     # a training that has failed stands for all
     shown = next((each for each in trainings if each.outcome == "failed"), last)
     interval = None
+    spread = None
     if all(training.nats for training in trainings):
-        nats = np.mean([training.nats for training in trainings], axis=0).tolist()
-        texts = list(zip(nats, last.characters, strict=True))
-        # bits per character are not a share between 0 and 1
-        [interval] = find_intervals(_bits, texts, [False])
-    bits = mean(training.bits for training in trainings)
+        nats = np.array([training.nats for training in trainings])
+        characters = np.array(last.characters)
+        interval = find_interval(nats.mean(axis=0), characters)
+        spread = find_seed_spread(nats, characters)
     return {each.name: getattr(shown, each.name) for each in fields(TrainedTrial)} | {
-        "bits": bits,
-        "interval": None if interval is None else (interval[0], interval[1]),
+        "bits": mean(training.bits for training in trainings),
+        "interval": interval,
         "seeds": len(trainings),
-        "spread": (
-            None
-            if bits is None or len(trainings) == 1
-            else stdev(training.bits or 0.0 for training in trainings)
-        ),
+        "spread": None if spread is None else spread.deviation,
         "seconds": math.fsum(training.seconds for training in trainings),
         "impossible": mean(training.impossible for training in trainings),
         "characters_per_second": mean(each.characters_per_second for each in trainings),
@@ -294,14 +284,13 @@ class Experiment:
     """Trainings of the same preset or model on the same source with different settings.
 
     Args:
-        function: For messages: the name of the public function, such as "sweep", then the names of
-            its own arguments.
+        function: The name of the public function, such as "sweep", then the names of its own
+            arguments, which may be "out" and "resume".
         start: A preset, or a trained model to train further.
         source: The reviews.
         settings: Settings of all trainings, by group; see ``check_groups``.
         options: Other arguments of ``reviewgen.train``, for all trainings.
         seeds: The number of trainings of each trial.
-        store: Has the results of finished trainings.
         needs_bits: Whether a model without bits per character is an error.
 
     Attributes:
@@ -309,8 +298,8 @@ class Experiment:
         facts: Further facts that all trials depend on, as JSON values.
 
     Raises:
-        ConfigError: A keyword is unknown, or makes sense for a single training only, as "log" does;
-            or there are several processes, and the trials are to be stored.
+        ConfigError: A keyword is unknown, or makes sense for a single training only, such as
+            "overwrite".
     """
 
     def __init__(
@@ -322,21 +311,22 @@ class Experiment:
         options: TrainKwargs,
         *,
         seeds: int = 1,
-        store: TrialStore | None = None,
         needs_bits: bool = True,
     ) -> None:
         name, *arguments = function
-        refuse_unknown_options(
-            options, TrainKwargs, name, others=arguments, hidden=[*GROUPS, *_OF_ONE_TRAINING]
-        )
+        hidden = {*GROUPS, *_OF_ONE_TRAINING} - {*arguments}
+        refuse_unknown_options(options, TrainKwargs, name, others=arguments, hidden=hidden)
         for group in GROUPS:
             if group in options:
                 raise ConfigError(
                     f"{name} takes {group} settings in settings, as in"
                     f" settings={{{quoted(group)}: {{...}}}}."
                 )
+        self._given = options
+        self._options: Any = dict(options)
         for option in _OF_ONE_TRAINING:
-            if options.get(option) not in (None, False):
+            given = self._options.pop(option, None)
+            if given not in (None, False) and option not in arguments:
                 raise ConfigError(
                     f"{name} trains several models, and no model is saved, so it takes no {option}."
                 )
@@ -346,13 +336,35 @@ class Experiment:
         self._function = name
         self._start = start
         self._source = source
-        self._options = options
         self._seeds = seeds
-        self._store = store or TrialStore(name, None)
+        self._store = TrialStore(name, None)
         # errors of scoring that leave the bits unknown
         self._tolerated = () if needs_bits else (NotADistribution,)
         self._is_identified = False
         self._corpora: list[tuple[Any, PreparedCorpus]] = []
+
+    def open_store(self, kind: str, file: Any = None) -> None:
+        """Keep the results of finished trainings on disk, if the user has given a folder or a file.
+
+        Args:
+            kind: What the experiment is, for messages.
+            file: The file; by default, the options ``out`` and ``resume`` count.
+
+        Raises:
+            ConfigError: There are several processes; or the path is not one.
+            OutputExists, CheckpointError, StorageError: See ``TrialStore``.
+        """
+        name = "out" if file is None else "storage"
+        given = self._given.get("out") if file is None else file
+        path = None if given is None else to_path(name, given)
+        if path is not None and process_state().num_processes > 1:
+            raise ConfigError(
+                f"The trials of several processes are not kept: leave out {name}, or run without a"
+                " launcher."
+            )
+        is_file = file is not None
+        resume = is_file or self._given.get("resume", False)
+        self._store = TrialStore(kind, path, resume=resume, is_file=is_file)
 
     def skip_copy_rates(self, training: TrainingConfig) -> None:
         """Switch the novelty index and copy rates off, since they take time. They stay on if the
@@ -376,7 +388,8 @@ class Experiment:
             if name in groups[group]:
                 raise ConfigError(f"{setting} is both set and varied; do one of the two.")
             groups[group][name] = value
-        plan = make_plan(self._start, self._source, {**self._options, **groups})
+        options: Any = {**self._options, **groups}
+        plan = make_plan(self._start, self._source, options)
         if plan.setup.components:
             raise ConfigError(
                 f"{plan.preset} is a blend of several models: give one of them, {plan.setup.names}."
@@ -402,12 +415,35 @@ class Experiment:
         self._corpora.append((needed, corpus))
         return corpus
 
+    def _identify(self, plan: TrainingPlan) -> None:
+        """Compare the facts that all trials depend on with those in the store, or write them.
+
+        Raises:
+            CheckpointError: The store has trials with other facts.
+        """
+        if not self._is_identified:
+            corpus = self.corpus(plan).corpus.fingerprint
+            self._store.identify({"corpus": corpus, **self.plan({}).facts(), **self.facts})
+            self._is_identified = True
+
+    def stored(self, plan: TrainingPlan) -> list[dict[str, Any]]:
+        """Return the figures of all trainings in the store, in order.
+
+        Args:
+            plan: The plan of any training.
+
+        Raises:
+            CheckpointError: The store has trials with other settings.
+        """
+        self._identify(plan)
+        return [results["figures"] for results in self._store.results.values()]
+
     def train(
         self,
         name: str,
         changed: Mapping[str, Any],
         *,
-        measure: Callable[[TrainingRun, Report], Mapping[str, Any]] | None = None,
+        measure: Callable[[TrainingRun, Report], dict[str, Any]] | None = None,
         watch: Callable[[Report], bool | None] | None = None,
         figures: dict[str, Any] | None = None,
         split: str | None = None,
@@ -435,10 +471,7 @@ class Experiment:
         for number in range(self._seeds):
             plan = self.plan(changed)
             plan = replace(plan, seed=plan.seed + number)
-            if not self._is_identified:
-                corpus = self.corpus(plan).corpus.fingerprint
-                self._store.identify({"corpus": corpus, **self.facts, **self.plan({}).facts()})
-                self._is_identified = True
+            self._identify(plan)
             key = plan.digest() if figures is None else f"{name}: {plan.digest()}"
             stored = self._store.find(key)
             if stored is None:
@@ -459,7 +492,7 @@ class Experiment:
         plan: TrainingPlan,
         training: Training,
         split: str | None,
-        measure: Callable[[TrainingRun, Report], Mapping[str, Any]] | None,
+        measure: Callable[[TrainingRun, Report], dict[str, Any]] | None,
         watch: Callable[[Report], bool | None] | None,
     ) -> Training:
         """Train a run, and return ``training`` with the results; see ``train``."""
@@ -505,11 +538,10 @@ def _score(
     """
     nats = list[float]()
     totals = evaluate_totals(model, documents, vocab_size, nats=nats)
-    characters = [length for _, length in documents]
     return replace(
         training,
         nats=nats,
-        characters=characters,
-        bits=_bits(list(zip(nats, characters, strict=True)))[0],
+        characters=[characters for _, characters in documents],
+        bits=math.fsum(nats) / math.log(2) / max(1, totals.characters),
         impossible=totals.zero_probability_tokens / totals.tokens,
     )
