@@ -105,9 +105,8 @@ def compare_bits(
     is_over_seeds = spread is not None
     if len(characters) < 2 or not math.isfinite(base_sum + candidate_sum):
         return Difference(value, None, is_over_seeds)
-    texts_degrees = len(characters) - 1
-    square = _text_variance(candidate_mean - base_mean, characters)
-    square *= _student_quantile(texts_degrees) ** 2
+    square = _text_variance(base, candidate, characters)
+    square *= _student_quantile(len(characters) - 1) ** 2
     if spread is not None:
         variance = spread.deviation**2 * (1 / len(base) + 1 / len(candidate))
         square += variance * _student_quantile(spread.degrees) ** 2
@@ -151,13 +150,29 @@ def pool_spreads(spreads: Sequence[SeedSpread]) -> SeedSpread | None:
     return SeedSpread((squares / degrees) ** 0.5, degrees)
 
 
-def _text_variance(nats: Float64[np.ndarray, " N"], characters: Int64[np.ndarray, " N"]) -> float:
-    """Return the variance over N texts of their bits per character, a ratio of two sums."""
+def _text_variance(
+    base: Float64[np.ndarray, "S N"],
+    candidate: Float64[np.ndarray, "R N"],
+    characters: Int64[np.ndarray, " N"],
+) -> float:
+    """Return the variance over N texts of the difference in bits per character.
+
+    A seed is better for some texts and worse for others. This is part of the spread over seeds, so
+    it is subtracted here; it can be estimated only for a model with several seeds.
+    """
     count = len(characters)
     total = max(1, int(characters.sum()))
-    bits = nats / math.log(2)
-    residuals = bits - bits.sum() / total * characters
-    return float(residuals @ residuals) / total**2 * count / (count - 1)
+    means = []
+    noise = 0.0
+    for nats in (base, candidate):
+        bits = nats / math.log(2)
+        residuals = bits - bits.sum(axis=1, keepdims=True) / total * characters
+        mean = residuals.mean(axis=0)
+        means.append(mean)
+        if len(nats) > 1:
+            noise += float(((residuals - mean) ** 2).sum()) / (len(nats) - 1) / len(nats)
+    squares = float(((means[1] - means[0]) ** 2).sum())
+    return max(0.0, squares - noise) / total**2 * count / (count - 1)
 
 
 @cache
