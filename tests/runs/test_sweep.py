@@ -93,13 +93,9 @@ def test_bits_impossible_tokens_and_ngrams_are_those_of_plain_counts(smoothings)
         assert row.train_bits == pytest.approx(
             -sum(map(math.log2, p)) / sum(len(text) - 2 for text in train), rel=1e-4
         )
+        assert row.impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
         assert (
-            row.impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
-        )
-        assert (
-            math.isinf(row.bits or 0.0)
-            == (row.impossible > 0)
-            == (row.to_dict()["bits"] is None)
+            math.isinf(row.bits or 0.0) == (row.impossible > 0) == (row.to_dict()["bits"] is None)
         )
         grams = [ngrams_of(train, n) for n in range(1, row.value + 1)]
         # the beginning of a text is not predicted
@@ -132,9 +128,7 @@ def test_the_vocabulary_of_a_tokenizer():
             "ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}
         )
     )
-    assert [row.value for row in rows] == ["262", "270"] and rows[0].bits != rows[
-        1
-    ].bits
+    assert [row.value for row in rows] == ["262", "270"] and rows[0].bits != rows[1].bits
     assert numbers(rows[1]) == pytest.approx(
         by_hand("ngram-word", model={"order": 2}, tokenizer={"vocab_size": 270})
     )
@@ -147,7 +141,7 @@ def test_a_wrong_sweep_is_refused_before_any_work():
         ("model.order", [], {}, "at least one value"),
         ("model.ordr", [2], {}, "'order'"),
         ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and varied"),
-        ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
+        ("model.order", [2], {"overwrite": True}, "no model is saved"),
         ("model.order", [2], {"series": {"model.order": [3]}}, "cannot have a series"),
         ("model.order", [2], {"series": {"model.smoothing": "none"}}, "at least one value"),
         ("model.order", [2], {"series": ["none"]}, "must be a dictionary"),

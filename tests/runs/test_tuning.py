@@ -266,7 +266,7 @@ def test_a_file_of_an_older_version_is_refused_and_kept(tmp_path):
     file = tmp_path / "trials.jsonl"
     line = '{"op_code": 0, "worker_id": "1", "study_name": "reviewgen", "directions": [1]}\n'
     file.write_text(line, encoding="utf-8")
-    with pytest.raises(CheckpointError, match="does not hold the trials of a search"):
+    with pytest.raises(CheckpointError, match="holds no search that can be resumed"):
         reviewgen.tune("peak-char", TEXTS, search=SHARPNESS, storage=file)
     assert file.read_text(encoding="utf-8") == line
 

@@ -24,7 +24,12 @@ from reviewgen.cli.console import (
     show_status,
 )
 from reviewgen.cli.options import parse_data, start, takes
-from reviewgen.config.options import EvaluationOptions, TrainingTextOptions, TrialOptions
+from reviewgen.config.options import (
+    EvaluationOptions,
+    ExperimentOptions,
+    TrainingTextOptions,
+    TrialOptions,
+)
 from reviewgen.config.settings import check_value, parse_settings
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.rates import describe_copies
@@ -101,6 +106,12 @@ def _draw(
     return make_table(*columns, rows=rows, left=left, is_boxed=False)
 
 
+def _result(facts: dict[str, Any], finished: FinishedResults, lines: Iterable[Any]) -> Result:
+    """Return the result of a command. Its status is 1 if a trial has failed."""
+    has_failed = any(trial.outcome == "failed" for trial in finished)
+    return Result(facts | {"trials": finished}, lines, finished.status or int(has_failed))
+
+
 def _bits_columns(trials: Sequence["TrainedTrial"], header: str) -> dict[str, Callable[[Any], Any]]:
     """Return the columns of the bits per character and, with several seeds, of their spread."""
     columns: dict[str, Callable[[Any], Any]] = {
@@ -131,17 +142,14 @@ def _warn_unequal(trials: Sequence["TrainedTrial"]) -> list[str]:
     return [] if sentence is None else [sentence]
 
 
-@takes(TrainingTextOptions, TrialOptions)
+@takes(TrainingTextOptions, ExperimentOptions)
 def sweep(
     preset: str,
     *,
     data: list[str],
     settings: list[str],
-    seeds: int = 1,
     plot: Path | None = None,
     overwrite: bool = False,
-    out: Path | None = None,
-    resume: bool = False,
     **options: Any,
 ) -> Result:
     """Train a preset with each of several values of one setting, and compare them in a table.
@@ -151,10 +159,7 @@ def sweep(
         settings: The setting to sweep with its values: model.order=2,4,6. A second setting with
             several values gives one series per value, model.smoothing=kneser-ney,none; other
             settings have one value each.
-        seeds: The number of trainings per row, from different seeds; their results are averaged.
         plot: Plot the table to this file: .png, .svg or .pdf.
-        out: Keep the finished trainings in this folder.
-        resume: Continue the sweep in --out, and train only what is missing.
     """
     from reviewgen.runs.sweep import plot_sweep, sweep
 
@@ -162,9 +167,8 @@ def sweep(
     values = varied.pop(swept)
     refuse_outputs(plot=plot, overwrite=overwrite)
     source = parse_data(data, options["weights"])
-    options |= {"series": varied, "seeds": seeds, "out": out, "resume": resume}
     finished = _run_trials(
-        partial(sweep, preset, source, swept, values, fixed, **options),
+        partial(sweep, preset, source, swept, values, fixed, series=varied, **options),
         _describe_trial,
         "the table has the finished values.",
         len(values) * math.prod(map(len, varied.values())),
@@ -185,10 +189,8 @@ def sweep(
     table = _draw(finished, columns)
     for column in table.columns:
         column.no_wrap = False  # in a narrow terminal, a row takes several lines
-    facts = {"command": "sweep", "preset": preset, "setting": swept, "trials": finished}
-    has_failed = any(row.outcome == "failed" for row in finished)
-    lines: list[Any] = [table, *_warn_unequal(finished)]
-    return Result(facts, lines, finished.status or int(has_failed))
+    facts = {"command": "sweep", "preset": preset, "setting": swept}
+    return _result(facts, finished, [table, *_warn_unequal(finished)])
 
 
 def _setting_cell(setting: str, trial: "TrainedTrial") -> Any:
@@ -206,15 +208,12 @@ def _ngrams_cell(row: "SweepRow") -> str:
     return f"{row.ngrams[-1]:,} of {possible}"
 
 
-@takes(TrainingTextOptions, TrialOptions)
+@takes(TrainingTextOptions, ExperimentOptions)
 def ablate(
     preset: str,
     *,
     data: list[str],
-    seeds: int = 1,
     settings: list[str] | None = None,
-    out: Path | None = None,
-    resume: bool = False,
     **options: Any,
 ) -> Result:
     """Run an ablation study: train the full preset, the preset without each technique, and the
@@ -224,17 +223,12 @@ def ablate(
 
     Args:
         preset: <model>-<tokenizer>, as in lstm-char.
-        seeds: The number of trainings per row, from different seeds; their results are averaged.
-            Only several seeds show whether a technique helps.
         settings: A setting of all trainings: model.hidden_size=256.
-        out: Keep the finished trainings in this folder.
-        resume: Continue the ablation in --out, and train only what is missing.
     """
     from reviewgen.protocols.abilities import describe_parameters
     from reviewgen.runs.ablate import ablate
 
     source = parse_data(data, options["weights"])
-    options |= {"seeds": seeds, "out": out, "resume": resume}
     finished = _run_trials(
         partial(ablate, preset, source, settings=parse_settings(settings or []), **options),
         _describe_trial,
@@ -259,9 +253,7 @@ def ablate(
     ]
     if unused := [row.name for row in finished if row.outcome == "unused"]:
         lines.append(f"Not used in this training: {', '.join(unused)}")
-    facts = {"command": "ablate", "preset": preset, "trials": finished}
-    has_failed = any(row.outcome == "failed" for row in finished)
-    return Result(facts, lines, finished.status or int(has_failed))
+    return _result({"command": "ablate", "preset": preset}, finished, lines)
 
 
 def _left_out(row: "AblationRow") -> str:
@@ -273,14 +265,16 @@ def _describe_gains(rows: Sequence["AblationRow"]) -> list[str]:
     """Return lines that say which techniques make the preset better or worse, as far as this is
     known.
     """
-    lines = []
-    for is_better, title in ((False, "Better with"), (True, "Better without")):
-        names = [_left_out(row) for row in rows if row.is_better is is_better]
-        if names:
-            lines.append(f"{title}: {', '.join(names)}")
-    if not lines and all(row.seeds == 1 for row in rows):
+    better_with = [_left_out(row) for row in rows if row.is_better is False]
+    better_without = [_left_out(row) for row in rows if row.is_better]
+    if better_with or better_without:
+        return [
+            f"Better with: {', '.join(better_with) or '-'}",
+            f"Better without: {', '.join(better_without) or '-'}",
+        ]
+    if all(row.seeds == 1 for row in rows):
         return ["One training per row does not show which techniques help: use --seeds 3."]
-    return lines or ["No technique makes a difference beyond the 95 % interval."]
+    return ["No technique makes a difference beyond the 95 % interval."]
 
 
 def _split_settings(

@@ -71,15 +71,15 @@ class TrialStore:
         if path is None or self._file is None:
             if resume:
                 raise ConfigError(
-                    f"Only a {kind} with an output folder can be resumed: give out, or leave resume"
-                    " out."
+                    f"The {kind} can be resumed only from its output folder: give out, or leave"
+                    " resume out."
                 )
             return
         with storage_errors(path):
             if not resume and self._file.is_file():
                 raise OutputExists(
-                    f"{path} is a {kind} already. Resume it (--resume, in Python resume=True), or"
-                    f" give another {self._place}."
+                    f"{path} already has finished trials. Resume the {kind} (--resume, in Python"
+                    f" resume=True), or give another {self._place}."
                 )
             if not resume or not os.path.lexists(path):
                 check_output(path)
@@ -158,6 +158,6 @@ class TrialStore:
         except _UNREADABLE:
             pass  # it is something else of the user's
         raise CheckpointError(
-            f"{self._path} does not hold the trials of a {self._kind}, so it cannot be resumed."
-            f" Give another {self._place}, or remove it."
+            f"{self._path} holds no {self._kind} that can be resumed. Give another {self._place}, or"
+            " remove it."
         )
