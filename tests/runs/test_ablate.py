@@ -111,7 +111,7 @@ def bits_of(**options: Any) -> float:
     """Return the held-out bits per character of a training of its own."""
     run, _, model = trained("gru-word", steps=3, **options)
     documents = sample_documents(
-        run.stores["test" if len(run.stores["test"]) else "validation"], 50_000
+        run.corpus.stores["test" if len(run.corpus.stores["test"]) else "validation"], 50_000
     )
     return evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
 

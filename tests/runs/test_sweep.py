@@ -30,7 +30,7 @@ def by_hand(preset: str, **options: Any) -> list[Any]:
     assert list(run)
     model = run.finish()
     train = evaluate_documents(
-        model.model, run.stores["train"].documents(), model.tokenizer.vocab_size
+        model.model, run.corpus.stores["train"].documents(), model.tokenizer.vocab_size
     )
     size = sum(
         tensor.numel() * tensor.element_size() for tensor in model.model.state_dict().values()
@@ -83,11 +83,11 @@ def test_bits_impossible_tokens_and_ngrams_are_those_of_plain_counts(smoothings)
     run = prepared("ngram-char", SQUARES)
     train, held_out = (
         [store.document(n).tolist() for n in range(len(store))]
-        for store in (run.stores["train"], run.stores["test"])
+        for store in (run.corpus.stores["train"], run.corpus.stores["test"])
     )
     for row in smoothings:
         brute = BruteNgram(
-            train, run.tokenizer.vocab_size, row.value, row.series["model.smoothing"]
+            train, run.corpus.tokenizer.vocab_size, row.value, row.series["model.smoothing"]
         )
         p, held = (probabilities(brute, texts) for texts in (train, held_out))
         assert row.train_bits == pytest.approx(

@@ -266,7 +266,7 @@ class ComparisonRun:
                 show(report)
         model = run.finish()
         # Ctrl-C during the last evaluation ended only the training; it ends the comparison, too
-        if run.is_interrupted:
+        if run.record.is_interrupted:
             raise KeyboardInterrupt
         return model
 

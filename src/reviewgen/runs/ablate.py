@@ -19,11 +19,10 @@ from reviewgen.config.settings import Technique, to_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation.differences import Interval, SeedSpread, compare_bits
-from reviewgen.runs.run import TrainingRun
+from reviewgen.runs.run import Run
 from reviewgen.runs.setup import dotted
 from reviewgen.runs.trials import Experiment, TrainedTrial, Training, summarize
 from reviewgen.training.device import choose_device
-from reviewgen.training.report import Report
 from reviewgen.training.softmax import sampled_softmax
 
 
@@ -166,12 +165,13 @@ def _compare(
     }
 
 
-def _used_settings(run: TrainingRun, last: Report) -> dict[str, Any]:
+def _used_settings(run: Run) -> dict[str, Any]:
     """Return the settings that a model was trained with, by dotted name."""
-    used = dotted({"model": to_dict(run.model.config), "training": to_dict(run.config)})
+    config = run.record.training
+    used = dotted({"model": to_dict(run.model.config), "training": to_dict(config)})
     if not run.plan.setup.is_counted:
-        device, _ = choose_device(run.config.device, run.model)
-        if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
+        device, _ = choose_device(config.device, run.model)
+        if sampled_softmax(run.model, config.sampled_softmax, device.type) is None:
             # the vocabulary is too small, or the device is not a CPU
             used["training.sampled_softmax"] = 0
     return used

@@ -14,8 +14,8 @@ from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation.evaluate import sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import MIN_CHARACTERS
-from reviewgen.runs.record import evaluate
-from reviewgen.runs.run import TrainingRun
+from reviewgen.runs.measure import evaluate
+from reviewgen.runs.run import Run
 from reviewgen.runs.trials import (
     Experiment,
     TrainedTrial,
@@ -26,7 +26,6 @@ from reviewgen.runs.trials import (
     name_settings,
     summarize,
 )
-from reviewgen.training.report import Report
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 _TRAIN_TOKENS = 100_000  # tokens of the training text that are scored
@@ -140,11 +139,11 @@ def sweep(
     )
 
 
-def _measure(run: TrainingRun, last: Report) -> dict[str, Any]:
+def _measure(run: Run) -> dict[str, Any]:
     """Return what only a sweep measures, as JSON values."""
     model = run.finish()
-    documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
-    train = evaluate(run.model, documents, run.tokenizer.vocab_size)
+    documents = sample_documents(run.corpus.stores["train"], _TRAIN_TOKENS)
+    train = evaluate(run.model, documents, run.corpus.tokenizer.vocab_size)
     kinds = count_parameters(run.model)
     names = [f"{length}-grams" for length in range(1, len(kinds) + 1)]
     return {

@@ -158,6 +158,6 @@ class TrialStore:
         except _UNREADABLE:
             pass  # it is something else of the user's
         raise CheckpointError(
-            f"{self._path} holds no {self._kind} that can be resumed. Give another {self._place}, or"
-            " remove it."
+            f"{self._path} holds no {self._kind} that can be resumed. Give another {self._place},"
+            " or remove it."
         )

@@ -39,7 +39,7 @@ from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.runs.corpus import PreparedCorpus, read_plan, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
-from reviewgen.runs.run import TrainingRun, make_run
+from reviewgen.runs.run import Run
 from reviewgen.runs.trial_store import TrialStore
 from reviewgen.storage import to_path
 from reviewgen.training.report import Report, StopReason
@@ -258,7 +258,7 @@ def describe_unequal(shares: Mapping[str, float | None]) -> str | None:
 
 
 def train_run(
-    run: TrainingRun, watch: Callable[[Report], bool | None] | None = None
+    run: Run, watch: Callable[[Report], bool | None] | None = None
 ) -> tuple[Report, float | None]:
     """Train to the end, or until ``watch`` returns True for a report.
 
@@ -422,7 +422,7 @@ class Experiment:
             CheckpointError: The store has trials with other facts.
         """
         if not self._is_identified:
-            corpus = self.corpus(plan).corpus.fingerprint
+            corpus = self.corpus(plan).texts.fingerprint
             self._store.identify({"corpus": corpus, **self.plan({}).facts(), **self.facts})
             self._is_identified = True
 
@@ -443,7 +443,7 @@ class Experiment:
         name: str,
         changed: Mapping[str, Any],
         *,
-        measure: Callable[[TrainingRun, Report], dict[str, Any]] | None = None,
+        measure: Callable[[Run], dict[str, Any]] | None = None,
         watch: Callable[[Report], bool | None] | None = None,
         figures: dict[str, Any] | None = None,
         split: str | None = None,
@@ -454,7 +454,7 @@ class Experiment:
         Args:
             name: The name of the trial.
             changed: Its settings, as in {"model.order": 4}.
-            measure: Called with each trained run and its last report; returns further figures.
+            measure: Called with each trained run; returns further figures.
             watch: Called with each report; if it returns True, the training is pruned.
             figures: Figures to store with the results; ``watch`` may add to them. A trial with
                 figures is trained even if another trial had the same settings.
@@ -492,12 +492,12 @@ class Experiment:
         plan: TrainingPlan,
         training: Training,
         split: str | None,
-        measure: Callable[[TrainingRun, Report], dict[str, Any]] | None,
+        measure: Callable[[Run], dict[str, Any]] | None,
         watch: Callable[[Report], bool | None] | None,
     ) -> Training:
         """Train a run, and return ``training`` with the results; see ``train``."""
         corpus = self.corpus(plan)
-        run = make_run(plan)
+        run = Run(plan)
         # all runs on a prepared corpus get the model size that was chosen for the first of them
         run.start_on(corpus)
         last, processor_share = train_run(run, watch)
@@ -524,7 +524,7 @@ class Experiment:
             characters_per_second=characters / training_seconds if is_timed else None,
             parameters=count_parameters(run.model),
             megabytes=sum(tensor.nbytes for tensor in run.model.state_dict().values()) / 1e6,
-            figures=training.figures | (measure(run, last) if measure else {}),
+            figures=training.figures | (measure(run) if measure else {}),
         )
 
 

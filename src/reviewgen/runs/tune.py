@@ -25,7 +25,7 @@ from reviewgen.config.settings import check_count, check_list, check_mapping, ch
 from reviewgen.errors import ConfigError, TrainingError, counted, quoted
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs.run import TrainingRun
+from reviewgen.runs.run import Run
 from reviewgen.runs.setup import TrainingSetup, merge_settings
 from reviewgen.runs.trials import Experiment, TrainedTrial, name_settings, split_name, summarize
 from reviewgen.training.report import Report, StopReason
@@ -360,10 +360,10 @@ def _try(experiment: Experiment, asked: Any, number: int) -> TuneTrial:
     return TuneTrial(**row, number=number)
 
 
-def _measure(run: TrainingRun, last: Report) -> dict[str, Any]:
+def _measure(run: Run) -> dict[str, Any]:
     """Return whether the time budget was too short to learn anything."""
-    is_spent = last.stopped == StopReason.BUDGET_SPENT
-    return {"is_too_short": is_spent and last.step < run.config.evaluations}
+    is_spent = run.record.last.stopped == StopReason.BUDGET_SPENT
+    return {"is_too_short": is_spent and run.record.last.step < run.record.training.evaluations}
 
 
 @contextmanager
