@@ -188,7 +188,7 @@ def time_epoch(preset: str, model: dict[str, Any], texts: Texts) -> float:
     paces = [
         (after - before) / (more - fewer) for (before, fewer), (after, more) in pairwise(marks)
     ]
-    return float(np.median(paces)) * run.stores["train"].count
+    return float(np.median(paces)) * run.corpus.stores["train"].count
 
 
 def time_counting(preset: str, model: dict[str, Any], texts: Texts) -> float:
@@ -263,8 +263,8 @@ def _matrix(rows: int, columns: int) -> nn.Parameter:
 def measure_plain(make: Callable[[int], nn.Module], texts: Texts, seconds: float) -> Result:
     """Train a network in a plain loop, and measure it."""
     run = prepare("rnn-char", texts, RECURRENT)
-    store = run.stores["train"]
-    tokenizer = run.tokenizer
+    store = run.corpus.stores["train"]
+    tokenizer = run.corpus.tokenizer
     torch.manual_seed(0)
     network = make(tokenizer.vocab_size)
     pace = train_plainly(

@@ -221,6 +221,8 @@ def write_names(tasks: list[Task]) -> list[tuple[str, str, str]]:
     for heading, name in listed:
         mine = [task for task in tasks if name in task.names]
         parts = [f"::: reviewgen.{name}\n    options:\n      heading_level: 1"]
+        if name == "TrainingRun":
+            parts[0] += "\n      inherited_members: true"
         if name == "ReviewModel":
             parts[0] += "\n      members: false"
             lines = [

@@ -129,8 +129,8 @@ def test_a_test_split_is_that_of_the_training(model, file):
 
 def test_a_network_is_trained_on_the_parts_as_one_stream(file):
     run = ready("gru-char", file, documents="file", **SMALL)
-    store = run.stores["train"]
-    tokenizer = run.tokenizer
+    store = run.corpus.stores["train"]
+    tokenizer = run.corpus.tokenizer
     parts = [store.document(number).tolist() for number in range(len(store))]
     assert [tokenizer.decode(ids[1:-1]) for ids in parts] == corpus_of(file, documents="file").of(
         "train"

@@ -102,8 +102,8 @@ def test_a_store_has_the_weights_of_its_files(weighted, files, tmp_path):
     stored = reviewgen.prepare(
         files, preset="ngram-char", out=tmp_path / "store", weights=weights
     ).folder
-    stores = prepared("ngram-char", stored, **OPTIONS).stores
-    assert stores["train"].count == run.stores["train"].count
+    stores = prepared("ngram-char", stored, **OPTIONS).corpus.stores
+    assert stores["train"].count == run.corpus.stores["train"].count
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5), (100, 1)])
@@ -118,15 +118,15 @@ def test_shares_are_the_weights_and_every_text_is_read(files, alone, weights):
     assert abs(sums[0] / sum(sums) - weights[0] / sum(weights)) < 60 / sum(sums)  # half a text
     for split in ("validation", "test"):
         assert texts_of(run, split) == alone[0].of(split) + alone[1].of(split)
-    assert run.corpus.counts["train"] == len(own[0]) + len(own[1])
-    assert sum("is read" in note for note in run.corpus.notes) == 1
+    assert run.corpus.texts.counts["train"] == len(own[0]) + len(own[1])
+    assert sum("is read" in note for note in run.corpus.texts.notes) == 1
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5)])
 def test_a_note_says_the_share_of_a_file_with_and_without_weights(files, alone, weights):
     run = prepared("gru-char", files, weights=weights)
     own = [each.of("train") for each in alone]
-    [note] = [note for note in run.corpus.notes if "is read" in note]
+    [note] = [note for note in run.corpus.texts.notes if "is read" in note]
     share = 100 * characters(own[1]) / characters(own[0] + own[1])
     assert f"times: {share:.0f} % of" in note
     assert f"to {100 * weights[1] / sum(weights):.0f} %" in note

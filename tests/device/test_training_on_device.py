@@ -64,9 +64,9 @@ def steps_of(place: str, precision: str) -> tuple[TrainingRun, Iterator[Report]]
     config = TrainingConfig(**TRAINING | {"evaluations": 1}, device=place, precision=precision)
     return run, fit(
         run.model,
-        run.tokenizer,
-        run.stores["train"],
-        run.stores["validation"],
+        run.corpus.tokenizer,
+        run.corpus.stores["train"],
+        run.corpus.stores["validation"],
         config,
         Budget(steps=99),
         0,
@@ -85,7 +85,9 @@ def test_losses_are_those_of_the_cpu_in_32_bits(preset, place, precision):
     run = start(place, precision, preset=preset)
     assert losses_of(run) == pytest.approx(expected, abs=TOLERANCES[precision])
     # where it ends
-    assert run.curves[preset] and {each.device.type for each in run.model.parameters()} == {"cpu"}
+    assert run.record.evaluations and {each.device.type for each in run.model.parameters()} == {
+        "cpu"
+    }
 
 
 @contextmanager

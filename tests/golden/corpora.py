@@ -210,8 +210,8 @@ def read(source: Path, tokenizer: str, options: dict[str, Any]) -> Reading:
     texts = [(text, list(values), split) for (text, values), split in pairs]
     counts = asdict(corpus.report)
     run.tokenize()  # and the texts of the corpus are gone
-    ids = {split: framed(store) for split, store in run.stores.items()}
-    return Reading(texts, counts, run.tokenizer.vocab_size, ids, run.tokenizer.decode)
+    ids = {split: framed(store) for split, store in run.corpus.stores.items()}
+    return Reading(texts, counts, run.corpus.tokenizer.vocab_size, ids, run.corpus.tokenizer.decode)
 
 
 def prepare(

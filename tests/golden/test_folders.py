@@ -133,8 +133,8 @@ def test_a_prepared_store_gives_the_ids_of_its_source(tmp_path: Path):
     fresh = read(write(STORE, tmp_path), "word", STORE.options)
     # to another split, as cleaning removes the white space since the store was saved
     moved = "spaces around, a tab\there"
-    for split, store in run.stores.items():
-        texts = [run.tokenizer.decode(ids[1:-1]).strip() for ids in framed(store)]
+    for split, store in run.corpus.stores.items():
+        texts = [run.corpus.tokenizer.decode(ids[1:-1]).strip() for ids in framed(store)]
         assert [text for text in texts if text != moved] == [
             text for text, _, at in fresh.texts if at == split and text != moved
         ]

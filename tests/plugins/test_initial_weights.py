@@ -33,7 +33,7 @@ def begun(preset: Any, file: Path | None, **options: Any) -> TrainingRun:
 
 @pytest.mark.parametrize("name, kind", [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
 def test_a_model_computes_what_the_modules_that_it_starts_from_compute(name, kind, tmp_path):
-    size = begun(f"{name}-char", None).tokenizer.vocab_size
+    size = begun(f"{name}-char", None).corpus.tokenizer.vocab_size
     settings = {"model": SIZES | {"ngrams": 1}}
     table = nn.Embedding(size, 4)
     layers = kind(4, 6, num_layers=2, batch_first=True)
@@ -54,13 +54,14 @@ def test_a_model_computes_what_the_modules_that_it_starts_from_compute(name, kin
 
 
 def test_training_starts_from_the_file_and_records_it(tmp_path):
-    table = torch.randn(begun("gru-char", None, **GRU).tokenizer.vocab_size, 4)
+    table = torch.randn(begun("gru-char", None, **GRU).corpus.tokenizer.vocab_size, 4)
     file = tmp_path / "table.safetensors"
     save_file({"weight": table}, file)
     run = begun("gru-char", file, out=tmp_path / "a", **GRU)
     assert torch.equal(run.model.state_dict()["embedding.weight"], table)
     assert any(
-        "Initial weights from table.safetensors: embedding.weight" in note for note in run.notes
+        "Initial weights from table.safetensors: embedding.weight" in note
+        for note in run.record.notes
     )
     for _ in run:
         pass

@@ -178,6 +178,6 @@ def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counte
     model.finish()
     for facts in (each["interrupted"] for each in counted.ranks):
         assert facts["error"].startswith("KeyboardInterrupt") and facts["weights"] == digest(model)
-        assert facts["texts"] == len(seen) < len(run.stores["train"]) - 5 and facts[
+        assert facts["texts"] == len(seen) < len(run.corpus.stores["train"]) - 5 and facts[
             "tokens"
         ] == sum(map(len, seen))

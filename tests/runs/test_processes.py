@@ -194,7 +194,8 @@ blend = {"model": GRU | {"order": 3}, "training": {"copy_tokens": 0}, "steps": 2
 facts["blend"] = train("blend-char", **blend)
 run = ready("lstm-char", TEXTS, budget=60.0, training={"evaluations": 1, "copy_tokens": 0})
 steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
-facts["sized"] = [run.model.config.hidden_size, run.config.batch_size, run.config.bptt, steps]
+config = run.record.training
+facts["sized"] = [run.model.config.hidden_size, config.batch_size, config.bptt, steps]
 del run
 early = {"learning_rate": 10.0, "patience": 2, "evaluations": 200}
 facts["early"] = train(steps=200, training=early)

@@ -77,9 +77,10 @@ def weights_of(model: Any) -> dict[str, Tensor]:
 
 def texts_of(run: TrainingRun, split: str) -> list[str]:
     """Return the texts of a split of a prepared run without conditions."""
-    store = run.stores[split]
+    store = run.corpus.stores[split]
     return [
-        run.tokenizer.decode(store.document(number)[1:-1].tolist()) for number in range(len(store))
+        run.corpus.tokenizer.decode(store.document(number)[1:-1].tolist())
+        for number in range(len(store))
     ]
 
 
@@ -114,7 +115,7 @@ class Planted(nn.Module):
         passed: Callable[..., None] = lambda *_: None,
     ) -> None:
         super().__init__()
-        self.config = SimpleNamespace(vocab_size=plain_store().tokenizer.vocab_size)
+        self.config = SimpleNamespace(vocab_size=plain_store().corpus.tokenizer.vocab_size)
         self.logits = nn.Parameter(torch.zeros(self.config.vocab_size))
         self.nats = nats
         self.passed = passed
@@ -129,7 +130,7 @@ class Planted(nn.Module):
         if self.training:
             return self.logits.expand(*ids.shape, -1), state
         logits = torch.zeros(len(self.logits))
-        logits[plain_store().tokenizer.bos_id] = self.nats(self.steps)
+        logits[plain_store().corpus.tokenizer.bos_id] = self.nats(self.steps)
         return logits.expand(*ids.shape, -1), state
 
 
@@ -151,9 +152,9 @@ def fitted(
     config = TrainingConfig(**TRAINING | {"metrics": ()} | training)
     return fit(
         model,
-        run.tokenizer,
-        run.stores["train"],
-        run.stores["validation"],
+        run.corpus.tokenizer,
+        run.corpus.stores["train"],
+        run.corpus.stores["validation"],
         config,
         budget,
         seed,

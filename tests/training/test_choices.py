@@ -245,8 +245,8 @@ def test_a_budget_without_a_size_gets_one_and_what_was_set_stays():
         run = ready("lstm-char", TEXTS, **options)
         return (
             run.model.config,
-            run.config,
-            [note for note in run.notes if note.startswith("Chosen for")],
+            run.record.training,
+            [note for note in run.record.notes if note.startswith("Chosen for")],
         )
 
     model, config, (note,) = choose(budget="20s", training={"batch_size": 5})
@@ -317,7 +317,8 @@ def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     given: Any = ({}, {"gradient_accumulation_steps": 2})
     assert [
-        prepared(steps=1, training=each).config.gradient_accumulation_steps for each in given
+        prepared(steps=1, training=each).record.training.gradient_accumulation_steps
+        for each in given
     ] == [4, 2]
     for name in ("DeepSpeed", "FSDP"):  # the first that is asked about
         monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")

@@ -28,7 +28,7 @@ def finished() -> tuple[Any, Any, Any]:
 
 def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before(finished):
     run, reports, facts = finished
-    documents = list(run.stores["train"].documents())
+    documents = list(run.corpus.stores["train"].documents())
     # bos and the condition are inputs only, eos is a target
     targets = sum(len(ids) - 2 for ids, _ in documents)
     characters = sum(length for _, length in documents)

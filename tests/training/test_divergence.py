@@ -31,7 +31,7 @@ def spoilt(
     calls = itertools.count(1)
     weights = {0: weights_of(run.model)}
     reports = []
-    accumulated = run.config.gradient_accumulation_steps
+    accumulated = run.record.training.gradient_accumulation_steps
 
     def spoiling(self: Any, ids: Tensor, state: Any) -> Any:
         logits, state = forward(self, ids, state)

@@ -34,7 +34,7 @@ def gru(model_folder) -> reviewgen.ReviewModel:
 
 def bits(run: TrainingRun, model: reviewgen.ReviewModel) -> float:
     """Return the bits per character of a model on the held-out texts of a run."""
-    documents = sample_documents(run.stores["validation"], 500)
+    documents = sample_documents(run.corpus.stores["validation"], 500)
     return evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
 
 
@@ -52,7 +52,7 @@ def test_it_beats_training_from_scratch_in_the_same_steps():
     before = weights_of(first.model)
     run, _, tuned = trained(first, similar, steps=20, training={"bptt": 16})
     scratch, _, fresh = trained("gru-char", similar, steps=20, model=size, training={"bptt": 16})
-    assert run.corpus.fingerprint == scratch.corpus.fingerprint
+    assert run.corpus.texts.fingerprint == scratch.corpus.texts.fingerprint
     assert bits(run, tuned) < min(bits(run, first), bits(scratch, fresh)) - 0.3
     assert "gained nothing" not in str(tuned.training["notes"])
     assert any(
@@ -90,7 +90,7 @@ def test_tokenizer_settings_and_defaults_are_kept(gru, tuned):
     assert digest_tokenizer(model.tokenizer) == digest_tokenizer(gru.tokenizer)
     assert model.model.config == gru.model.config
     assert (model.generation_config, model.preset) == (gru.generation_config, "gru-char")
-    store = run.stores["train"]
+    store = run.corpus.stores["train"]
     texts = [model.tokenizer.decode(list(store.document(n))) for n in range(len(store))]
     assert "😀" in "".join(texts)
 
@@ -135,11 +135,14 @@ def test_the_card_names_the_parent_and_what_the_copy_rate_covers(gru, child_fold
 
 
 def test_settings_that_leave_predictions_alone_may_change(gru):
-    from_scratch = TrainingRun("gru-char", NEW).config
-    assert TrainingRun(gru, NEW).config.learning_rate == pytest.approx(
+    from_scratch = TrainingRun("gru-char", NEW).record.training
+    assert TrainingRun(gru, NEW).record.training.learning_rate == pytest.approx(
         from_scratch.learning_rate / 2
     )
-    assert TrainingRun(gru, NEW, training={"learning_rate": "0.001"}).config.learning_rate == 0.001
+    assert (
+        TrainingRun(gru, NEW, training={"learning_rate": "0.001"}).record.training.learning_rate
+        == 0.001
+    )
     changed = {
         "output_dropout": "0.5",
         "embedding_dropout": 0.1,
@@ -159,10 +162,10 @@ def test_conditions_are_kept(micro):
     rows = [{"text": text, "stars": 5 + number % 2} for number, text in enumerate(NEW)]  # 6 is new
     run, _, tuned = trained(starred, rows, steps=2)
     assert tuned.conditions == starred.conditions
-    assert any("do not know" in note or "does not know" in note for note in run.notes)
+    assert any("do not know" in note or "does not know" in note for note in run.record.notes)
     five = starred.conditions.encode({"stars": 5})
     any_id = starred.conditions.unspecified_ids
-    assert {tuple(row) for row in run.stores["validation"].conditions} <= {
+    assert {tuple(row) for row in run.corpus.stores["validation"].conditions} <= {
         tuple(five),
         tuple(any_id),
     }
@@ -173,8 +176,8 @@ def test_a_training_without_the_conditions_of_its_parent_has_none_given(micro):
     starred = micro("conditional")
     any_id = starred.conditions.unspecified_ids
     run = prepared(starred, NEW)
-    assert {tuple(row) for row in run.stores["train"].conditions} == {tuple(any_id)}
-    assert any("counts as not given" in note for note in run.corpus.notes)
+    assert {tuple(row) for row in run.corpus.stores["train"].conditions} == {tuple(any_id)}
+    assert any("counts as not given" in note for note in run.corpus.texts.notes)
 
 
 def test_a_condition_that_the_parent_does_not_have_is_refused(micro):

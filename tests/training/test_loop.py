@@ -47,14 +47,14 @@ WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
 
 
 def lanes_of(run: TrainingRun, **changes: Any) -> Lanes:
-    config = run.config
+    config = run.record.training
     settings = {
         "lanes": config.batch_size,
         "bptt": config.bptt,
         "is_random": config.bptt_random,
         "seed": 0,
     } | changes
-    return Lanes(run.stores["train"], **settings)
+    return Lanes(run.corpus.stores["train"], **settings)
 
 
 def detached(state: Any) -> Any:
@@ -66,7 +66,7 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
     targets but bos.
     """
     model = type(run.model)(run.model.config)
-    config = run.config
+    config = run.record.training
     model.load_state_dict(weights_of(run.model))
     inner = {
         name: torch.tensor(0.0)
@@ -169,12 +169,12 @@ def test_losses_and_weights_are_those_of_a_plain_loop(preset, settings):
     tokens = lanes_of(run).lanes * np.cumsum([sum(each) for each in lengths])
     assert [report.tokens for report in reports] == tokens.tolist()
     assert [report.bptt for report in reports] == [
-        each[-1] if run.config.bptt_random else None for each in lengths
+        each[-1] if run.record.training.bptt_random else None for each in lengths
     ]
     assert [report.progress for report in reports] == [0.25, 0.5, 0.75, 1]
     rates = [report.learning_rate for report in reports]
     assert rates == pytest.approx(
-        [run.config.learning_rate * share for share in (0.04, 0.52, 1, 0.5)]
+        [run.record.training.learning_rate * share for share in (0.04, 0.52, 1, 0.5)]
     )
     assert reports[-1].epoch > 0 and reports[-1].stopped == "all steps taken"
 
@@ -475,7 +475,7 @@ def test_the_time_of_an_epoch_and_the_time_left(length, patience, monkeypatch):
     reports = timed(
         monkeypatch, length, SlowMetrics, evaluations=9, patience=patience, batch_size=8, **worse
     )
-    batches = Lanes(plain_store().stores["train"], lanes=8, bptt=8, seed=0).batches_of(0)
+    batches = Lanes(plain_store().corpus.stores["train"], lanes=8, bptt=8, seed=0).batches_of(0)
     assert [report.epochs for report in reports] == pytest.approx(
         [step / batches for step in range(1, len(reports) + 1)]
     )
@@ -546,8 +546,8 @@ def test_a_slow_model_is_evaluated_on_fewer_texts_of_a_time_budget(speed, texts,
     )
     report = next(report for report in run if report.evaluation)
     assert report.evaluation is not None
-    held_out = len(plain_store().stores["validation"])
-    tokens = plain_store().stores["validation"].count / held_out
+    held_out = len(plain_store().corpus.stores["validation"])
+    tokens = plain_store().corpus.stores["validation"].count / held_out
     assert report.evaluation.reviews == max(1, min(held_out, round(0.3 * speed / tokens))), texts
 
 

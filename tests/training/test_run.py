@@ -76,7 +76,7 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path):
                 raise KeyboardInterrupt
     run.interrupt()
     run.finish()
-    assert run.is_interrupted
+    assert run.record.is_interrupted
     model = reviewgen.load(tmp_path / "m")
     assert (model.training["stopped"], model.training["steps"]) == ("interrupted", 30)
     run = prepared("ngram-char")

@@ -123,8 +123,8 @@ def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(preset, tmp_
         run.finish()
     training = reviewgen.load(tmp_path / "m").training
     assert (
-        run.is_interrupted
-        and f"saved in {tmp_path / 'm'}" in run.notes[-1] == training["notes"][-1]
+        run.record.is_interrupted
+        and f"saved in {tmp_path / 'm'}" in run.record.notes[-1] == training["notes"][-1]
     )
     assert training["stopped"].startswith("all ") and training["held_out"] is None
     # the launcher starts it again: nothing is left to do

@@ -228,7 +228,7 @@ class ComparisonRun:
             CheckpointError: They differ.
         """
         trained = {"preset": row.source, "settings": to_json(row.settings)}
-        before = self._store.find(_file_name(row.name))
+        before = self._store.results.get(_file_name(row.name))
         if before is None:
             self._store.add(_file_name(row.name), trained)
         elif before != trained:
@@ -277,7 +277,7 @@ class ComparisonRun:
             model = ReviewModel.from_pretrained(source)
         key = f"{_file_name(row.name)}, seed {seed}"
         digest = "" if self.folder is None else _digest(model)
-        stored = self._store.find(key)
+        stored = self._store.results.get(key)
         if stored is not None and (stored["source"], stored["weights"]) == (row.source, digest):
             return _to_measured(stored)
         if seed == self.seed:
@@ -313,7 +313,7 @@ class ComparisonRun:
             _, share = train_run(run, show)
         model = run.finish()
         # Ctrl-C during the last evaluation ended only the training; it ends the comparison, too
-        if run.is_interrupted:
+        if run.record.is_interrupted:
             raise KeyboardInterrupt
         return model, share
 

@@ -87,9 +87,9 @@ def train(
     from reviewgen.training.report import StopReason
 
     model = _train(run)
-    facts = model.training | (run.held_out or {}) | {"out": str(out)}
+    facts = model.training | (run.record.held_out or {}) | {"out": str(out)}
     status = int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
-    if run.is_interrupted:
+    if run.record.is_interrupted:
         status = INTERRUPTED
     return Result(facts, _describe(run, model, out), status)
 
@@ -98,17 +98,17 @@ def _prepare(run: "TrainingRun") -> None:
     """Read and tokenize the corpus, and print facts about it."""
     try:
         with show_status("Reading ...") as say:
-            for line in _describe_corpus(run.read(), run.conditions.describe()):
+            for line in _describe_corpus(run.read(), run.corpus.conditions.describe()):
                 note(line)
             say("Training the tokenizer and encoding the texts ...")
             run.tokenize()
     except KeyboardInterrupt:
         note("Interrupted before training began; nothing was saved.")
         sys.exit(INTERRUPTED)
-    for line in run.notes:
+    for line in run.record.notes:
         note(line)
-    if log := run.log.describe():
-        note(log)
+    if run.record.log:
+        note(run.record.log)
 
 
 def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
@@ -142,16 +142,16 @@ def _train(run: "TrainingRun") -> "ReviewModel":
             for report in run:
                 move(report)
                 _show_report(report)
-        shown = len(run.notes)
+        shown = len(run.record.notes)
         with show_status("Saving the model, then measuring it ..."):
             model = run.finish()
     except KeyboardInterrupt:
         with block_signals():
             run.interrupt()
             note("Interrupted; saving the best weights so far.")
-            shown = len(run.notes)
+            shown = len(run.record.notes)
             model = run.finish()
-    for line in run.notes[shown:]:
+    for line in run.record.notes[shown:]:
         note(line)
     return model
 
@@ -185,20 +185,20 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
 
         card = model.bundle.card
         yield Markdown(card[card.index("## Metrics") : card.index("## Intended use")])
-    if run.held_out is not None and run.evaluation is not None:
-        yield _describe_held_out(run.held_out, run.evaluation.bits_per_character)
+    if run.record.held_out is not None and run.record.evaluation is not None:
+        yield _describe_held_out(run.record.held_out, run.record.evaluation.bits_per_character)
     facts = model.training
     yield from _describe_improvement(facts)
     yield facts["verdict"]["words"]
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         yield f"Copy rate: {describe_copies(novelty)}{_describe_measuring(novelty)}"
-    gains = () if run.evaluation is None else run.evaluation.conditions
+    gains = () if run.record.evaluation is None else run.record.evaluation.conditions
     advice = suggest_next(gains, run.model)
     yield from advice
     if not advice:
         yield from (gain.describe() for gain in gains if not gain.has_effect)
-    if run.is_interrupted and run.held_out is None:
+    if run.record.is_interrupted and run.record.held_out is None:
         yield f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that."
     else:
         yield f"Saved in {out}"

@@ -150,6 +150,24 @@ class TrialOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(TrialOptions):
+    """How the trials of an experiment are trained: the rows of a table.
+
+    Attributes:
+        seeds: The number of trainings per row, from different seeds: the figures are their means.
+            Only several seeds show whether a difference is more than chance.
+        out: Keep the finished trainings in this folder, so that an interrupted command can be
+            resumed.
+        resume: Continue in the folder of an interrupted command with the same texts and settings,
+            and train only what is missing.
+    """
+
+    seeds: Annotated[int, Bound(at_least=1)] = 1
+    out: str | Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions(TrialOptions):
     """How a model is trained, besides its settings.
 

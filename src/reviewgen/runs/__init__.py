@@ -4,13 +4,15 @@ search, blend or read a corpus.
     setup    the plugins, settings and trained weights that a run starts from
     plan     the keywords of a training, and everything that is decided before anything is read
     reading  how the corpus of a plan is read; checks that a prepared token store fits the plan
-    folder   the folder of a run, from which it is resumed
     corpus   reads a corpus, then tokenizes and indexes it, also for several runs;
              ``reviewgen.corpus``
-    run      ``TrainingRun``: read, tokenize, iterate for reports, finish; a blend has a run for
-             each of its components
-    record   the reports so far, the learning curves, the measurements at the end, and the entries
-             of training.json
+    record   the reports so far, the learning curves and the results of the measurements;
+             training.json
+    measure  the measurements at the end of a run
+    train_model  trains one model
+    train_blend  trains the models of a blend in turn, and fits the blend's weights
+    saver    saves the checkpoints of a run, from which it is resumed, and its model
+    run      ``TrainingRun``: read, tokenize, iterate for reports, finish
     display  the progress on a terminal or in a notebook
     tracking the log in a tracker
     plotting ``reviewgen.plot_training``

@@ -45,9 +45,12 @@ from reviewgen.protocols.tokenizer import SupportsTokenBytes
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_model, find_tokenizer
 from reviewgen.runs.record import novelty_facts
-from reviewgen.runs.setup import part_facts
+from reviewgen.runs.setup import PAST
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
+
+# the record of a blend keeps these entries of the record of each of its models
+_OF_PART = (*PAST, "config", "verdict", "evaluations", "curve")
 
 
 @describes_options(EvaluationOptions)
@@ -208,7 +211,8 @@ def make_bundle(
         "preset": preset,
         "data": data,
         "parts": [
-            {"preset": model.preset, "weight": weight} | part_facts(model.training)
+            {"preset": model.preset, "weight": weight}
+            | {name: model.training[name] for name in _OF_PART if name in model.training}
             for model, weight in zip(models, blend.config.weights, strict=True)
         ],
         "weights": dict(facts),

@@ -33,7 +33,7 @@ from reviewgen.data.prepared import fetch_store, find_store, prepare_store
 from reviewgen.data.split import Corpus, CorpusSpec, read_corpus, require_splits
 from reviewgen.data.stage import Progress, cache_folder
 from reviewgen.data.tokens import StoreFolder, Tokens
-from reviewgen.errors import ConfigError, DataError, quoted
+from reviewgen.errors import ConfigError, DataError, TrainingError, quoted
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.novelty import Index, read_index
@@ -54,9 +54,19 @@ if TYPE_CHECKING:
 class ReadCorpus:
     """A corpus that was read and is not tokenized yet."""
 
-    corpus: Corpus
+    texts: Corpus
     conditions: Conditions  # once the corpus is tokenized, their ids follow the tokenizer's
     notes: tuple[str, ...]
+
+    if not TYPE_CHECKING:  # a type checker would accept any name
+
+        def __getattr__(self, name: str) -> None:
+            """Refuse an attribute of the tokenized corpus, if this corpus is not tokenized yet."""
+            if name in PreparedCorpus.__annotations__ or hasattr(PreparedCorpus, name):
+                raise TrainingError(
+                    f"The corpus is not tokenized yet: call tokenize before you use its {name}."
+                )
+            raise AttributeError(name)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class PreparedCorpus(ReadCorpus):
         """Return the facts for ``training.json``: the sources, numbers and conditions of the texts,
         and what cleaning did.
         """
-        corpus = self.corpus
+        corpus = self.texts
         return {
             "source": corpus.source.name,
             "validation_source": corpus.validation[0].name if corpus.validation else None,
@@ -153,7 +163,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     setup = plan.setup
-    corpus = read.corpus
+    corpus = read.texts
     encoding = _encoding(setup)
     store = plan.store or encode_corpus(corpus, encoding, read.conditions)
     tokenizer: Tokenizer = setup.tokenizer_class.load(store.folder / "tokenizer")

@@ -76,8 +76,8 @@ class NotebookView:
 
     def finish(self) -> None:
         """Show the result."""
-        evaluation = self._run.evaluation
-        result = "Interrupted" if self._run.is_interrupted else "Trained"
+        evaluation = self._run.record.evaluation
+        result = "Interrupted" if self._run.record.is_interrupted else "Trained"
         if evaluation is not None:
             bits = decimal(evaluation.bits_per_character)
             result += f": {bits} bits per character of held-out text"
@@ -95,10 +95,12 @@ class NotebookView:
         display: Any = notebook  # untyped
         start = time.monotonic()
         last = self._last
-        records = {} if last is None else self._run.curves
+        preset = self._run.plan.preset
+        record = self._run.record
+        records = {} if last is None else record.parts or {preset: record}
         curves = [
-            LearningCurves(name, name, "", None, record.evaluations, record.curve())
-            for name, record in records.items()
+            LearningCurves(name, name, "", None, part.evaluations, part.curve())
+            for name, part in records.items()
         ]
         running = [] if is_over else [run for run in curves if run.evaluations]
         bits = [
@@ -106,7 +108,7 @@ class NotebookView:
         ]
         page = render(
             "runs/training.html",
-            preset=self._run.preset,
+            preset=preset,
             status=status,
             progress=None if is_over or last is None else last.progress,
             facts="" if last is None else _describe(last),

@@ -1,60 +1,43 @@
-"""The record of a run: its reports, its learning curves, and the measurements at its end.
-``training.json`` has all of them.
+"""The record of a run: its reports as learning curves, and what was measured. ``training_facts``
+makes ``training.json`` of it.
 
 The loss of one step is noisy, so the record keeps mean losses: over the steps since the last
 evaluation, and since the last point of a thinned curve. The sums stay on the device. To convert a
 sum to a number, the CPU must wait for the device; this happens a few hundred times in a run.
-
-At the end, the bits per character of held-out texts are measured, and the copy rate and the metrics
-of generated texts. A note may advise to train the weights that ship with a preset further instead
-of training from scratch. The shipped weights already know the language, while a training from
-scratch learns it from its own texts only: after many epochs, a small corpus has no more to teach.
 """
 
 import math
+import os
+import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
+from reviewgen.compiled.jit import clock
 from reviewgen.config.bounded import to_json
-from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import to_dict
-from reviewgen.data.tokens import Tokens, tokens_of
-from reviewgen.errors import NotADistribution, ReviewgenError
-from reviewgen.evaluation.evaluate import (
-    Evaluation,
-    evaluate_documents,
-    measure_rate,
-    sample_documents,
-    spread_documents,
-)
+from reviewgen.config.training import TrainingConfig
+from reviewgen.errors import TrainingError
+from reviewgen.evaluation.evaluate import Evaluation
 from reviewgen.evaluation.metrics import TextMetrics
-from reviewgen.evaluation.scoring import Document
-from reviewgen.generation.generator import Generator
-from reviewgen.generation.model_stepper import make_stepper
-from reviewgen.generation.request import Request
-from reviewgen.lexicon.token_bytes import decode_texts
-from reviewgen.model.review_model import ReviewModel
-from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index, count_copied
-from reviewgen.protocols.model import CountTrained, LanguageModel
-from reviewgen.rates import MIN_CHARACTERS, find_intervals
-from reviewgen.registry.plugins import find_weights
+from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index
+from reviewgen.processes import launch_name
+from reviewgen.protocols.abilities import count_parameters
+from reviewgen.protocols.model import LanguageModel
 from reviewgen.runs.corpus import PreparedCorpus
-from reviewgen.runs.plan import TrainingPlan
-from reviewgen.runs.setup import resolve_setup
+from reviewgen.runs.plan import LAUNCH, SETTINGS, TrainingPlan
+from reviewgen.runs.setup import parent_facts
 from reviewgen.runs.tracking import TERM
-from reviewgen.training.evaluator import SAMPLE_TOKENS
-from reviewgen.training.report import Report
+from reviewgen.training.report import Report, StopReason, find_verdict
 
 # number of evenly spaced points of the thinned curve; the first and last step and the evaluations
 # are added to them
 _POINTS = 200
-# the fields that a checkpoint saves unchanged
-_SAVED = ("notes", "size", "evaluations", "points")
+_MEANS = ("since_evaluation", "since_point")  # the fields that are a ``Mean``
 
 
 @dataclass
@@ -82,68 +65,101 @@ class Mean:
         return means
 
 
-@dataclass
-class Curves:
-    """The learning curves of a run: its evaluations, and a thinned curve of the training loss and
-    the learning rate.
+@dataclass(kw_only=True)
+class RunRecord:
+    """What a run has done and measured so far. Each checkpoint saves the notes, the size, the
+    learning curves and the sums of losses.
+
+    Attributes:
+        training: The training settings; for a blend, those of its network. With a time budget, some
+            of them are chosen when the corpus is tokenized.
+        notes: Sentences for the user, without repetitions.
+        log: A sentence that says where the run is logged; None without a tracker.
+        size: The model and training settings that were chosen for a time budget, by group ("model"
+            and "training"); None if none were.
+        last: The last report; before the first step, a report of zero tokens. Until a blend has its
+            weights, the last report of the model that is trained.
+        evaluations: The evaluations, as JSON values.
+        points: A thinned curve of the training loss and the learning rate, as JSON values.
+        is_interrupted: Whether the training, or the measuring after it, was interrupted.
+        evaluation: The final evaluation; None before ``finish``, or if the model cannot be scored.
+        copied: The copy rates of generated and held-out texts; empty if not measured.
+        metrics: The facts on the metrics of generated texts, by name; empty if not measured.
+        token_copy_rate: The token copy rate of the held-out texts; None without a novelty index.
+        bits_before: Bits per character on held-out texts of a model that is trained further, before
+            the training; None for a new model.
+        initial_tensors: Names of the tensors that come from a file of initial weights.
+        weights: For a blend, how its weights were fitted; empty before that.
+        parts: For a blend, the records of its models that have started so far, by preset.
+        started: When the run was made, by ``clock``.
+        seconds_before: Training time before the run was interrupted and resumed.
+        measuring_seconds: Duration of the measuring after the training.
+        split: The split of the final evaluation, and its number of texts.
+        targets_per_character: Converts nats per token to nats per character.
+        since_evaluation: The losses since the last evaluation.
+        since_point: The losses since the last point.
     """
 
-    targets_per_character: float = 1.0  # converts nats per token to nats per character
+    training: TrainingConfig
+    notes: list[str] = field(default_factory=list)
+    log: str | None = None
+    size: Mapping[str, Mapping[str, Any]] | None = None
+    last: Report = field(default_factory=lambda: Report(0, 0.0, 0.0, 0))
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
+    is_interrupted: bool = False
+    evaluation: Evaluation | None = None
+    copied: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    token_copy_rate: float | None = None
+    bits_before: float | None = None
+    initial_tensors: list[str] = field(default_factory=list)
+    weights: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, "RunRecord"] = field(default_factory=dict)
+    started: float = field(default_factory=clock)
+    seconds_before: float = 0.0
+    measuring_seconds: float = 0.0
+    split: dict[str, Any] = field(default_factory=dict)
+    targets_per_character: float = 1.0
+    since_evaluation: Mean = field(default_factory=Mean)
+    since_point: Mean = field(default_factory=Mean)
+
+    def begin(self, corpus: PreparedCorpus, saved: Mapping[str, Any]) -> None:
+        """Begin to record a training on a corpus, or continue from the fields that a checkpoint has
+        saved, if there are any.
+        """
+        store = corpus.stores["train"]
+        # every token is a target, except bos and the ids of conditions and fields
+        targets = store.count - len(store) - int(store.given.sum())
+        self.targets_per_character = targets / int(store.characters.sum())
+        split = corpus.final_split
+        self.split = {"split": split, "reviews_in_split": len(corpus.stores[split])}
+        for name, value in saved.items():
+            setattr(self, name, Mean(**value) if name in _MEANS else value)
+        self.note(*corpus.notes)
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Return the fields that a checkpoint saves: plain values and tensors."""
+        return {
+            "notes": [str(note) for note in self.notes],
+            "size": self.size,
+            "evaluations": self.evaluations,
+            "points": self.points,
+            **{name: vars(getattr(self, name)) for name in _MEANS},
+        }
+
+    @property
+    def held_out(self) -> dict[str, Any] | None:
+        """The final evaluation as JSON values, with the name of the split that was scored. None
+        before ``finish``, or if the model cannot be scored.
+        """
+        return None if self.evaluation is None else self.split | self.evaluation.to_dict()
 
     def curve(self) -> dict[str, list[Any]]:
         """Return the points as columns: a list of values by name."""
         return {
             name: [point.get(name) for point in self.points]
             for name in (self.points[0] if self.points else ())
-        }
-
-
-@dataclass
-class RunRecord(Curves):
-    """The reports of a run so far, as notes and curves. Each checkpoint saves a copy, without the
-    last report.
-
-    Attributes:
-        notes: Sentences for the user, without repetitions.
-        size: The model and training settings that were chosen for a time budget, by group ("model"
-            and "training"); None if none were.
-        last: The last report; before the first step, a report of zero tokens.
-        since_evaluation: The losses since the last evaluation.
-        since_point: The losses since the last point.
-    """
-
-    notes: list[str] = field(default_factory=list)
-    size: Mapping[str, Mapping[str, Any]] | None = None
-    last: Report = field(default_factory=lambda: Report(0, 0.0, 0.0, 0))
-    since_evaluation: Mean = field(default_factory=Mean)
-    since_point: Mean = field(default_factory=Mean)
-
-    @classmethod
-    def of(cls, store: Tokens, saved: Mapping[str, Any]) -> "RunRecord":
-        """Return the record of a training on the texts of ``store``. It has the saved fields of a
-        checkpoint; if there are none, it is empty.
-        """
-        # every token is a target, except bos and the ids of conditions and fields
-        targets = store.count - len(store) - int(store.given.sum())
-        targets_per_character = targets / int(store.characters.sum())
-        if not saved:
-            return cls(targets_per_character)
-        since_evaluation, since_point = saved["means"]
-        return cls(
-            targets_per_character,
-            **{name: saved[name] for name in _SAVED},
-            since_evaluation=Mean(**since_evaluation),
-            since_point=Mean(**since_point),
-        )
-
-    def to_checkpoint(self) -> dict[str, Any]:
-        """Return the fields that a checkpoint saves: JSON values and, in ``means``, tensors."""
-        saved = {name: getattr(self, name) for name in _SAVED}
-        return saved | {
-            "notes": [str(note) for note in self.notes],
-            "means": [vars(self.since_evaluation), vars(self.since_point)],
         }
 
     def note(self, *notes: str) -> None:
@@ -245,220 +261,79 @@ def novelty_facts(
     return facts
 
 
-_MIN_TOKENS = 2_000  # minimum number of tokens of the chosen texts, even if the model is slow
-# time for scoring the wanted number of texts, even if the time budget is short
-_TEXT_SECONDS = 4.0
-_TEXTS = 100  # texts per call of the generator
-_MAX_TEXTS = 2_000  # maximum number of generated texts
-# characters to generate with a model trained by counting; an n-gram model does so in 0.1 s
-_COUNTED_CHARACTERS = 100_000
-
-# When are the shipped weights of a preset, trained further, better than a training from scratch?
-# Measured: bits per character of held-out text after the same time on one core, for lstm-word from
-# the shipped weights / from scratch, by the number of passes of the training from scratch over its
-# texts. (The value for 12.6 passes is older: the vocabulary did not depend on the corpus size yet.)
-#     music captions: 12.6 times 0.866 / 0.935, 7.6 times 0.961 / 0.918, 2.7 times 0.928 / 0.762
-#     music blogs:    8.0 times 1.946 / 2.258, 2.1 times 2.143 / 2.127
-# So the shipped weights are suggested to a run that makes at least this many passes.
-_MIN_PASSES = 10.0
-# They are suggested only if they take fewer bits per character than this before any training. They
-# take 1.9 and 2.6 on the two corpora above, and more on texts in another language.
-_MAX_BITS = 3.0
-# They are measured only after a run of this length, since the measurement takes up to half a second
-_MIN_SECONDS = 30.0
-# For each second of the run, they are measured on this many characters. On one slow core, this
-# takes a hundredth of the time of the run.
-_CHARACTERS_PER_SECOND = 100
-_MAX_CHARACTERS = 6_000  # maximum number of these characters
-
-
-def evaluate(
-    model: LanguageModel,
-    documents: Sequence[Document],
-    vocab_size: int,
-    device: str = "cpu",
-) -> Evaluation | None:
-    """Return the evaluation of a model on held-out texts; None if its scores are not a probability
-    distribution.
-    """
-    with suppress(NotADistribution):
-        return evaluate_documents(model, documents, vocab_size, device)
-    return None
-
-
-def choose_documents(
-    model: LanguageModel,
+def training_facts(
+    plan: TrainingPlan,
     corpus: PreparedCorpus,
-    split: str,
-    tokens: int,
-    seconds: float | None,
-    texts: int = 1,
-) -> list[Document]:
-    """Return evenly spaced texts of a split to score a model on.
+    record: RunRecord,
+    model: LanguageModel | None,
+    log_failure: str | None = None,
+) -> dict[str, Any]:
+    """Return the content of ``training.json``. For a blend, steps, tokens and the verdict are those
+    of its network.
 
     Args:
-        model: The model.
-        corpus: The corpus.
-        split: The name of the split.
-        tokens: The number of tokens of the texts in all, approximately.
-        seconds: If given, there are only as many texts as the model can score in this time.
-        texts: In spite of ``seconds``, there are at least this many texts, if the model can score
-            them in ``_TEXT_SECONDS`` and they do not exceed ``tokens``.
+        plan: The plan of the run.
+        corpus: Its corpus.
+        record: Its record.
+        model: Its model; None for a blend whose weights are not fitted yet.
+        log_failure: A sentence on why logging has failed, if it has.
+
+    Raises:
+        TrainingError: The training of a blend's network, its last model, has not started.
     """
-    documents = sample_documents(corpus.stores[split], tokens)
-    with suppress(NotADistribution):
-        if seconds is not None:
-            # tokens per second
-            rate = measure_rate(model, documents, corpus.tokenizer.vocab_size)
-            mean_tokens = sum(len(ids) for ids, _ in documents) / len(documents)
-            # numbers of texts
-            wanted = min(texts, rate * _TEXT_SECONDS / mean_tokens)
-            count = max(_MIN_TOKENS / mean_tokens, rate * seconds / mean_tokens, wanted)
-            return spread_documents(documents, max(1, round(min(count, len(documents)))))
-    return documents
-
-
-def measure_texts(
-    model: LanguageModel, corpus: PreparedCorpus, metrics: TextMetrics
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure generated texts and, for comparison, held-out texts of about the same total length.
-
-    Each text has at most ``SAMPLE_TOKENS`` tokens. One pass over the training text gives the copy
-    rates of all of them.
-
-    Returns:
-        The copy rates in characters, and the metrics, both by name.
-    """
-    generated = _write_texts(model, corpus)
-    characters = sum(map(len, generated))
-    store = corpus.stores[corpus.final_split]
-    tokenizer = corpus.tokenizer
-    # characters of a held-out text that is cut off after SAMPLE_TOKENS tokens
-    mean_length = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
-    count = min(len(store), max(1, round(characters / max(1.0, mean_length))))
-    indices = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
-    documents = [tokens_of(store.document(index), tokenizer.vocab_size) for index in indices]
-    held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
-    texts = [*generated, *held_out]
-    training_text = decode_texts(corpus.stores["train"].blocks, tokenizer)
-    copied = count_copied(texts, training_text)
-    pairs = list(zip(copied, map(len, texts), strict=True))  # (copied characters, characters)
-    generated_pairs = pairs[: len(generated)]
-    held_out_pairs = pairs[len(generated) :]
-    rates = {
-        "copy_rate": _share(generated_pairs)[0] if characters else None,
-        "copy_rate_interval": find_intervals(_share, generated_pairs)[0] if characters else None,
-        "copy_rate_texts": len(generated),
-        "copy_rate_characters": characters,
-        "held_out_copy_rate": _share(held_out_pairs)[0] if any(held_out) else None,
-    }
-    return rates, metrics.facts(generated, held_out)
-
-
-def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
-    """Generate texts until they have enough characters for a copy rate. Their number does not
-    depend on a clock, so the result is reproducible.
-    """
-    wanted = _COUNTED_CHARACTERS if isinstance(model, CountTrained) else MIN_CHARACTERS
-    config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
-    texts = list[str]()
-    generator = Generator(make_stepper(model), corpus.tokenizer)
-    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < wanted:
-        request = Request(
-            [""] * _TEXTS,
-            config,
-            seed=len(texts) // _TEXTS,
-            prefix=corpus.conditions.unspecified_ids,
+    if len(record.parts) < len(plan.setup.components):
+        raise TrainingError(
+            f"There is no record of {plan.preset} yet: iterate over the run to train its models."
         )
-        texts += [row.text for row in generator.generate(request)]
-    return texts
-
-
-def _share(pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the share of copied characters, given each text's (copied characters, characters)."""
-    return [sum(copied for copied, _ in pairs) / max(1, sum(length for _, length in pairs))]
-
-
-def suggest_trained_weights(
-    plan: TrainingPlan, corpus: PreparedCorpus, tokens: int, seconds: float
-) -> list[str]:
-    """Return advice for the user, as a list of one sentence, if training the shipped weights of the
-    preset further should give a better model; else an empty list.
-
-    Args:
-        plan: The plan of the finished run.
-        corpus: The corpus of the run.
-        tokens: The number of training tokens that the run has seen.
-        seconds: The duration of the run. The longer it was, the more text the shipped weights are
-            measured on.
-    """
-    passes = tokens / max(1, corpus.stores["train"].count)
-    if (
-        plan.setup.trained is not None
-        or plan.setup.is_counted
-        or seconds < _MIN_SECONDS
-        or passes < _MIN_PASSES
-    ):
-        return []
-    trained = _find_trainable(plan)
-    characters = min(_MAX_CHARACTERS, round(seconds * _CHARACTERS_PER_SECOND))
-    bits = math.inf if trained is None else _measure_bits(trained, corpus, characters)
-    if bits > _MAX_BITS:
-        return []
-    return [
-        f"This training has read its texts {passes:.0f} times. On such a small corpus, training the"
-        f" weights that ship with {plan.preset} further should give a better model in the same"
-        f" time: use --from {plan.preset}. They take {bits:.3f} bits per character of these"
-        " held-out texts before any training."
-    ]
-
-
-def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
-    """Return the shipped model of a plan's preset, if it could be trained further with the settings
-    of the plan, and its texts were cleaned in the same way; else None.
-    """
-    setup = plan.setup
-    try:
-        usual = resolve_setup(plan.preset)
-        folder = find_weights(plan.preset)
-        if folder is None:
-            return None
-        trained = ReviewModel.from_pretrained(folder)
-        defaults = to_dict(usual.tokenizer_config)
-        # the settings of the plan that differ from the preset's
-        model_settings = {
-            name: value
-            for name, value in setup.model_settings.items()
-            if value != usual.model_settings.get(name)
+    # for a blend, the records of its count models, and that of its network
+    *counted, network = record.parts.values() or [record]
+    last = record.last
+    stopped = last.stopped
+    if stopped is None and record.is_interrupted:
+        stopped = StopReason.INTERRUPTED
+    evaluation_seconds = last.evaluation_seconds + record.measuring_seconds
+    evaluation_seconds += sum(part.last.evaluation_seconds for part in counted)
+    novelty = novelty_facts(
+        corpus.index,
+        corpus.texts.fingerprint,
+        record.copied,
+        record.evaluations,
+        record.token_copy_rate,
+    )
+    origin = parent_facts(plan.setup.trained, record.bits_before)
+    weights = plan.setup.initial_weights
+    if weights is not None:
+        origin["initial_weights"] = {
+            "file": weights.file.name,
+            "sha256": weights.digest,
+            "tensors": record.initial_tensors,
         }
-        tokenizer_settings = {
-            name: value
-            for name, value in to_dict(setup.tokenizer_config).items()
-            if value != defaults[name]
-        }
-        # raises if the shipped model cannot be trained further with these settings
-        resolve_setup(trained, model_settings, tokenizer_settings)
-    except ReviewgenError:
-        return None
-    if plan.data.columns not in ((), trained.conditions.names):
-        return None
-    # an option that is missing in the record is newer than the weights, and is not compared
-    data = trained.training.get("data") or {}
-    for name, value in plan.data.cleaning.items():
-        if data.get(name, value) != value:
-            return None
-    return trained
-
-
-def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int) -> float:
-    """Return a model's bits per character on evenly spaced held-out texts, which have about
-    ``characters`` characters in all.
-    """
-    store = corpus.stores[corpus.final_split]
-    tokenizer = corpus.tokenizer
-    tokens = round(characters * store.count / max(1, int(store.characters.sum())))
-    documents = [tokens_of(ids, tokenizer.vocab_size) for ids, _ in sample_documents(store, tokens)]
-    texts = [tokenizer.decode(ids[:tokens].tolist()) for ids in documents]
-    with suppress(NotADistribution):
-        return trained.evaluate([text for text in texts if text], clean=False).bits_per_character
-    return math.inf
+    launch = launch_name()
+    return {
+        "preset": plan.preset,
+        **origin,
+        "seed": plan.seed,
+        SETTINGS: plan.digest(),
+        **({LAUNCH: launch} if launch else {}),
+        # renamed, since the facts of the corpus have another entry "split"
+        "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
+        "config": to_dict(record.training),
+        "budget_seconds": plan.length.seconds,
+        "stopped": None if stopped is None else stopped.value,
+        "steps": last.step,
+        "tokens_seen": last.tokens,
+        "seconds": round(clock() - record.started + record.seconds_before, 2),
+        "evaluation_seconds": round(evaluation_seconds, 2),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": last.device,
+        "threads": last.threads,
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "verdict": asdict(find_verdict(network.evaluations, stopped, novelty)),
+        "evaluations": record.evaluations,
+        "curve": record.curve(),
+        "novelty": novelty,
+        "metrics": record.metrics or TextMetrics(record.training.metrics).facts(),
+        "parameters": None if model is None else count_parameters(model),
+        "held_out": record.held_out,
+        "notes": [*record.notes, *filter(None, [log_failure])],
+    }

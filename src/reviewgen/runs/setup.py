@@ -48,9 +48,7 @@ from reviewgen.storage import digest_of, to_path
 from reviewgen.training.device import IsolatedRng
 
 # when a model is trained further, the new record keeps these entries of the model's earlier record
-_PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
-# the record of a blend keeps these entries of the record of each component
-_OF_COMPONENT = (*_PAST, "config", "verdict", "evaluations", "curve")
+PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 # When a model is trained further, the learning rate peaks at this share of the preset's. The full
 # rate spoils the model on texts like those it knows; with a sixth of it, the model learns other
 # texts slowly.
@@ -272,7 +270,11 @@ def resolve_setup(
     """
     if isinstance(start, ReviewModel):
         setup = _from_model(start, model, tokenizer, training)
-    elif not isinstance(start, str) or _is_folder_only(start):
+    elif not isinstance(start, str) or (
+        # not Path.is_dir, which raises for a name that is too long
+        os.path.isdir(start)  # noqa: PTH112
+        and start.removesuffix(PLAIN) not in preset_names()
+    ):
         raise ConfigError(
             f"{start!s:.60} is not the name of a preset. To train a saved model further, write"
             f" --from {start!s:.60} on the command line, and reviewgen.train(reviewgen.load(...),"
@@ -285,13 +287,6 @@ def resolve_setup(
     if initial_weights is None:
         return setup
     return replace(setup, initial_weights=InitialWeights.find(initial_weights, setup), sizes=None)
-
-
-def _is_folder_only(name: str) -> bool:
-    """Return whether there is a folder of this name, and no preset."""
-    # not Path.is_dir, which raises for a name that is too long
-    is_folder = os.path.isdir(name)  # noqa: PTH112
-    return is_folder and name.removesuffix(PLAIN) not in preset_names()
 
 
 def dotted(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -556,7 +551,7 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
         "bits_per_character": held_out_bits,
     }
     parent |= {
-        name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training
+        name: copy.deepcopy(trained.training[name]) for name in PAST if name in trained.training
     }
     # Drop the ancestors of the oldest training that is kept: JSON that is nested too deeply cannot
     # be read again.
@@ -565,8 +560,3 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
         oldest = oldest.get("parent") or {}
     oldest.pop("parent", None)
     return {"parent": parent}
-
-
-def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the record of a blend keeps of the training record of one of its models."""
-    return {name: training[name] for name in _OF_COMPONENT if name in training}

@@ -47,6 +47,10 @@ class TrialStore:
         resume: Whether ``path`` may hold finished trials, which are then used.
         is_file: Whether ``path`` is the file.
 
+    Attributes:
+        results: The results of the finished trials by key, in the order in which they were
+            finished.
+
     Raises:
         ConfigError: ``resume`` is set without a path.
         OutputExists: ``path`` exists, and ``resume`` is not set.
@@ -62,20 +66,20 @@ class TrialStore:
         self._place = "file" if is_file else "folder"
         self._file = path if path is None or is_file else path / _FILE
         self._facts: dict[str, Any] | None = None  # those in the file
-        self._results: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
         self._size = 0  # bytes of the complete lines in the file
         if path is None or self._file is None:
             if resume:
                 raise ConfigError(
-                    f"Only a {kind} with an output folder can be resumed: give out, or leave resume"
-                    " out."
+                    f"The {kind} can be resumed only from its output folder: give out, or leave"
+                    " resume out."
                 )
             return
         with storage_errors(path):
             if not resume and self._file.is_file():
                 raise OutputExists(
-                    f"{path} is a {kind} already. Resume it (--resume, in Python resume=True), or"
-                    f" give another {self._place}."
+                    f"{path} already has finished trials. Resume the {kind} (--resume, in Python"
+                    f" resume=True), or give another {self._place}."
                 )
             if not resume or not os.path.lexists(path):
                 check_output(path)
@@ -114,11 +118,7 @@ class TrialStore:
 
     def find(self, key: str) -> Any:
         """Return the results of a finished trial; None if it is not finished."""
-        return self._results.get(key)
-
-    def keys(self) -> list[str]:
-        """Return the keys of the finished trials in the order in which they were finished."""
-        return list(self._results)
+        return self.results.get(key)
 
     def add(self, key: str, results: Any) -> None:
         """Add the results of a trial, and write them to disk. They replace results of the same key.
@@ -130,11 +130,12 @@ class TrialStore:
         Raises:
             StorageError: The file cannot be written.
         """
-        self._results[key] = results
+        line = json.dumps({"trial": key, "results": results})
+        self.results[key] = json.loads(line)["results"]  # the same values as after a resumption
         if self._file is None:
             return
         with storage_errors(self._file), self._file.open("ab") as stream:
-            stream.write(json.dumps({"trial": key, "results": results}).encode() + b"\n")
+            stream.write(line.encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -150,13 +151,13 @@ class TrialStore:
             if not content:
                 return
             first, *others = [json.loads(line) for line in content[: self._size].splitlines()]
-            self._results = {line["trial"]: line["results"] for line in others}
+            self.results = {line["trial"]: line["results"] for line in others}
             if first["kind"] == self._kind:
                 self._facts = first
                 return
         except _UNREADABLE:
             pass  # it is something else of the user's
         raise CheckpointError(
-            f"{self._path} does not hold the trials of a {self._kind}, so it cannot be resumed."
-            f" Give another {self._place}, or remove it."
+            f"{self._path} holds no {self._kind} that can be resumed. Give another {self._place},"
+            " or remove it."
         )

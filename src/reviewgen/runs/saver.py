@@ -1,4 +1,4 @@
-"""The folder of a run, from which it is resumed.
+"""``RunSaver``: saves the checkpoints of a run, from which it is resumed, and its model.
 
 While a run trains, the folder ``OUT.partial`` stands beside the output: a ``Job`` whose files are
 checkpoints. An interrupted run resumes from its last checkpoint, and only with the same settings,
@@ -31,9 +31,10 @@ from reviewgen.training.report import StopReason
 _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 
 
-class RunFolder:
-    """The folder of a run with its checkpoints. A run without an output has no folder. With several
-    processes, only the main process uses the folder.
+class RunSaver:
+    """Saves a run: its checkpoints in ``OUT.partial``, then its model in the output folder. Without
+    an output folder, nothing is saved. With several processes, only the main process uses the
+    folders.
 
     Args:
         plan: The plan of the run.
