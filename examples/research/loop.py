@@ -18,14 +18,13 @@ import reviewgen
 from reviewgen.evaluation.differences import SeedSpread, pool_spreads
 
 PRESET = "gru-char"
+START: dict[str, Any] = {"model.hidden_size": 96}
 # A person or an agent adds changes at the end.
 CHANGES: list[dict[str, Any]] = [
-    {"training.learning_rate": 0.004},
-    {"model.layers": 2},
-    {"model.hidden_size": 256},
+    {"model.ngrams": 1},
     {"training.batch_size": 16},
-    {"model.output_dropout": 0.1},
-    {"model.ngrams": 3},
+    {"training.learning_rate": 0.012},
+    {"model.embedding_size": 48},
 ]
 MAX_SEEDS = 3
 Compare = Callable[[dict[str, dict[str, Any]], int], reviewgen.Comparison]
@@ -44,7 +43,7 @@ def research(changes: Sequence[dict[str, Any]], compare: Compare, log: Path) -> 
     trials = [json.loads(line) for line in lines]
     for number in range(len(trials) + 1, len(changes) + 1):
         kept = [trial for trial in trials if trial["kept"]]
-        base = kept[-1] if kept else {"name": "start", "settings": {}}
+        base = kept[-1] if kept else {"name": "start", "settings": START}
         trial = {"name": f"trial-{number}", "change": changes[number - 1]}
         trial["settings"] = base["settings"] | trial["change"]
         trial |= try_change(base, trial, find_spread(trials), compare)
@@ -52,7 +51,8 @@ def research(changes: Sequence[dict[str, Any]], compare: Compare, log: Path) -> 
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(trial) + "\n")
         print(json.dumps(trial))
-    return ([{"settings": {}}] + [trial for trial in trials if trial["kept"]])[-1]["settings"]
+    kept = [trial for trial in trials if trial["kept"]]
+    return kept[-1]["settings"] if kept else START
 
 
 def try_change(

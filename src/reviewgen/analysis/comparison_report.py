@@ -52,6 +52,8 @@ _NESTED = (
 _MAX_RATIO = 3.0
 _MAX_PAIRS = 15  # maximum number of differences that are shown
 _WIDE = 160  # a terminal with at least this many columns shows both tables as one
+_SEEDS_WIDTH = 15  # the columns that the spread over seeds takes
+_NARROW = 80  # with fewer columns, the first table is split if it has the spread over seeds
 _SAMPLE = 1500  # a sample on a page is cut at this number of characters
 _PRINTED = 240  # a sample on a terminal is cut at this number of characters
 
@@ -260,8 +262,8 @@ class Comparison(HtmlReport):
 
         It is True or False only if the 95 % interval of the difference excludes zero, and takes
         into account the choice of the texts and of the seed. It is None, for unknown, if the
-        interval contains zero; if each model was trained from one seed and no spread is given; and
-        if a model has failed, is not ranked, or had less processor time in the same time budget.
+        interval contains zero; if each model was trained from one seed and no spread is given; if a
+        model has failed, is not ranked, or had less processor time in the same time budget.
 
         Args:
             name: The name of the candidate's row.
@@ -276,20 +278,21 @@ class Comparison(HtmlReport):
             raise ConfigError(f"There is no row {quoted(name)}. {did_you_mean(name, names)}")
         base = self._nats.get(names[0])
         candidate = self._nats.get(name)
-        if base is None or candidate is None or self.describe_unequal(names[0], name):
+        if base is None or candidate is None or self.describe_unequal() is not None:
             return None
         return compare_bits(base, candidate, self.held_out.characters, seed_spread).is_better
 
-    def describe_unequal(self, *names: str) -> str | None:
+    def describe_unequal(self) -> str | None:
         """Return a sentence on the rows that had less processor time than others in the same time
         budget, as on a busy machine; None if all had about the same.
-
-        Args:
-            names: The names of the rows; by default all.
         """
-        return describe_unequal(
-            {row.name: row.processor_share for row in self.rows if not names or row.name in names}
-        )
+        return describe_unequal({row.name: row.processor_share for row in self.rows})
+
+    @property
+    def _covered(self) -> str:
+        """What the intervals of the differences are over."""
+        is_over_seeds = any(pair.measured.is_over_seeds for pair in self.pairs)
+        return "texts and seeds" if is_over_seeds else "texts"
 
     @property
     def _finished(self) -> list[ComparisonRow]:
@@ -384,6 +387,8 @@ class Comparison(HtmlReport):
             "tables": [("Prediction and cost", self._prediction), ("Generated text", GENERATED)],
             "most_pairs": _MAX_PAIRS,
             "best": self.describe_best(),
+            "has_seeds": _SEEDS in self._prediction,
+            "covered": self._covered,
             "charts": [draw_figure(chart) for chart in _charts(self.rows)],
             "samples": {
                 row.name: [(sample.temperature, _cut(sample)) for sample in row.samples]
@@ -400,11 +405,14 @@ class Comparison(HtmlReport):
         """Return a sentence that names the model with the fewest bits per character, and the models
         that do not differ significantly from it.
 
-        If a training was too short for a verdict, no model is named: with more training, that model
-        might be the best.
+        No model is named if a training was too short for a verdict, or had less processor time than
+        others: with more training, that model might be the best.
         """
         if not self._finished:
             return "No model was evaluated."
+        unequal = self.describe_unequal()
+        if unequal is not None:
+            return f"No model is named the best. {unequal}"
         unknown = [row.name for row in self.rows if row.verdict == "unknown"]
         if unknown:
             return (
@@ -436,7 +444,12 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     finished = comparison._finished
     if finished:
         prediction = comparison._prediction
-        groups = [(*prediction, *GENERATED)] if width >= _WIDE else [prediction, GENERATED]
+        room = width - _SEEDS_WIDTH if _SEEDS in prediction else width
+        groups = [prediction, GENERATED]
+        if room >= _WIDE:
+            groups = [(*prediction, *GENERATED)]
+        elif room < min(width, _NARROW):
+            groups = [prediction[:5], prediction[5:], GENERATED]
         for columns in groups:
             table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
             table.add_column("model", overflow="fold", min_width=8)
@@ -454,14 +467,13 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
         for note in row.notes:
             yield Text(f"{mark}{row.name}: {note}")
     yield Text(comparison.describe_best())
-    unequal = comparison.describe_unequal()
-    if unequal is not None:
-        yield Text(unequal, style="yellow")
     yield Text(comparison.describe_held_out(), style="dim")
     if comparison.pairs:
         yield Text("")
     for pair in comparison.pairs[:_MAX_PAIRS]:
         yield Text(pair.describe())
+    if comparison._covered != "texts":
+        yield Text(f"The intervals are over {comparison._covered}.", style="dim")
     more = len(comparison.pairs) - _MAX_PAIRS
     if more > 0:
         yield Text(f"... and {more} more pairs; --json and --html have all.", style="dim")
