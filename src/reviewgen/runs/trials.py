@@ -192,11 +192,14 @@ class Training(TrainedTrial):
         nats: The nats of each held-out text; empty if they are not known.
         characters: The number of characters of each held-out text.
         figures: What only one kind of experiment measures, as JSON values.
+        size: The settings of the model size that was chosen for the time budget, by group; all
+            trainings on the same corpus have it. None without such a choice.
     """
 
     nats: Sequence[float] = ()
     characters: Sequence[int] = ()
     figures: dict[str, Any] = field(default_factory=dict)
+    size: dict[str, Any] | None = None
 
 
 def mean(figures: Iterable[float | None]) -> float | None:
@@ -473,8 +476,8 @@ class Experiment:
             plan = replace(plan, seed=plan.seed + number)
             self._identify(plan)
             key = plan.digest() if figures is None else f"{name}: {plan.digest()}"
-            stored = self._store.find(key)
-            if stored is None:
+            size_key: Any = (plan.preset, plan.length.seconds)
+            if self._store.find(key) is None:
                 training = Training(name=name, settings=changed, figures=figures or {})
                 try:
                     training = self._train(plan, training, split, measure, watch)
@@ -482,9 +485,12 @@ class Experiment:
                     if not may_fail or isinstance(error, ProcessLost):
                         raise
                     training = replace(training, outcome="failed", problem=str(error))
-                stored = asdict(training)
-                self._store.add(key, stored)
-            trainings.append(Training(**stored))
+                training = replace(training, size=self.corpus(plan).sizes.get(size_key))
+                self._store.add(key, asdict(training))
+            training = Training(**self._store.find(key))
+            if training.size is not None:
+                self.corpus(plan).sizes[size_key] = training.size
+            trainings.append(training)
         return trainings
 
     def _train(
