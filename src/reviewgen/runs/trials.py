@@ -477,7 +477,7 @@ class Experiment:
             self._identify(plan)
             key = plan.digest() if figures is None else f"{name}: {plan.digest()}"
             size_key: Any = (plan.preset, plan.length.seconds)
-            if self._store.find(key) is None:
+            if key not in self._store.results:
                 training = Training(name=name, settings=changed, figures=figures or {})
                 try:
                     training = self._train(plan, training, split, measure, watch)
@@ -487,7 +487,7 @@ class Experiment:
                     training = replace(training, outcome="failed", problem=str(error))
                 training = replace(training, size=self.corpus(plan).sizes.get(size_key))
                 self._store.add(key, asdict(training))
-            training = Training(**self._store.find(key))
+            training = Training(**self._store.results[key])
             if training.size is not None:
                 self.corpus(plan).sizes[size_key] = training.size
             trainings.append(training)
