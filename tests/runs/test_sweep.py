@@ -220,5 +220,6 @@ def test_the_command_prints_json(words, swept, run_command):
     facts = json.loads(run_command(*words, "--json")[1])
     for row, wanted in zip(facts["trials"], swept, strict=True):
         expected = json.loads(json.dumps(wanted.to_dict()))
-        same = {"value": str(wanted.value), "seconds": 0}
+        typed = {name: str(value) for name, value in wanted.settings.items()}
+        same = {"value": str(wanted.value), "settings": typed, "seconds": 0}
         assert {**row, "seconds": 0} == expected | same

@@ -124,6 +124,28 @@ def test_an_ablation_resumes(tmp_path):
     assert timeless(rows) == timeless(list(reviewgen.ablate("rnn-char", TEXTS, **options)))
 
 
+def test_a_resumed_ablation_has_the_model_size_that_was_chosen_before(tmp_path):
+    options: Any = {"budget": "1s", "out": tmp_path / "ablated"}
+    options["settings"] = {"training": TRAINING | {"evaluation_tokens": 200}}
+    running = reviewgen.ablate("gru-char", TEXTS, **options)
+    next(running)
+    running.close()
+    file = tmp_path / "ablated" / "trials.jsonl"
+    facts, line = file.read_text(encoding="utf-8").splitlines()
+    first = json.loads(line)
+    # as if another machine had chosen it
+    first["results"]["size"]["model"] |= {"hidden_size": 12, "embedding_size": 12, "ngrams": 1}
+    file.write_text(f"{facts}\n{json.dumps(first)}\n", encoding="utf-8")
+    resumed = reviewgen.ablate("gru-char", TEXTS, **options, resume=True)
+    second = [next(resumed), next(resumed)][-1]
+    while second.outcome == "unused":
+        second = next(resumed)
+    size: Any = {"hidden_size": 12, "embedding_size": 12, "ngrams": 1}
+    model = reviewgen.train("gru-char", TEXTS, steps=1, progress=False, model=size)
+    kind = "recurrent layers"
+    assert second.parameters[kind] == model.training["parameters"][kind]
+
+
 def test_the_spread_is_that_of_single_trainings():
     def sweep(**options: Any) -> Any:
         given: Any = {"settings": SIZES, "steps": 6} | options

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 # The options of ``train`` whose names differ from those of their fields.
 _FLAGS = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
+_LEFT_OUT = {"whole": "nothing", "plain": "all of them (plain)"}
 _GOALS = {
     "likeness": "Nearest to texts by people",
     "reading": "Fewest bits per character of texts that do not repeat themselves",
@@ -85,6 +86,8 @@ def _run_trials(
 
 def _describe_trial(trial: "TrainedTrial") -> str:
     """Return the line on a trained trial: its result, and how long it took."""
+    if trial.outcome == "unused":
+        return f"{trial.name}: not used here"
     results = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
     if trial.outcome != "done":
         results.append(trial.outcome)
@@ -166,6 +169,11 @@ def sweep(
     swept, varied, fixed = _split_settings(preset, settings)
     values = varied.pop(swept)
     refuse_outputs(plot=plot, overwrite=overwrite)
+    if str(options["out"]).endswith((".svg", ".png", ".pdf")):
+        raise ConfigError(
+            f"--out is a folder for the finished trainings: draw the chart with --plot"
+            f" {options['out']}."
+        )
     source = parse_data(data, options["weights"])
     finished = _run_trials(
         partial(sweep, preset, source, swept, values, fixed, series=varied, **options),
@@ -236,7 +244,8 @@ def ablate(
     )
     trained = [row for row in finished if row.outcome != "unused"]
     columns: dict[str, Callable[[AblationRow], Any]] = {
-        "without": _left_out,
+        # the first column says what the preset is trained without
+        "without": lambda row: _LEFT_OUT.get(row.name, row.name),
         **_bits_columns(trained, "bits/char"),
         "gain": lambda row: "" if row.gain is None else f"{row.gain:+.4f}",
         "95 %": lambda row: (
@@ -256,25 +265,18 @@ def ablate(
     return _result({"command": "ablate", "preset": preset}, finished, lines)
 
 
-def _left_out(row: "AblationRow") -> str:
-    """Return what the preset is trained without."""
-    return {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name)
-
-
 def _describe_gains(rows: Sequence["AblationRow"]) -> list[str]:
     """Return lines that say which techniques make the preset better or worse, as far as this is
     known.
     """
-    better_with = [_left_out(row) for row in rows if row.is_better is False]
-    better_without = [_left_out(row) for row in rows if row.is_better]
-    if better_with or better_without:
-        return [
-            f"Better with: {', '.join(better_with) or '-'}",
-            f"Better without: {', '.join(better_without) or '-'}",
-        ]
-    if all(row.seeds == 1 for row in rows):
+    lines = []
+    for title, is_better in (("Better with", False), ("Better without", True)):
+        names = [row.name for row in rows if row.name != "plain" and row.is_better is is_better]
+        if names:
+            lines.append(f"{title}: {', '.join(names)}")
+    if not lines and all(row.seeds == 1 for row in rows):
         return ["One training per row does not show which techniques help: use --seeds 3."]
-    return ["No technique makes a difference beyond the 95 % interval."]
+    return lines or ["No technique makes a difference beyond the 95 % interval."]
 
 
 def _split_settings(

@@ -305,17 +305,20 @@ class TrialKwargs(TypedDict, total=False):
     seed: int
 
 
-class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
-    """The keywords of ``reviewgen.train`` and ``TrainingRun``; see ``TrainingOptions``. ``sweep``,
-    ``ablate`` and ``tune`` accept those that make sense for several trainings.
-    """
+class ExperimentKwargs(CorpusKwargs, TrialKwargs, total=False):
+    """The keywords of ``reviewgen.train`` that ``sweep``, ``ablate`` and ``tune`` accept, too."""
+
+    initial_weights: str | Path | None
+    min_texts: int
+    log: str | None
+
+
+class TrainKwargs(PrepareKwargs, ExperimentKwargs, total=False):
+    """The keywords of ``reviewgen.train`` and ``TrainingRun``; see ``TrainingOptions``."""
 
     out: str | Path | None
     model: Mapping[str, Any] | None
     training: Mapping[str, Any] | None
-    initial_weights: str | Path | None
-    min_texts: int
-    log: str | None
     resume: bool
     overwrite: bool
 

@@ -10,11 +10,12 @@ models.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.config.options import TrainKwargs
+from reviewgen.config.options import ExperimentKwargs
 from reviewgen.config.settings import Technique, to_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import ConfigError
@@ -55,7 +56,9 @@ def ablate(
     *,
     seeds: int = 1,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    **options: Unpack[TrainKwargs],
+    out: str | Path | None = None,
+    resume: bool = False,
+    **options: Unpack[ExperimentKwargs],
 ) -> Iterator[AblationRow]:
     """Run an ablation: train the full preset, the preset without each technique, and the plain
     preset; yield a row for each.
@@ -73,10 +76,11 @@ def ablate(
             Only several seeds show whether a technique helps.
         settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. A
             technique whose settings are all given is not ablated.
-        options: The other keywords of ``train``, except overwrite, model, tokenizer and training:
-            budget (for each training), steps, epochs, seed, log, initial_weights, min_texts, those
-            for reading and filtering a corpus; out, a folder for the finished rows, which must not
-            exist; and resume, to continue the ablation in ``out``.
+        out: A folder for the finished trainings; it must not exist.
+        resume: Whether to continue in ``out``, and train only what is missing.
+        options: The other keywords of ``train`` that make sense for several trainings: budget (for
+            each training), steps, epochs, seed, log, initial_weights, min_texts, and those for
+            reading and filtering a corpus.
 
     Raises:
         ConfigError: An argument is unusable, the preset is a blend, or it has no technique; raised
@@ -87,7 +91,9 @@ def ablate(
             settings.
     """
     function = ("ablate", "seeds", "settings", "out", "resume")
-    experiment = Experiment(function, preset, source, settings, options, seeds=seeds)
+    experiment = Experiment(
+        function, preset, source, settings, options, seeds=seeds, measure=_used_settings
+    )
     setup = experiment.plan({}).setup
     configs = {"model": setup.model_class.Config}
     if not setup.is_counted:
@@ -113,7 +119,7 @@ def ablate(
     for _, off in techniques.values():
         experiment.plan(off)
     experiment.skip_copy_rates(setup.training)
-    experiment.open_store("ablation")
+    experiment.open_store("ablation", "out", out, resume=resume)
     return _rows(experiment, techniques, plain)
 
 
@@ -130,7 +136,7 @@ def _rows(
         techniques: The techniques by name; each with the settings that switch it off.
         plain: The settings that switch all techniques off.
     """
-    whole = experiment.train("whole", {}, measure=_used_settings)
+    whole = experiment.train("whole", {})
     yield AblationRow(**summarize(whole))
     used = whole[0].figures
     # the seed does not change a model that is trained by counting

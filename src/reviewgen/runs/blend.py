@@ -44,13 +44,9 @@ from reviewgen.protocols.model import LanguageModel, SupportsScore
 from reviewgen.protocols.tokenizer import SupportsTokenBytes
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_model, find_tokenizer
-from reviewgen.runs.record import novelty_facts
-from reviewgen.runs.setup import PAST
+from reviewgen.runs.record import list_parts, novelty_facts
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
-
-# the record of a blend keeps these entries of the record of each of its models
-_OF_PART = (*PAST, "config", "verdict", "evaluations", "curve")
 
 
 @describes_options(EvaluationOptions)
@@ -114,7 +110,7 @@ def blend(
     else:
         blended = Blend.from_models(components, plugins, check_weights(weights, len(loaded)))
         facts = {"method": "equal" if weights is None else "given"}
-    return ReviewModel(make_bundle(loaded, blended, facts, shared=shared))
+    return ReviewModel(_make_bundle(loaded, blended, facts, shared))
 
 
 def fit_blend(
@@ -171,14 +167,11 @@ def fit_blend(
     return Blend.from_models(models, plugins, fixed.tolist(), gate_entry), facts
 
 
-def make_bundle(
+def _make_bundle(
     models: Sequence[ReviewModel],
     blend: Blend,
     facts: Mapping[str, Any],
-    preset: str = "blend",
-    generation: GenerationConfig | None = None,
-    training: Mapping[str, Any] | None = None,
-    shared: Bundle | None = None,
+    shared: Bundle,
 ) -> Bundle:
     """Return the bundle of a blend: the model, and everything else that is saved with it.
 
@@ -186,13 +179,8 @@ def make_bundle(
         models: The models that are blended.
         blend: The blend of these models.
         facts: How the weights were found.
-        preset: The preset that the blend was trained from.
-        generation: The generation defaults of the blend; those of ``shared`` if not given.
-        training: The record of the training, if one run has trained all the models.
-        shared: The bundle whose tokenizer and conditions the blend gets; that of the first model if
-            not given.
+        shared: The bundle whose tokenizer, conditions and generation defaults the blend gets.
     """
-    shared = shared or models[0].bundle
     bundles = [model.bundle for model in models]
     index = _shared_index(models, blend)
     lexicons = [bundle.lexicon for bundle in bundles if bundle.lexicon is not None]
@@ -208,26 +196,22 @@ def make_bundle(
         if all(key in model_data and model_data[key] == value for model_data in recorded)
     }
     record = {
-        "preset": preset,
+        "preset": "blend",
         "data": data,
-        "parts": [
-            {"preset": model.preset, "weight": weight}
-            | {name: model.training[name] for name in _OF_PART if name in model.training}
-            for model, weight in zip(models, blend.config.weights, strict=True)
-        ],
+        "parts": list_parts([{"preset": model.preset} | model.training for model in models], blend),
         "weights": dict(facts),
         "parameters": count_parameters(blend),
         "novelty": novelty_facts(index, data.get("fingerprint"), {}),
-    } | dict(training or {})
+    }
     bundle = Bundle(
-        preset=preset,
+        preset="blend",
         weights=ModelWeights(blend, weight_bits=weight_bits),
         conditions=shared.conditions,
         tokenizer=shared.tokenizer,
         model_plugin=find_model("blend")[1],
         tokenizer_plugin=shared.tokenizer_plugin,
         tokenizer_config=shared.tokenizer_config,
-        generation=replace(generation or shared.generation, words="known" if is_known else "any"),
+        generation=replace(shared.generation, words="known" if is_known else "any"),
         training=record,
         index=index,
         lexicon=lexicon,

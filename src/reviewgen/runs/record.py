@@ -10,7 +10,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,13 +30,15 @@ from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.plan import LAUNCH, SETTINGS, TrainingPlan
-from reviewgen.runs.setup import parent_facts
+from reviewgen.runs.setup import PAST, parent_facts
 from reviewgen.runs.tracking import TERM
 from reviewgen.training.report import Report, StopReason, find_verdict
 
 # number of evenly spaced points of the thinned curve; the first and last step and the evaluations
 # are added to them
 _POINTS = 200
+# the record of a blend keeps these entries of the record of each of its models
+_OF_PART = (*PAST, "config", "verdict", "evaluations", "curve")
 _MEANS = ("since_evaluation", "since_point")  # the fields that are a ``Mean``
 
 
@@ -261,6 +263,17 @@ def novelty_facts(
     return facts
 
 
+def list_parts(facts: Sequence[Mapping[str, Any]], blend: Any) -> list[dict[str, Any]]:
+    """Return the entry "parts" of a blend's ``training.json``: for each of its models, its preset,
+    its weight, and what is kept of its own ``training.json``, ``facts``.
+    """
+    return [
+        {"preset": entries["preset"], "weight": weight}
+        | {name: entries[name] for name in _OF_PART if name in entries}
+        for entries, weight in zip(facts, blend.config.weights, strict=True)
+    ]
+
+
 def training_facts(
     plan: TrainingPlan,
     corpus: PreparedCorpus,
@@ -275,7 +288,8 @@ def training_facts(
         plan: The plan of the run.
         corpus: Its corpus.
         record: Its record.
-        model: Its model; None for a blend whose weights are not fitted yet.
+        model: Its model; None for a blend whose weights are not fitted yet, and for a model of a
+            blend.
         log_failure: A sentence on why logging has failed, if it has.
 
     Raises:
@@ -309,8 +323,17 @@ def training_facts(
             "tensors": record.initial_tensors,
         }
     launch = launch_name()
+    blended = {}
+    if record.weights:
+        facts_of_parts = [
+            training_facts(replace(plan, setup=setup), corpus, part, None)
+            | {"seconds": round(part.last.seconds, 2)}
+            for setup, part in zip(plan.setup.components, record.parts.values(), strict=True)
+        ]
+        blended = {"parts": list_parts(facts_of_parts, model), "weights": record.weights}
     return {
         "preset": plan.preset,
+        **blended,
         **origin,
         "seed": plan.seed,
         SETTINGS: plan.digest(),

@@ -14,6 +14,7 @@ from reviewgen.devices import using_threads
 from reviewgen.errors import ProcessLost, TrainingError
 from reviewgen.evaluation.evaluate import spread_documents
 from reviewgen.evaluation.scoring import measure_gains
+from reviewgen.hub.card import card_text
 from reviewgen.interrupts import block_signals
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import can_restart, how_to_resume, process_state
@@ -31,6 +32,8 @@ from reviewgen.runs.saver import RunSaver
 from reviewgen.runs.tracking import RunLog
 from reviewgen.runs.train_blend import BlendTraining
 from reviewgen.runs.train_model import ModelTraining
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.memory import use_large_pages
 from reviewgen.training.report import Report
 
@@ -191,12 +194,12 @@ class Run:
             self._require_steps()
             with block_signals():
                 training.complete()
-                model = self._save(training)
+                model = self._save()
             if self.record.is_interrupted:
                 return model
             self._measure_saved(training)
             with block_signals():
-                return self._save(training)
+                return self._save()
 
     def _require_steps(self) -> None:
         """Check that each model was trained for one step at least.
@@ -214,9 +217,25 @@ class Run:
                 " more time."
             )
 
-    def _save(self, training: ModelTraining | BlendTraining) -> ReviewModel:
+    def _save(self) -> ReviewModel:
         """Write the model to the output folder, if there is one, and return it."""
-        bundle = training.bundle(self.facts())
+        setup = self.plan.setup
+        corpus = self.corpus
+        words = "any" if corpus.lexicon is None else setup.generation.words
+        bundle = Bundle(
+            preset=setup.preset,
+            weights=ModelWeights(self.model),
+            tokenizer=corpus.tokenizer,
+            model_plugin=setup.model_plugin,
+            tokenizer_plugin=setup.tokenizer_plugin,
+            tokenizer_config=setup.tokenizer_config,
+            generation=replace(setup.generation, words=words, conditions={}),
+            training=self.facts(),
+            index=corpus.index,
+            lexicon=corpus.lexicon,
+            conditions=corpus.conditions,
+        )
+        bundle.card = card_text(bundle)
         self._saver.save(bundle)
         return ReviewModel(bundle)
 

@@ -421,13 +421,15 @@ def _from_blend(
             " gradient, the others by counting."
         )
     model_class, model_plugin = find_model("blend")
+    is_known = all(setup.generation.words == "known" for setup in setups)
+    generation = {**preset.generation_settings, "words": "known" if is_known else "any"}
     return replace(
         network,
         preset=name,
         model_class=model_class,
         model_plugin=model_plugin,
         model_settings={},
-        generation=from_dict(GenerationConfig, preset.generation_settings),
+        generation=from_dict(GenerationConfig, generation),
         sizes=None,
         components=(*counted, network),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.config.options import TrainKwargs
+from reviewgen.config.options import ExperimentKwargs
 from reviewgen.config.settings import check_list, check_mapping, check_text
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation.evaluate import sample_documents
@@ -78,7 +78,9 @@ def sweep(
     *,
     series: Mapping[str, Sequence[Any]] | None = None,
     seeds: int = 1,
-    **options: Unpack[TrainKwargs],
+    out: str | Path | None = None,
+    resume: bool = False,
+    **options: Unpack[ExperimentKwargs],
 ) -> Iterator[SweepRow]:
     """Train a preset with each value of a setting; yield a row of a bias-variance table for each
     model.
@@ -100,10 +102,11 @@ def sweep(
             "none"]}. The sweep is repeated for each value (for several settings, each combination),
             and a plot has a line for each.
         seeds: The number of trainings per row, from different seeds: the figures are their means.
-        options: The other keywords of ``train``, except overwrite, model, tokenizer and training:
-            budget (for each training), steps, epochs, seed, log, initial_weights, min_texts, those
-            for reading and filtering a corpus; out, a folder for the finished rows, which must not
-            exist; and resume, to continue the sweep in ``out``.
+        out: A folder for the finished trainings; it must not exist.
+        resume: Whether to continue in ``out``, and train only what is missing.
+        options: The other keywords of ``train`` that make sense for several trainings: budget (for
+            each training), steps, epochs, seed, log, initial_weights, min_texts, and those for
+            reading and filtering a corpus.
 
     Raises:
         ConfigError: The setting, a value or an argument is unknown; raised before any training.
@@ -113,7 +116,14 @@ def sweep(
     """
     function = ("sweep", "setting", "values", "settings", "series", "seeds", "out", "resume")
     experiment = Experiment(
-        function, preset, source, settings, options, seeds=seeds, needs_bits=False
+        function,
+        preset,
+        source,
+        settings,
+        options,
+        seeds=seeds,
+        measure=_measure,
+        needs_bits=False,
     )
     grouping = {} if series is None else check_mapping("series", series, "{'model.order': [2, 4]}")
     varied = {**grouping, setting: values}
@@ -126,12 +136,10 @@ def sweep(
     combinations = combine(varied)
     for changed in combinations:  # a bad value is refused before any work
         experiment.plan(changed)
-    experiment.open_store("sweep")
+    experiment.open_store("sweep", "out", out, resume=resume)
     return (
         _make_row(
-            experiment.train(
-                name_settings(changed, "="), changed, measure=_measure, may_fail=number > 0
-            ),
+            experiment.train(name_settings(changed, "="), changed, may_fail=number > 0),
             changed,
             setting,
         )

@@ -2,7 +2,7 @@
 the weights of the blend on held-out texts, as ``reviewgen.blend`` does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,17 +12,15 @@ from reviewgen.errors import Detail, NotADistribution
 from reviewgen.evaluation.evaluate import sample_documents
 from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.evaluation.scoring import Document
-from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import all_processes
-from reviewgen.runs.blend import fit_blend, make_bundle
+from reviewgen.runs.blend import fit_blend
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.measure import choose_documents
 from reviewgen.runs.plan import TrainingPlan
-from reviewgen.runs.record import RunRecord, training_facts
+from reviewgen.runs.record import RunRecord
 from reviewgen.runs.setup import TrainingSetup
 from reviewgen.runs.tracking import RunLog
 from reviewgen.runs.train_model import ModelTraining
-from reviewgen.saving.layout import Bundle
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.report import Budget, Report
@@ -187,19 +185,3 @@ class BlendTraining:
         if self.model is None:
             tokens = self.record.training.evaluation_tokens // _INTERRUPTED_DIVISOR
             self._fit(sample_documents(self.corpus.stores["validation"], tokens))
-
-    def bundle(self, facts: Mapping[str, Any]) -> Bundle:
-        """Return the blend, with everything else that is saved with it.
-
-        Args:
-            facts: The content of ``training.json``, without the facts on the models and weights.
-        """
-        models = []
-        for part in self.parts:
-            part_facts = training_facts(part.plan, part.corpus, part.record, part.model)
-            seconds = round(part.record.last.seconds, 2)
-            models.append(ReviewModel(part.bundle(part_facts | {"seconds": seconds})))
-        setup = self.plan.setup
-        return make_bundle(
-            models, self.model, self.record.weights, setup.preset, setup.generation, facts
-        )

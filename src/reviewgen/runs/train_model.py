@@ -4,7 +4,7 @@ prepared corpus.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from reviewgen.data.tokens import tokens_of
 from reviewgen.errors import Detail
 from reviewgen.evaluation.evaluate import sample_documents
 from reviewgen.evaluation.metrics import TextMetrics
-from reviewgen.hub.card import card_text, file_name
+from reviewgen.hub.card import file_name
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols.checks import check_contract
 from reviewgen.protocols.model import LanguageModel
@@ -26,8 +26,6 @@ from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.record import RunRecord
 from reviewgen.runs.setup import TrainingSetup, dotted
 from reviewgen.runs.tracking import RunLog
-from reviewgen.saving.layout import Bundle
-from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Report
@@ -149,31 +147,6 @@ class ModelTraining:
 
     def complete(self) -> None:
         """Do nothing: the model is complete once it was trained for a step."""
-
-    def bundle(self, facts: Mapping[str, Any]) -> Bundle:
-        """Return the model, with everything else that is saved with it.
-
-        Args:
-            facts: The content of ``training.json``.
-        """
-        setup = self.plan.setup
-        corpus = self.corpus
-        words = "any" if corpus.lexicon is None else setup.generation.words
-        bundle = Bundle(
-            preset=setup.preset,
-            weights=ModelWeights(self.model),
-            tokenizer=corpus.tokenizer,
-            model_plugin=setup.model_plugin,
-            tokenizer_plugin=setup.tokenizer_plugin,
-            tokenizer_config=setup.tokenizer_config,
-            generation=replace(setup.generation, words=words, conditions={}),
-            training=dict(facts),
-            index=corpus.index,
-            lexicon=corpus.lexicon,
-            conditions=corpus.conditions,
-        )
-        bundle.card = card_text(bundle)
-        return bundle
 
 
 def _choose_size(

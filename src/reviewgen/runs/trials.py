@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from reviewgen.config.bounded import to_json
-from reviewgen.config.options import TrainKwargs, refuse_unknown_options
+from reviewgen.config.options import ExperimentKwargs, refuse_unknown_options
 from reviewgen.config.settings import check_count, check_mapping
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import (
@@ -45,8 +45,6 @@ from reviewgen.storage import to_path
 from reviewgen.training.report import Report, StopReason
 
 GROUPS = ("model", "tokenizer", "training")
-# options of ``train`` that make sense for a single training only
-_OF_ONE_TRAINING = ("out", "overwrite", "resume")
 _HELD_OUT_TOKENS = 50_000  # maximum number of held-out tokens that are scored
 # the errors of a training that the experiment survives
 _FAILURES = (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError)
@@ -192,11 +190,14 @@ class Training(TrainedTrial):
         nats: The nats of each held-out text; empty if they are not known.
         characters: The number of characters of each held-out text.
         figures: What only one kind of experiment measures, as JSON values.
+        size: The settings of the model size that was chosen for the time budget, by group; all
+            trainings on the same corpus have it. None without such a choice.
     """
 
     nats: Sequence[float] = ()
     characters: Sequence[int] = ()
     figures: dict[str, Any] = field(default_factory=dict)
+    size: dict[str, Any] | None = None
 
 
 def mean(figures: Iterable[float | None]) -> float | None:
@@ -228,7 +229,6 @@ def summarize(trainings: Sequence[Training]) -> dict[str, Any]:
         "spread": None if spread is None else spread.deviation,
         "seconds": math.fsum(training.seconds for training in trainings),
         "impossible": mean(training.impossible for training in trainings),
-        "characters_per_second": mean(each.characters_per_second for each in trainings),
         "processor_share": mean(training.processor_share for training in trainings),
     }
 
@@ -285,12 +285,16 @@ class Experiment:
 
     Args:
         function: The name of the public function, such as "sweep", then the names of its own
-            arguments, which may be "out" and "resume".
+            arguments; for messages.
         start: A preset, or a trained model to train further.
         source: The reviews.
         settings: Settings of all trainings, by group; see ``check_groups``.
         options: Other arguments of ``reviewgen.train``, for all trainings.
         seeds: The number of trainings of each trial.
+        measure: Called with each trained run; returns what only this experiment measures, as JSON
+            values.
+        split: The split of the held-out texts to score; by default the test split, or the
+            validation split if there are no test texts.
         needs_bits: Whether a model without bits per character is an error.
 
     Attributes:
@@ -298,8 +302,7 @@ class Experiment:
         facts: Further facts that all trials depend on, as JSON values.
 
     Raises:
-        ConfigError: A keyword is unknown, or makes sense for a single training only, such as
-            "overwrite".
+        ConfigError: A keyword is unknown, or makes sense for a single training only.
     """
 
     def __init__(
@@ -308,63 +311,56 @@ class Experiment:
         start: Any,
         source: Any,
         settings: Any,
-        options: TrainKwargs,
+        options: ExperimentKwargs,
         *,
         seeds: int = 1,
+        measure: Callable[[Run], dict[str, Any]] | None = None,
+        split: str | None = None,
         needs_bits: bool = True,
     ) -> None:
         name, *arguments = function
-        hidden = {*GROUPS, *_OF_ONE_TRAINING} - {*arguments}
-        refuse_unknown_options(options, TrainKwargs, name, others=arguments, hidden=hidden)
         for group in GROUPS:
             if group in options:
                 raise ConfigError(
                     f"{name} takes {group} settings in settings, as in"
                     f" settings={{{quoted(group)}: {{...}}}}."
                 )
-        self._given = options
-        self._options: Any = dict(options)
-        for option in _OF_ONE_TRAINING:
-            given = self._options.pop(option, None)
-            if given not in (None, False) and option not in arguments:
-                raise ConfigError(
-                    f"{name} trains several models, and no model is saved, so it takes no {option}."
-                )
+        refuse_unknown_options(options, ExperimentKwargs, name, others=arguments)
         check_count("seeds", seeds)
         self.settings = check_groups(settings)
         self.facts: dict[str, Any] = {}
-        self._function = name
         self._start = start
         self._source = source
+        self._options = options
         self._seeds = seeds
+        self._measure = measure
+        self._split = split
         self._store = TrialStore(name, None)
         # errors of scoring that leave the bits unknown
         self._tolerated = () if needs_bits else (NotADistribution,)
         self._is_identified = False
         self._corpora: list[tuple[Any, PreparedCorpus]] = []
 
-    def open_store(self, kind: str, file: Any = None) -> None:
-        """Keep the results of finished trainings on disk, if the user has given a folder or a file.
+    def open_store(self, kind: str, name: str, path: Any, **how: bool) -> None:
+        """Keep the results of finished trainings on disk, if the user has given a path.
 
         Args:
             kind: What the experiment is, for messages.
-            file: The file; by default, the options ``out`` and ``resume`` count.
+            name: The name of the argument with the path, for messages.
+            path: The path.
+            how: Flags of ``TrialStore``.
 
         Raises:
             ConfigError: There are several processes; or the path is not one.
             OutputExists, CheckpointError, StorageError: See ``TrialStore``.
         """
-        name = "out" if file is None else "storage"
-        given = self._given.get("out") if file is None else file
-        path = None if given is None else to_path(name, given)
-        if path is not None and process_state().num_processes > 1:
+        target = None if path is None else to_path(name, path)
+        if target is not None and process_state().num_processes > 1:
             raise ConfigError(
                 f"The trials of several processes are not kept: leave out {name}, or run without a"
                 " launcher."
             )
-        is_file = file is not None
-        resume = is_file or self._given.get("resume", False)
-        self._store = TrialStore(kind, path, resume=resume, is_file=is_file)
+        self._store = TrialStore(kind, target, **how)
 
     def skip_copy_rates(self, training: TrainingConfig) -> None:
         """Switch the novelty index and copy rates off, since they take time. They stay on if the
@@ -443,10 +439,8 @@ class Experiment:
         name: str,
         changed: Mapping[str, Any],
         *,
-        measure: Callable[[Run], dict[str, Any]] | None = None,
         watch: Callable[[Report], bool | None] | None = None,
         figures: dict[str, Any] | None = None,
-        split: str | None = None,
         may_fail: bool = False,
     ) -> list[Training]:
         """Train a trial from each seed, unless the store has the results; return the results.
@@ -454,12 +448,9 @@ class Experiment:
         Args:
             name: The name of the trial.
             changed: Its settings, as in {"model.order": 4}.
-            measure: Called with each trained run; returns further figures.
             watch: Called with each report; if it returns True, the training is pruned.
             figures: Figures to store with the results; ``watch`` may add to them. A trial with
                 figures is trained even if another trial had the same settings.
-            split: The split of the held-out texts to score; by default the test split, or the
-                validation split if there are no test texts.
             may_fail: Whether the result of a training that ends with an error is "failed"; by
                 default, the error is raised.
 
@@ -473,26 +464,27 @@ class Experiment:
             plan = replace(plan, seed=plan.seed + number)
             self._identify(plan)
             key = plan.digest() if figures is None else f"{name}: {plan.digest()}"
-            stored = self._store.find(key)
-            if stored is None:
+            size_key: Any = (plan.preset, plan.length.seconds)
+            if key not in self._store.results:
                 training = Training(name=name, settings=changed, figures=figures or {})
                 try:
-                    training = self._train(plan, training, split, measure, watch)
+                    training = self._train(plan, training, watch)
                 except _FAILURES as error:
                     if not may_fail or isinstance(error, ProcessLost):
                         raise
                     training = replace(training, outcome="failed", problem=str(error))
-                stored = asdict(training)
-                self._store.add(key, stored)
-            trainings.append(Training(**stored))
+                training = replace(training, size=self.corpus(plan).sizes.get(size_key))
+                self._store.add(key, asdict(training))
+            training = Training(**self._store.results[key])
+            if training.size is not None:
+                self.corpus(plan).sizes[size_key] = training.size
+            trainings.append(training)
         return trainings
 
     def _train(
         self,
         plan: TrainingPlan,
         training: Training,
-        split: str | None,
-        measure: Callable[[Run], dict[str, Any]] | None,
         watch: Callable[[Report], bool | None] | None,
     ) -> Training:
         """Train a run, and return ``training`` with the results; see ``train``."""
@@ -516,15 +508,15 @@ class Experiment:
         training_seconds = last.seconds - last.evaluation_seconds
         is_timed = training_seconds > 0.01 * last.seconds and not plan.setup.is_counted
         with suppress(*self._tolerated):
-            tokens = plan.setup.training.evaluation_tokens if split else _HELD_OUT_TOKENS
-            documents = sample_documents(corpus.stores[split or corpus.final_split], tokens)
+            tokens = plan.setup.training.evaluation_tokens if self._split else _HELD_OUT_TOKENS
+            documents = sample_documents(corpus.stores[self._split or corpus.final_split], tokens)
             result = _score(result, run.model, documents, corpus.tokenizer.vocab_size)
         return replace(
             result,
             characters_per_second=characters / training_seconds if is_timed else None,
             parameters=count_parameters(run.model),
             megabytes=sum(tensor.nbytes for tensor in run.model.state_dict().values()) / 1e6,
-            figures=training.figures | (measure(run) if measure else {}),
+            figures=training.figures | (self._measure(run) if self._measure else {}),
         )
 
 

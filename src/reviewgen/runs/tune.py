@@ -20,15 +20,14 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.config.options import TrainKwargs
+from reviewgen.config.options import ExperimentKwargs
 from reviewgen.config.settings import check_count, check_list, check_mapping, check_seed, fields_of
 from reviewgen.errors import ConfigError, TrainingError, counted, quoted
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs.run import Run
 from reviewgen.runs.setup import TrainingSetup, merge_settings
 from reviewgen.runs.trials import Experiment, TrainedTrial, name_settings, split_name, summarize
-from reviewgen.training.report import Report, StopReason
+from reviewgen.training.report import Report
 
 DEFAULT_BUDGET = "30s"
 _PROGRESS_STEPS = 1_000  # optuna gets the progress of a run as an integer from 0 to this
@@ -65,7 +64,7 @@ def tune(
     search: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     storage: str | Path | None = None,
-    **options: Unpack[TrainKwargs],
+    **options: Unpack[ExperimentKwargs],
 ) -> Iterator[TuneTrial]:
     """Search for the settings with the fewest bits per character; yield each trial when it is done.
 
@@ -85,10 +84,9 @@ def tune(
             a factor of ten or more is searched on a logarithmic scale.
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
-        options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
-            budget (for each trial; default 30 seconds), steps, epochs, seed (also used for the
-            suggestions), log, initial_weights, min_texts, and those for reading and filtering a
-            corpus.
+        options: The other keywords of ``train`` that make sense for several trainings: budget (for
+            each trial; default 30 seconds), steps, epochs, seed (also used for the suggestions),
+            log, initial_weights, min_texts, and those for reading and filtering a corpus.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable;
@@ -107,9 +105,8 @@ def tune(
     if all(options.get(name) is None for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
     options["seed"] = check_seed(options.get("seed", 0))
-    experiment = Experiment(
-        ("tune", "trials", "search", "settings", "storage"), start, source, settings, options
-    )
+    function = ("tune", "trials", "search", "settings", "storage")
+    experiment = Experiment(function, start, source, settings, options, split="validation")
     setup = experiment.plan({}).setup
     try:
         from optuna.distributions import distribution_to_json
@@ -125,7 +122,7 @@ def tune(
         name: json.loads(distribution_to_json(distribution)) for name, distribution in space.items()
     }
     experiment.skip_copy_rates(setup.training)
-    experiment.open_store("search", storage)
+    experiment.open_store("search", "storage", storage, resume=storage is not None, is_file=True)
     return _search(experiment, space, trials)
 
 
@@ -334,13 +331,13 @@ def _try(experiment: Experiment, asked: Any, number: int) -> TuneTrial:
     [training] = experiment.train(
         f"trial {number} ({name_settings(settings)})",
         settings,
-        measure=_measure,
         watch=watch,
         figures={"suggested": asked.params, "evaluated": evaluated},
-        split="validation",
         may_fail=True,
     )
-    if number == 0 and training.figures.get("is_too_short"):
+    plan = experiment.plan({})
+    is_timed = plan.length.seconds is not None and not plan.setup.is_counted
+    if number == 0 and is_timed and 0 < training.steps < plan.setup.training.evaluations:
         raise TrainingError(
             f"The budget of a trial is too short: the first took {counted(training.steps, 'step')}"
             " in it. Increase the budget, or give a number of steps."
@@ -358,12 +355,6 @@ def _try(experiment: Experiment, asked: Any, number: int) -> TuneTrial:
     if row["problem"] or row["bits"] == math.inf:
         row["bits"] = None
     return TuneTrial(**row, number=number)
-
-
-def _measure(run: Run) -> dict[str, Any]:
-    """Return whether the time budget was too short to learn anything."""
-    is_spent = run.record.last.stopped == StopReason.BUDGET_SPENT
-    return {"is_too_short": is_spent and run.record.last.step < run.record.training.evaluations}
 
 
 @contextmanager
