@@ -25,6 +25,8 @@ CHANGES: list[dict[str, Any]] = [
     {"training.batch_size": 16},
     {"training.learning_rate": 0.012},
     {"model.embedding_size": 48},
+    {"model.hidden_size": 160},
+    {"training.learning_rate": 0.02},
 ]
 MAX_SEEDS = 3
 Compare = Callable[[dict[str, dict[str, Any]], int], reviewgen.Comparison]
@@ -77,7 +79,7 @@ def try_change(
         "base_bits": base_row.bits_per_character,
         "bits": row.bits_per_character,
         "seeds": seeds,
-        "seed_spread": row.seed_spread,
+        "seed_spread": row.spread,
         "better": "unknown" if better is None else better,
         "kept": better is True,
         "note": failed or comparison.describe_unequal(),

@@ -582,7 +582,7 @@ def test_a_row_of_several_seeds_has_the_mean_and_the_spread_of_its_trainings(tmp
             bits.append(sum(model.score(text).bits for text in texts) / sum(map(len, texts)))
         assert row.seeds == 2
         assert row.bits_per_character == pytest.approx(np.mean(bits), rel=1e-4)
-        assert row.seed_spread == pytest.approx(np.std(bits, ddof=1), rel=0.02)
+        assert row.spread == pytest.approx(np.std(bits, ddof=1), rel=0.02)
     assert result.rows[1].settings == {"model.hidden_size": 16}
     saved = reviewgen.load(tmp_path / "out" / "models-seed-6" / "wide")
     assert saved.model.config.hidden_size == 16
@@ -749,10 +749,13 @@ def test_the_command_ends_with_1_if_a_row_fails(run, words, tmp_path):
 
 def test_the_command_sets_a_setting_of_one_row(run):
     words = ("first=ngram-char", "second=ngram-char", "--data", "data.txt", "--steps", 2, "--json")
-    words += ("--set", "model.order=2", "--set", "second:model.order=3")
+    words += ("--set", "model.order=1", "--set", "second:model.order=3", "--seeds", 2)
     status, said, _ = run(*words)
-    first, second = json.loads(said)["rows"]
+    result = json.loads(said)
+    first, second = result["rows"]
     assert status == 0
+    assert result["better"] is True
+    assert (first["seeds"], first["spread"]) == (2, 0.0)  # an n-gram is the same from each seed
     assert first["settings"] == {}
     assert second["settings"] == {"model.order": "3"}
     assert second["parameters"] > first["parameters"]

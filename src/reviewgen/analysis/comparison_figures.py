@@ -114,7 +114,7 @@ class ComparisonRow:
         bits_per_character: Total bits of the held-out texts divided by their characters; infinite
             if a token has probability zero.
         bits_interval: The 95 % interval of ``bits_per_character`` over the texts.
-        seed_spread: The standard deviation of the bits per character over the seeds; None for one
+        spread: The standard deviation of the bits per character over the seeds; None for one
             seed.
         zero_probability_tokens: The number of held-out tokens with probability zero.
         perplexity_per_token: exp of the nats per token; comparable only between models with the
@@ -160,7 +160,7 @@ class ComparisonRow:
     processor_share: float | None = None
     bits_per_character: float | None = None
     bits_interval: Interval | None = None
-    seed_spread: float | None = None
+    spread: float | None = None
     zero_probability_tokens: int = 0
     perplexity_per_token: float | None = None
     agreement: float | None = None
@@ -223,7 +223,7 @@ def average_seeds(trainings: Sequence[Measured], held_out: HeldOut) -> Measured:
         seeds=len(rows),
         bits_per_character=mean("bits_per_character"),
         bits_interval=find_interval(nats.mean(axis=0), held_out.characters),
-        seed_spread=None if spread is None else spread.deviation,
+        spread=None if spread is None else spread.deviation,
         perplexity_per_token=math.exp(fmean(log_perplexities)),
         training_seconds=mean("training_seconds"),
         processor_share=mean("processor_share"),

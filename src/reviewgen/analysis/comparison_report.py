@@ -108,8 +108,8 @@ def _perplexity(row: ComparisonRow) -> str:
 
 _SEEDS = Column(
     "spread over seeds",
-    "seeds",
-    lambda row: "–" if row.seed_spread is None else f"±{row.seed_spread:.3f} ({row.seeds})",
+    "spread",
+    lambda row: "–" if row.spread is None else f"±{row.spread:.3f} ({row.seeds})",
 )
 PREDICTION = (
     Column(
