@@ -141,7 +141,7 @@ def test_a_wrong_sweep_is_refused_before_any_work():
         ("model.order", [], {}, "at least one value"),
         ("model.ordr", [2], {}, "'order'"),
         ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and varied"),
-        ("model.order", [2], {"overwrite": True}, "no model is saved"),
+        ("model.order", [2], {"overwrite": True}, "not an argument of sweep"),
         ("model.order", [2], {"series": {"model.order": [3]}}, "cannot have a series"),
         ("model.order", [2], {"series": {"model.smoothing": "none"}}, "at least one value"),
         ("model.order", [2], {"series": ["none"]}, "must be a dictionary"),

@@ -152,7 +152,7 @@ def test_a_wrong_search_is_refused_before_any_work():
     refused: list[tuple[dict[str, Any], str]] = [
         ({"trials": 0}, "trials must be"),
         ({"search": {"model.hidden_size": "8:16"}, "settings": fixed}, "both set and varied"),
-        ({"out": "somewhere"}, "no model is saved"),
+        ({"out": "somewhere"}, "not an argument of tune"),
     ]
     for options, word in refused:
         with pytest.raises(reviewgen.ReviewgenError, match=word):

@@ -12,7 +12,7 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError, DataError, TrainingError
 from tests.support.fakes import TEXTS
 from tests.support.models import SMALL
 from tests.support.trainings import MODEL, TRAINING, prepared, trained
@@ -29,6 +29,25 @@ def test_small_corpora():
         "test": 0,
     }
     assert trained("gru-char", ["a", "b"], steps=2)[2].generate_one(seed=1) is not None
+
+
+def test_a_run_says_what_to_call_first():
+    run = TrainingRun("blend-char", TEXTS, steps=2, model=MODEL, training=TRAINING)
+    with pytest.raises(TrainingError, match="call read before"):
+        _ = run.corpus
+    with pytest.raises(TrainingError, match="call read and tokenize before you train"):
+        next(iter(run))
+    assert run.read().fingerprint == run.corpus.texts.fingerprint
+    with pytest.raises(TrainingError, match="call tokenize before you use its stores"):
+        _ = run.corpus.stores
+    run.tokenize()
+    with pytest.raises(TrainingError, match="iterate over the run"):
+        _ = run.model
+    list(run)
+    model = run.finish()
+    assert run.model is model.bundle.model and list(run.record.parts) == ["ngram-char", "lstm-char"]
+    facts = run.facts()
+    assert all(facts[name] == model.training[name] for name in ("parts", "weights", "held_out"))
 
 
 def test_a_validation_source_replaces_the_split():

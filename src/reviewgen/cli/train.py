@@ -23,6 +23,7 @@ from reviewgen.storage import check_output, to_path
 if TYPE_CHECKING:
     from reviewgen.data.split import Corpus
     from reviewgen.model.review_model import ReviewModel
+    from reviewgen.runs.record import RunRecord
     from reviewgen.runs.run import TrainingRun
     from reviewgen.training.report import Report
 
@@ -87,11 +88,12 @@ def train(
     from reviewgen.training.report import StopReason
 
     model = _train(run)
-    facts = model.training | (run.record.held_out or {}) | {"out": str(out)}
+    record = run.record
+    facts = model.training | (record.held_out or {}) | {"out": str(out)}
     status = int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
-    if run.record.is_interrupted:
+    if record.is_interrupted:
         status = INTERRUPTED
-    return Result(facts, _describe(run, model, out), status)
+    return Result(facts, _describe(record, model, out), status)
 
 
 def _prepare(run: "TrainingRun") -> None:
@@ -174,7 +176,7 @@ def _show_report(report: "Report") -> None:
         note(line)
 
 
-def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[RenderableType]:
+def _describe(record: "RunRecord", model: "ReviewModel", out: Path) -> Iterator[RenderableType]:
     """Yield the result of a training: bits per character, verdict, copy rate and folder. With
     --verbose, a part of the model card comes first.
     """
@@ -185,20 +187,21 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
 
         card = model.bundle.card
         yield Markdown(card[card.index("## Metrics") : card.index("## Intended use")])
-    if run.record.held_out is not None and run.record.evaluation is not None:
-        yield _describe_held_out(run.record.held_out, run.record.evaluation.bits_per_character)
+    evaluation = record.evaluation
+    if evaluation is not None:
+        yield _describe_held_out(record.held_out or {}, evaluation.bits_per_character)
     facts = model.training
     yield from _describe_improvement(facts)
     yield facts["verdict"]["words"]
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         yield f"Copy rate: {describe_copies(novelty)}{_describe_measuring(novelty)}"
-    gains = () if run.record.evaluation is None else run.record.evaluation.conditions
-    advice = suggest_next(gains, run.model)
+    gains = () if evaluation is None else evaluation.conditions
+    advice = suggest_next(gains, model.bundle.model)
     yield from advice
     if not advice:
         yield from (gain.describe() for gain in gains if not gain.has_effect)
-    if run.record.is_interrupted and run.record.held_out is None:
+    if record.is_interrupted and evaluation is None:
         yield f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that."
     else:
         yield f"Saved in {out}"

@@ -9,10 +9,11 @@ search, blend or read a corpus.
     record   the reports so far, the learning curves and the results of the measurements;
              training.json
     measure  the measurements at the end of a run
-    train_model  trains one model
+    build    builds the model, in the size that a time budget allows
     train_blend  trains the models of a blend in turn, and fits the blend's weights
     saver    saves the checkpoints of a run, from which it is resumed, and its model
-    run      ``TrainingRun``: read, tokenize, iterate for reports, finish
+    run      ``TrainingRun``: read, tokenize, iterate for reports, finish; a blend has a run for
+             each of its models
     display  the progress on a terminal or in a notebook
     tracking the log in a tracker
     plotting ``reviewgen.plot_training``

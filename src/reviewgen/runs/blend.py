@@ -193,7 +193,7 @@ def _make_bundle(
     data = {
         key: value
         for key, value in recorded[0].items()
-        if all(key in model_data and model_data[key] == value for model_data in recorded)
+        if all(other.get(key) == value for other in recorded)
     }
     record = {
         "preset": "blend",

@@ -214,25 +214,20 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
     """
     setup = plan.setup
     try:
-        usual = resolve_setup(plan.preset)
         folder = find_weights(plan.preset)
         if folder is None:
             return None
         trained = ReviewModel.from_pretrained(folder)
-        defaults = to_dict(usual.tokenizer_config)
-        # the settings of the plan that differ from the preset's
-        model_settings = {
-            name: value
-            for name, value in setup.model_settings.items()
-            if value != usual.model_settings.get(name)
-        }
-        tokenizer_settings = {
-            name: value
-            for name, value in to_dict(setup.tokenizer_config).items()
-            if value != defaults[name]
+        own = {
+            group: {
+                name: value
+                for name, value in to_dict(setup.config_of(group)).items()
+                if f"{group}.{name}" in setup.own
+            }
+            for group in ("model", "tokenizer")
         }
         # raises if the shipped model cannot be trained further with these settings
-        resolve_setup(trained, model_settings, tokenizer_settings)
+        resolve_setup(trained, **own)
     except ReviewgenError:
         return None
     if plan.data.columns not in ((), trained.conditions.names):

@@ -23,7 +23,6 @@ from reviewgen.config.settings import to_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation.evaluate import Evaluation
-from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index
 from reviewgen.processes import launch_name
 from reviewgen.protocols.abilities import count_parameters
@@ -86,7 +85,8 @@ class RunRecord:
         is_interrupted: Whether the training, or the measuring after it, was interrupted.
         evaluation: The final evaluation; None before ``finish``, or if the model cannot be scored.
         copied: The copy rates of generated and held-out texts; empty if not measured.
-        metrics: The facts on the metrics of generated texts, by name; empty if not measured.
+        metrics: The facts on the metrics of generated texts, by name; their values are None until
+            they are measured.
         token_copy_rate: The token copy rate of the held-out texts; None without a novelty index.
         bits_before: Bits per character on held-out texts of a model that is trained further, before
             the training; None for a new model.
@@ -323,17 +323,9 @@ def training_facts(
             "tensors": record.initial_tensors,
         }
     launch = launch_name()
-    blended = {}
-    if record.weights:
-        facts_of_parts = [
-            training_facts(replace(plan, setup=setup), corpus, part, None)
-            | {"seconds": round(part.last.seconds, 2)}
-            for setup, part in zip(plan.setup.components, record.parts.values(), strict=True)
-        ]
-        blended = {"parts": list_parts(facts_of_parts, model), "weights": record.weights}
     return {
         "preset": plan.preset,
-        **blended,
+        **(_blend_facts(plan, corpus, record, model) if record.weights else {}),
         **origin,
         "seed": plan.seed,
         SETTINGS: plan.digest(),
@@ -355,8 +347,20 @@ def training_facts(
         "evaluations": record.evaluations,
         "curve": record.curve(),
         "novelty": novelty,
-        "metrics": record.metrics or TextMetrics(record.training.metrics).facts(),
+        "metrics": record.metrics,
         "parameters": None if model is None else count_parameters(model),
         "held_out": record.held_out,
         "notes": [*record.notes, *filter(None, [log_failure])],
     }
+
+
+def _blend_facts(
+    plan: TrainingPlan, corpus: PreparedCorpus, record: RunRecord, blend: Any
+) -> dict[str, Any]:
+    """Return the facts on the models of a blend, and on its weights."""
+    facts = [
+        training_facts(replace(plan, setup=setup), corpus, part, None)
+        | {"seconds": round(part.last.seconds, 2)}
+        for setup, part in zip(plan.setup.components, record.parts.values(), strict=True)
+    ]
+    return {"parts": list_parts(facts, blend), "weights": record.weights}

@@ -9,16 +9,19 @@ from typing import Any, Unpack, cast
 
 from reviewgen.compiled.jit import clock
 from reviewgen.config.options import TrainKwargs, refuse_unknown_options
+from reviewgen.config.settings import to_dict
 from reviewgen.data.split import Corpus
 from reviewgen.devices import using_threads
 from reviewgen.errors import ProcessLost, TrainingError
-from reviewgen.evaluation.evaluate import spread_documents
+from reviewgen.evaluation.evaluate import sample_documents, spread_documents
+from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.evaluation.scoring import measure_gains
 from reviewgen.hub.card import card_text
 from reviewgen.interrupts import block_signals
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import can_restart, how_to_resume, process_state
 from reviewgen.protocols.model import LanguageModel
+from reviewgen.runs.build import build_model
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_plan, tokenize
 from reviewgen.runs.measure import (
     choose_documents,
@@ -29,11 +32,12 @@ from reviewgen.runs.measure import (
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.record import RunRecord, training_facts
 from reviewgen.runs.saver import RunSaver
+from reviewgen.runs.setup import dotted
 from reviewgen.runs.tracking import RunLog
-from reviewgen.runs.train_blend import BlendTraining
-from reviewgen.runs.train_model import ModelTraining
+from reviewgen.runs.train_blend import finish_blend, fit_weights, train_parts
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
+from reviewgen.training.loop import fit
 from reviewgen.training.memory import use_large_pages
 from reviewgen.training.report import Report
 
@@ -42,6 +46,8 @@ _FINAL_TOKENS = 100_000  # maximum number of held-out tokens of the final evalua
 _FINAL_TEXTS = 100
 _GAIN_TEXTS = 60  # minimum number of texts on which the gain from conditions is measured
 _FINAL_SHARE = 0.015  # share of a time budget for the final evaluation
+# an interrupted blend fits its weights on the usual number of tokens divided by this
+_INTERRUPTED_DIVISOR = 4
 
 _logger = logging.getLogger("reviewgen")
 
@@ -52,6 +58,8 @@ class Run:
 
     Args:
         plan: The plan.
+        saver: Saves the run; a new one if not given.
+        log: The log in a tracker; a new one if not given.
 
     Attributes:
         plan: Everything that was decided before the corpus was read.
@@ -64,18 +72,22 @@ class Run:
     plan: TrainingPlan
     record: RunRecord
 
-    def __init__(self, plan: TrainingPlan) -> None:
+    def __init__(
+        self, plan: TrainingPlan, saver: RunSaver | None = None, log: RunLog | None = None
+    ) -> None:
         use_large_pages()
         self.plan = plan
-        self._log = RunLog(plan.log, plan.out, plan.preset)
-        self._saver = RunSaver(plan)
+        self._log = log or RunLog(plan.log, plan.out, plan.preset)
+        self._saver = saver or RunSaver(plan)
         self.record = RunRecord(training=plan.setup.training, log=self._log.describe())
         self._corpus: ReadCorpus | None = None
-        self._training: ModelTraining | BlendTraining | None = None
+        self._model: LanguageModel | None = None
+        self._metrics = TextMetrics()
+        self._parts = list[Run]()  # for a blend, the runs of its models that have started so far
 
     @property
     def corpus(self) -> PreparedCorpus:
-        """The corpus; before it is tokenized, it has only ``corpus``, ``conditions`` and ``notes``.
+        """The corpus; before it is tokenized, it has only ``texts``, ``conditions`` and ``notes``.
 
         Raises:
             TrainingError: The corpus was not read.
@@ -91,12 +103,12 @@ class Run:
         Raises:
             TrainingError: The corpus was not tokenized; or the models of a blend are not trained.
         """
-        model = self._require_training("use the model").model
-        if model is None:
+        self._require_prepared("use the model")
+        if self._model is None:
             raise TrainingError(
                 f"There is no {self.plan.preset} yet: iterate over the run to train its models."
             )
-        return model
+        return self._model
 
     def read(self) -> Corpus:
         """Read, clean and split the corpus, and return it, so that the caller can inspect it before
@@ -144,10 +156,19 @@ class Run:
             self._begin(corpus)
 
     def _begin(self, corpus: PreparedCorpus) -> None:
+        plan = self.plan
+        record = self.record
         checkpoints = self._saver.checkpoints
-        self.record.seconds_before = checkpoints.seconds
-        start = BlendTraining if self.plan.setup.components else ModelTraining
-        self._training = start(self.plan, corpus, self.record, checkpoints, self._log)
+        record.seconds_before = checkpoints.seconds
+        self._metrics = TextMetrics(plan.setup.training.metrics, corpus.words)
+        record.metrics = self._metrics.facts()
+        if plan.setup.components:  # the checkpoints are those of its network
+            record.begin(corpus, {})
+        else:
+            saved = checkpoints.extra
+            record.begin(corpus, saved)
+            self._model = build_model(plan, corpus, record, is_resumed=bool(saved))
+            checkpoints.snapshot = record.to_checkpoint
         self._corpus = corpus
 
     def __iter__(self) -> Iterator[Report]:
@@ -158,9 +179,50 @@ class Run:
                 ``reviewgen.train``.
             NotADistribution: The probabilities of one model of a blend do not sum to one.
         """
-        training = self._require_training("train")
+        corpus = self._require_prepared("train")
+        plan = self.plan
         with self._saver.closed_on_error():
-            yield from training
+            if plan.setup.components:
+                yield from self._train_blend(corpus)
+                return
+            config = self.record.training
+            reports = fit(
+                self.model,
+                corpus.tokenizer,
+                corpus.stores["train"],
+                corpus.stores["validation"],
+                config,
+                plan.length,
+                plan.seed,
+                corpus.index,
+                corpus.conditions.unspecified_ids,
+                self._saver.checkpoints,
+                self._metrics,
+                all_evaluations="training.evaluations" in plan.setup.own,
+            )
+            used = {"model": to_dict(self.model.config), "training": to_dict(config)}
+            with self._log.opened(plan.facts() | dotted(used)):
+                for report in reports:
+                    yield self._log.record(report, self.record.add(report))
+
+    def _train_blend(self, corpus: PreparedCorpus) -> Iterator[Report]:
+        """Train the models of a blend in turn, then fit their weights and evaluate the blend."""
+
+        def start(plan: TrainingPlan) -> Run:
+            if plan.setup.is_counted:  # only a network has checkpoints and a log
+                run = Run(replace(plan, out=None, log=None, resume=False))
+            else:
+                run = Run(plan, self._saver, self._log)
+            run.start_on(corpus)
+            self._parts.append(run)
+            return run
+
+        yield from train_parts(self.plan, self.record, start)
+        self._model, report = finish_blend(
+            self.plan, corpus, self.record, self._parts, self._metrics
+        )
+        self.record.add(report)
+        yield report
 
     def interrupt(self) -> None:
         """Mark the run as interrupted: ``finish`` then saves the best weights so far, and does not
@@ -170,7 +232,7 @@ class Run:
             TrainingError: The corpus was not tokenized, so there is no training to interrupt.
             ProcessLost: The launcher can restart the job, which then resumes.
         """
-        self._require_training("interrupt the training")
+        self._require_prepared("interrupt the training")
         if can_restart():
             with self._saver.closed_on_error():
                 has_checkpoint = bool(self._saver.checkpoints.steps())
@@ -189,17 +251,20 @@ class Run:
                 instead.
             TrainingError: The model, or a model of a blend, was not trained for a single step.
         """
-        training = self._require_training("finish")
+        corpus = self._require_prepared("finish")
         with self._saver.closed_on_error():
             self._require_steps()
             with block_signals():
-                training.complete()
-                model = self._save()
+                if self._model is None:  # an interrupted blend, whose weights are not fitted yet
+                    tokens = self.record.training.evaluation_tokens // _INTERRUPTED_DIVISOR
+                    documents = sample_documents(corpus.stores["validation"], tokens)
+                    self._model = fit_weights(self._parts, corpus, self.record, documents)
+                model = self._save(corpus)
             if self.record.is_interrupted:
                 return model
-            self._measure_saved(training)
+            self._measure_saved(corpus)
             with block_signals():
-                return self._save()
+                return self._save(corpus)
 
     def _require_steps(self) -> None:
         """Check that each model was trained for one step at least.
@@ -217,10 +282,9 @@ class Run:
                 " more time."
             )
 
-    def _save(self) -> ReviewModel:
+    def _save(self, corpus: PreparedCorpus) -> ReviewModel:
         """Write the model to the output folder, if there is one, and return it."""
         setup = self.plan.setup
-        corpus = self.corpus
         words = "any" if corpus.lexicon is None else setup.generation.words
         bundle = Bundle(
             preset=setup.preset,
@@ -239,7 +303,7 @@ class Run:
         self._saver.save(bundle)
         return ReviewModel(bundle)
 
-    def _measure_saved(self, training: ModelTraining | BlendTraining) -> None:
+    def _measure_saved(self, corpus: PreparedCorpus) -> None:
         """Measure the model after it was saved. If an error or an interrupt stops this, tell the
         user that the training is complete, and where the model is.
         """
@@ -247,7 +311,7 @@ class Run:
         where = "kept" if out is None else f"saved in {out}"
         start = clock()
         try:
-            self._measure(training)
+            self._measure(corpus)
         except KeyboardInterrupt:
             self.record.is_interrupted = True
             self.record.note(
@@ -263,18 +327,17 @@ class Run:
             raise
         self.record.measuring_seconds = clock() - start
 
-    def _measure(self, training: ModelTraining | BlendTraining) -> None:
+    def _measure(self, corpus: PreparedCorpus) -> None:
         """Evaluate the model, and each model of a blend, on the same held-out texts; then measure
         the texts that the model generates.
         """
-        corpus = training.corpus
         record = self.record
         model = self.model
         last = record.last
         scoring_seconds = None
         if self.plan.length.seconds is not None:
             scoring_seconds = _FINAL_SHARE * self.plan.length.seconds
-            if training.parts:
+            if self._parts:
                 # the blend scores each text as often as all its models together
                 scoring_seconds /= 2
         with using_threads(last.threads):
@@ -282,8 +345,8 @@ class Run:
                 model, corpus, corpus.final_split, _FINAL_TOKENS, scoring_seconds, _FINAL_TEXTS
             )
             vocab_size = corpus.tokenizer.vocab_size
-            for part in (*training.parts, training):
-                part.record.evaluation = evaluate(part.model, documents, vocab_size)
+            for run in (*self._parts, self):
+                run.record.evaluation = evaluate(run.model, documents, vocab_size)
             if not process_state().is_main_process:
                 return
             if corpus.conditions and record.evaluation is not None:
@@ -293,9 +356,9 @@ class Run:
                 gains = measure_gains(model, gain_documents, corpus.conditions)
                 record.evaluation = replace(record.evaluation, conditions=gains)
             if self.plan.setup.training.copy_tokens:
-                record.copied, record.metrics = measure_texts(model, corpus, training.metrics)
-                record.note(*training.metrics.pop_notes())
-            if not training.parts:
+                record.copied, record.metrics = measure_texts(model, corpus, self._metrics)
+                record.note(*self._metrics.pop_notes())
+            if not self._parts:
                 spent = clock() - record.started
                 record.note(*suggest_trained_weights(self.plan, corpus, last.tokens, spent))
 
@@ -307,16 +370,14 @@ class Run:
             TrainingError: The corpus was not tokenized; or the training of a blend's network, its
                 last model, has not started.
         """
-        training = self._require_training("call facts")
-        return training_facts(
-            self.plan, training.corpus, self.record, training.model, self._log.failure
-        )
+        corpus = self._require_prepared("call facts")
+        return training_facts(self.plan, corpus, self.record, self._model, self._log.failure)
 
-    def _require_training(self, action: str) -> ModelTraining | BlendTraining:
-        if self._training is None:
+    def _require_prepared(self, action: str) -> PreparedCorpus:
+        if not isinstance(self._corpus, PreparedCorpus):
             step = "read and tokenize" if self._corpus is None else "tokenize"
             raise TrainingError(f"The corpus is not prepared yet: call {step} before you {action}.")
-        return self._training
+        return self._corpus
 
 
 class TrainingRun(Run):

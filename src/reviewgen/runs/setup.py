@@ -160,7 +160,7 @@ class TrainingSetup:
     # the preset with its sizes, if a time budget may choose one of them; None if the user has set
     # the size, or the preset has no sizes
     sizes: Preset | None = None
-    # names of the settings of model and training that the user has set ("model.hidden_size")
+    # names of the settings that the user has set ("model.hidden_size")
     own: frozenset[str] = frozenset()
     # the setups of the models of a blend, in the order of their training
     components: tuple["TrainingSetup", ...] = ()
@@ -366,7 +366,9 @@ def _from_preset(
         training=from_dict(TrainingConfig, training_settings),
         generation=from_dict(GenerationConfig, {"words": "known", **preset.generation_settings}),
         sizes=preset.with_fixed(own_model, own_training) if chooses_size else None,
-        own=frozenset(dotted({"model": own_model, "training": own_training})),
+        own=frozenset(
+            dotted({"model": own_model, "tokenizer": tokenizer or {}, "training": own_training})
+        ),
     )
 
 

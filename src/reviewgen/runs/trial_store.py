@@ -81,7 +81,8 @@ class TrialStore:
                 )
             if not resume or not os.path.lexists(path):
                 check_output(path)
-            elif is_file or not path.is_dir() or any(path.iterdir()):
+            # a process that was killed at once may have left an empty folder, or a hidden file
+            elif is_file or not path.is_dir() or any(path.glob("[!.]*")):
                 self._read(self._file)
 
     def identify(self, facts: Mapping[str, Any]) -> None:
@@ -119,12 +120,12 @@ class TrialStore:
 
         Args:
             key: The key, which no other trial has.
-            results: JSON values; numbers may be infinite.
+            results: JSON values, and others that are kept as strings; numbers may be infinite.
 
         Raises:
             StorageError: The file cannot be written.
         """
-        line = json.dumps({"trial": key, "results": results})
+        line = json.dumps({"trial": key, "results": results}, default=str)
         self.results[key] = json.loads(line)["results"]  # the same values as after a resumption
         if self._file is None:
             return

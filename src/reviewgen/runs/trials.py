@@ -514,7 +514,7 @@ class Experiment:
         return replace(
             result,
             characters_per_second=characters / training_seconds if is_timed else None,
-            parameters=count_parameters(run.model),
+            parameters={kind: int(size) for kind, size in count_parameters(run.model).items()},
             megabytes=sum(tensor.nbytes for tensor in run.model.state_dict().values()) / 1e6,
             figures=training.figures | (self._measure(run) if self._measure else {}),
         )
