@@ -66,8 +66,8 @@ class Difference:
         """Whether the candidate is better than the base: True or False if the interval covers texts
         and seeds and excludes zero, otherwise None, for unknown.
 
-        With one training of each model, two models that differ only in the seed have a significant
-        difference on most texts. So one training does not tell whether a change is better.
+        An interval over texts alone excludes zero too often: for 14 to 32 of 100 pairs of trainings
+        that differed only in their seed. So one training of each model leaves the answer unknown.
         """
         if not self.is_over_seeds or not self.is_significant:
             return None
