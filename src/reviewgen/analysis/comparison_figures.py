@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
+from reviewgen.runs.trials import mean
 from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
@@ -211,22 +212,15 @@ def average_seeds(trainings: Sequence[Measured], held_out: HeldOut) -> Measured:
     rows = [training.row for training in trainings]
     nats = np.concatenate(known)
     spread = find_seed_spread(nats, held_out.characters)
-    log_perplexities = [math.log(row.perplexity_per_token or math.inf) for row in rows]
-
-    def mean(name: str) -> float | None:
-        """Return the mean of a figure; None if it is not known for each training."""
-        figures = [getattr(row, name) for row in rows]
-        return None if None in figures else fmean(figures)
-
     row = replace(
         first,
         seeds=len(rows),
-        bits_per_character=mean("bits_per_character"),
+        bits_per_character=mean(row.bits_per_character for row in rows),
         bits_interval=find_interval(nats.mean(axis=0), held_out.characters),
         spread=None if spread is None else spread.deviation,
-        perplexity_per_token=math.exp(fmean(log_perplexities)),
-        training_seconds=mean("training_seconds"),
-        processor_share=mean("processor_share"),
+        perplexity_per_token=geometric_mean(row.perplexity_per_token or 0.0 for row in rows),
+        training_seconds=mean(row.training_seconds for row in rows),
+        processor_share=mean(row.processor_share for row in rows),
     )
     return Measured(row, nats)
 
