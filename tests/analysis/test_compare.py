@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import signal
 from base64 import b64encode
 from dataclasses import replace
 from itertools import chain
@@ -12,11 +13,18 @@ import numpy as np
 import pandas
 import pytest
 import scipy.stats
+from rich.console import Console
 from selectolax.lexbor import LexborHTMLParser
 
 import reviewgen
-from reviewgen.analysis.comparison_figures import ComparisonRow, CurvePoint, Measured, Sample
-from reviewgen.analysis.comparison_report import Comparison
+from reviewgen.analysis.comparison_figures import (
+    ComparisonRow,
+    CurvePoint,
+    Measured,
+    Sample,
+    average_seeds,
+)
+from reviewgen.analysis.comparison_report import Comparison, draw_tables
 from reviewgen.analysis.comparison_texts import HeldOut
 from reviewgen.errors import (
     CheckpointError,
@@ -27,6 +35,7 @@ from reviewgen.errors import (
     StorageError,
     UnknownPlugin,
 )
+from reviewgen.evaluation.differences import SeedSpread
 from tests.support.browser import problems
 from tests.support.fakes import (
     LETTERS,
@@ -36,6 +45,7 @@ from tests.support.fakes import (
     review_model,
     table,
 )
+from tests.support.forked import run_python
 
 DATA = [
     f"{text} And then {number} more of the same came along, to my surprise."
@@ -226,21 +236,16 @@ def test_a_data_frame_and_json_have_the_rows(compared):
     assert compared.to_dict()["rows"][0]["bits_per_character"] == char.bits_per_character
 
 
-def test_a_row_with_infinite_figures_survives_json(compared):
-    samples = (Sample(0.5, "a\ud800<script>", ((0, 1),)), Sample(0.8, "b", None))
-    odd = ComparisonRow(
-        name="x",
-        source="x",
-        bits_per_character=math.inf,
-        perplexity_per_token=math.inf,
-        zero_probability_tokens=2,
-        samples=samples,
-    )
-    infinite = Comparison(compared.held_out, "", 0)
-    infinite.add(Measured(odd, None))
-    saved = json.loads(json.dumps(infinite.to_dict(), allow_nan=False))["rows"][0]
-    saved.pop("has_seen_held_out")
-    assert ComparisonRow.from_json(saved) == odd
+def test_a_row_with_infinite_figures_is_resumed(tmp_path):
+    impossible = letters()
+    impossible.model.table[:, 5] = -math.inf
+    given = {"a": impossible, "b": letters()}
+    first = compare(given, out=tmp_path / "out")
+    again = compare(given, out=tmp_path / "out", resume=True)
+    assert math.isinf(again.rows[0].bits_per_character)
+    assert again.rows == first.rows
+    assert again.pairs == first.pairs
+    json.dumps(again.to_dict(), allow_nan=False)
 
 
 def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models):
@@ -385,9 +390,13 @@ def test_a_resumed_comparison_measures_what_is_missing(interrupted):
     assert written(interrupted.out / "models") == trained
 
 
-def test_a_damaged_row_is_measured_again_without_training(interrupted):
+def test_a_row_that_was_cut_off_is_measured_again_without_training(interrupted):
+    interrupted.resume()
     trained = written(interrupted.out / "models")
-    (interrupted.out / "rows" / "ngram.json").write_text('{"row": {"name": 3}}')
+    file = interrupted.out / "trials.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    number = next(n for n, line in enumerate(lines) if b'"trial": "ngram, seed 0"' in line)
+    file.write_bytes(b"".join(lines[:number]) + lines[number][:500])
     [row, _] = interrupted.resume().rows
     assert row.bits_per_character == interrupted.first.rows[0].bits_per_character
     assert written(interrupted.out / "models") == trained
@@ -409,8 +418,49 @@ def test_only_the_same_comparison_is_resumed(interrupted, tmp_path):
         interrupted.resume(prompt="a", seed=1)
     with pytest.raises(CheckpointError):
         interrupted.resume(DATA[5:])
-    with pytest.raises(CheckpointError, match="not the folder of a comparison"):
+    (tmp_path / "other").touch()
+    with pytest.raises(CheckpointError, match="holds no comparison"):
         interrupted.resume(out=tmp_path)
+    with pytest.raises(CheckpointError, match="'ngram' has another preset or other settings"):
+        interrupted.resume(row_settings={"ngram": {"model": {"smoothing": "none"}}})
+
+
+KILLED = """if True:
+    import os, signal, sys
+    from pathlib import Path
+    import reviewgen
+    from reviewgen.runs.trial_store import TrialStore
+    from tests.analysis.test_compare import DATA, TWO
+    add = TrialStore.add
+    left = [int(sys.argv[1])]
+    def add_or_die(self, key, results):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, key, results)
+    TrialStore.add = add_or_die
+    reviewgen.compare(TWO, DATA, out="out", resume=Path("out").exists(), steps=2, progress=False)
+"""
+TWO = {"first": "ngram-char", "second": "ngram-word"}
+
+
+@pytest.mark.parametrize("added", [3, 2])
+def test_a_comparison_that_was_killed_trains_only_what_is_missing(added, tmp_path, monkeypatch):
+    """Two entries are added before the first training, and one after each."""
+    monkeypatch.chdir(tmp_path)
+    done = run_python(["-c", KILLED, str(added)], cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    trained = written(tmp_path / "out" / "models" / "first")
+    assert trained
+    result = reviewgen.compare(TWO, DATA, out="out", resume=True, steps=2, progress=False)
+    assert written(tmp_path / "out" / "models" / "first") == trained
+    whole = reviewgen.compare(TWO, DATA, steps=2, progress=False)
+    for row, expected in zip(result.rows, whole.rows, strict=True):
+        assert row.bits_per_character == expected.bits_per_character
+        assert row.samples == expected.samples
+    assert result.pairs == whole.pairs
+    with pytest.raises(CheckpointError, match="another steps"):
+        reviewgen.compare(TWO, DATA, out="out", resume=True, steps=3, progress=False)
 
 
 def make(names, hostile=""):
@@ -443,7 +493,7 @@ def make(names, hostile=""):
             notes=(f"A note.{hostile}",),
             picture=f"<svg><title>{hostile}</title></svg>" if number == 1 else "",
         )
-        comparison.add(Measured(row, tuple(bits)))
+        comparison.add(Measured(row, bits[None] * math.log(2)))
     comparison.add(
         Measured(
             ComparisonRow(name=f"failed{hostile}", source="x", failed=f"The loss is NaN.{hostile}"),
@@ -451,6 +501,109 @@ def make(names, hostile=""):
         )
     )
     return comparison
+
+
+def repeated(gain, seeds=3, shares=(None, None)):
+    """Return a comparison of a made-up base and candidate, each trained from several seeds."""
+    draw = np.random.default_rng(0)
+    sizes = np.full(60, 100)
+    comparison = Comparison(HeldOut(["x" * 100] * 60, [{}] * 60, 60, "all", "x", None), "", 0)
+    for name, level, share in zip(("base", "new"), (2.0, 2.0 - gain), shares, strict=True):
+        trainings = []
+        for deviation in draw.normal(0, 0.01, (seeds, 1)):
+            nats = (level + deviation + draw.normal(0, 0.01, 60)) * sizes * math.log(2)
+            row = ComparisonRow(
+                name=name,
+                source="x",
+                bits_per_character=float(nats.sum() / sizes.sum() / math.log(2)),
+                perplexity_per_token=2.0,
+                processor_share=share,
+            )
+            trainings.append(Measured(row, nats[None]))
+        comparison.add(average_seeds(trainings, comparison.held_out))
+    return comparison
+
+
+@pytest.mark.parametrize("gain, better", [(0.1, True), (-0.1, False), (0.001, "unknown")])
+def test_json_says_whether_a_change_is_better(gain, better):
+    comparison = repeated(gain)
+    facts = comparison.to_dict()
+    assert facts["better"] == better
+    assert facts["rows"][1]["better"] == better
+    assert "better" not in facts["rows"][0]
+    assert facts["pairs"][0]["is_over_seeds"]
+    assert facts["seed_spread"]["degrees"] == 4
+
+
+def test_one_seed_says_nothing_about_a_change_without_the_spread_of_other_trainings():
+    comparison = repeated(0.1, seeds=1)
+    assert comparison.pairs[0].is_significant
+    assert comparison.to_dict()["better"] == "unknown"
+    assert comparison.is_better("new", SeedSpread(0.01, 6)) is True
+    with pytest.raises(ConfigError, match="Did you mean 'new'"):
+        comparison.is_better("mew")
+
+
+def test_rows_of_a_busy_machine_are_not_compared(tmp_path, capsys):
+    comparison = repeated(0.1, shares=(0.9, 0.4))
+    facts = comparison.to_dict()
+    said = "Not comparable with the other rows"
+    assert facts["better"] == "unknown"
+    assert said in facts["not_comparable"]
+    assert said in page_of(comparison, tmp_path)
+    for drawn in draw_tables(comparison, 120):
+        Console(width=120).print(drawn)
+    assert said in capsys.readouterr().out
+    fair = repeated(0.1, shares=(0.9, 0.8)).to_dict()
+    assert fair["better"] is True
+    assert fair["not_comparable"] is None
+
+
+NETWORK = {
+    "settings": {"model": {"hidden_size": 8, "embedding_size": 4, "ngrams": 1}},
+    "progress": False,
+}
+
+
+def test_a_row_of_several_seeds_has_the_mean_and_the_spread_of_its_trainings(tmp_path):
+    given = {"narrow": "rnn-char", "wide": "rnn-char"}
+    own = {"wide": {"model": {"hidden_size": 16}}}
+    result = reviewgen.compare(
+        given, DATA, steps=3, seed=5, seeds=2, row_settings=own, out=tmp_path / "out", **NETWORK
+    )
+    texts = result.held_out.texts
+    for row, size in zip(result.rows, (8, 16), strict=True):
+        bits = []
+        for seed in (5, 6):
+            settings = NETWORK["settings"]["model"] | {"hidden_size": size}
+            model = reviewgen.train(
+                "rnn-char", DATA, steps=3, seed=seed, model=settings, progress=False
+            )
+            bits.append(sum(model.score(text).bits for text in texts) / sum(map(len, texts)))
+        assert row.seeds == 2
+        assert row.bits_per_character == pytest.approx(np.mean(bits), rel=1e-4)
+        assert row.spread == pytest.approx(np.std(bits, ddof=1), rel=0.02)
+    assert result.rows[1].settings == {"model.hidden_size": 16}
+    saved = reviewgen.load(tmp_path / "out" / "models-seed-6" / "wide")
+    assert saved.model.config.hidden_size == 16
+    assert "±" in page_of(result, tmp_path)
+
+
+def test_a_time_budget_records_the_share_of_processor_time():
+    [row] = reviewgen.compare(["rnn-char"], DATA, budget=1, **NETWORK).rows
+    assert 0 < row.processor_share <= 1
+    [row] = reviewgen.compare(["rnn-char"], DATA, steps=2, **NETWORK).rows
+    assert row.processor_share is None
+
+
+def test_settings_of_a_row_need_a_row_that_is_trained(models):
+    own = {"charr": {"model": {"order": 3}}}
+    with pytest.raises(ConfigError, match="no row has this name"):
+        reviewgen.compare({"char": "ngram-char"}, "missing.csv", row_settings=own)
+    with pytest.raises(ConfigError, match="'char' is a trained model"):
+        reviewgen.compare(models, "missing.csv", row_settings={"char": own["charr"]})
+    with pytest.raises(ConfigError, match="seeds"):
+        reviewgen.compare(["ngram-char"], "missing.csv", seeds=0)
 
 
 def page_of(comparison, tmp_path):
@@ -592,6 +745,23 @@ def test_the_command_ends_with_1_if_a_row_fails(run, words, tmp_path):
     names = [each["name"] for each in result["rows"]]
     assert names[:3] == ["[red]mine", "ngram-word", "lr=0.1"]
     assert len(result["pairs"]) == 3 and "gone" in result["rows"][3]["failed"]
+
+
+def test_the_command_sets_a_setting_of_one_row(run):
+    words = ("first=ngram-char", "second=ngram-char", "--data", "data.txt", "--steps", 2, "--json")
+    words += ("--set", "model.order=1", "--set", "second:model.order=3", "--seeds", 2)
+    status, said, _ = run(*words)
+    result = json.loads(said)
+    first, second = result["rows"]
+    assert status == 0
+    assert result["better"] is True
+    assert (first["seeds"], first["spread"]) == (2, 0.0)  # an n-gram is the same from each seed
+    assert first["settings"] == {}
+    assert second["settings"] == {"model.order": "3"}
+    assert second["parameters"] > first["parameters"]
+    status, said, notes = run(*words, "--set", "secnod:model.order=3")
+    assert (status, said) == (2, "")
+    assert "Did you mean 'second'" in notes
 
 
 @pytest.mark.parametrize(

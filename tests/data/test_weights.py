@@ -238,4 +238,4 @@ def test_the_command_line(files, tmp_path, monkeypatch, run_command):
         "2 corpora need 2 weights, as in 1,1; there are 1."
     )
     status, out, said = run("sweep", "ngram-char", *data, "2,1", "--set", "model.order=2", "--json")
-    assert status == 0 and len(json.loads(out)["rows"]) == 1, said
+    assert status == 0 and len(json.loads(out)["trials"]) == 1, said

@@ -183,7 +183,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, run_command):
     status, out, err = run_command(*words)
     lines = [line.split() for line in out.splitlines()]
     assert status == 0 and [line[0] for line in lines[1:4]] == ["nothing", "Kneser-Ney", "all"], err
-    rows = json.loads(run_command(*words, "--json")[1])["rows"]
+    rows = json.loads(run_command(*words, "--json")[1])["trials"]
     assert [f"{row['bits']:.4f}" for row in rows] == [lines[1][1], lines[2][2], lines[3][4]]
     assert (
         rows[1]["settings"] == {"model.smoothing": "witten-bell"}

@@ -41,7 +41,7 @@ def by_hand(preset: str, **options: Any) -> list[Any]:
 
 
 def numbers(row: SweepRow) -> list[Any]:
-    return [row.train_bits, row.held_out_bits, row.megabytes, row.token_copy_rate]
+    return [row.train_bits, row.bits, row.megabytes, row.token_copy_rate]
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +93,9 @@ def test_bits_impossible_tokens_and_ngrams_are_those_of_plain_counts(smoothings)
         assert row.train_bits == pytest.approx(
             -sum(map(math.log2, p)) / sum(len(text) - 2 for text in train), rel=1e-4
         )
+        assert row.impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
         assert (
-            row.held_out_impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
-        )
-        assert (
-            math.isinf(row.held_out_bits or 0.0)
-            == (row.held_out_impossible > 0)
-            == (row.to_dict()["held_out_bits"] is None)
+            math.isinf(row.bits or 0.0) == (row.impossible > 0) == (row.to_dict()["bits"] is None)
         )
         grams = [ngrams_of(train, n) for n in range(1, row.value + 1)]
         # the beginning of a text is not predicted
@@ -122,7 +118,7 @@ def ngrams_of(texts: list[list[int]], n: int) -> set[tuple[int, ...]]:
 
 
 def test_without_smoothing_more_is_impossible_at_higher_orders(smoothings):
-    shares = [row.held_out_impossible or 0.0 for row in smoothings]
+    shares = [row.impossible or 0.0 for row in smoothings]
     assert shares[:3] == [0.0, 0.0, 0.0] and shares[3] < shares[4] < shares[5]
 
 
@@ -132,9 +128,7 @@ def test_the_vocabulary_of_a_tokenizer():
             "ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}
         )
     )
-    assert [row.value for row in rows] == ["262", "270"] and rows[0].held_out_bits != rows[
-        1
-    ].held_out_bits
+    assert [row.value for row in rows] == ["262", "270"] and rows[0].bits != rows[1].bits
     assert numbers(rows[1]) == pytest.approx(
         by_hand("ngram-word", model={"order": 2}, tokenizer={"vocab_size": 270})
     )
@@ -147,7 +141,7 @@ def test_a_wrong_sweep_is_refused_before_any_work():
         ("model.order", [], {}, "at least one value"),
         ("model.ordr", [2], {}, "'order'"),
         ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and varied"),
-        ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
+        ("model.order", [2], {"overwrite": True}, "not an argument of sweep"),
         ("model.order", [2], {"series": {"model.order": [3]}}, "cannot have a series"),
         ("model.order", [2], {"series": {"model.smoothing": "none"}}, "at least one value"),
         ("model.order", [2], {"series": ["none"]}, "must be a dictionary"),
@@ -158,9 +152,8 @@ def test_a_wrong_sweep_is_refused_before_any_work():
 
 
 ROWS = [
-    SweepRow("2", 2.0, 2.5, 0.1, 0.1, 0.0),
-    SweepRow("4", 1.0, 2.0, 0.2, 0.1, 0.5),
-    SweepRow("8", None, None, 0.3, 0.1, None),
+    SweepRow(name=value, settings={}, value=value, bits=bits, train_bits=train_bits, megabytes=0.1)
+    for value, bits, train_bits in (("2", 2.5, 2.0), ("4", 2.0, 1.0), ("8", None, None))
 ]
 
 
@@ -206,17 +199,17 @@ def test_the_command_prints_the_table_and_draws_it(words, swept, tmp_path, run_c
         first, last = cells_of(row)
         assert line[: len(first)] == first and line[-len(last) :] == last
         assert line[-2 - len(last)] == f"{row.megabytes:.2f}"
-    assert [row.held_out_impossible for row in swept[:3]] == [0.0] * 3 and "impossible" in lines[-1]
+    assert [row.impossible for row in swept[:3]] == [0.0] * 3 and "impossible" in lines[-1]
     drawn = "".join(ElementTree.parse(plot).getroot().itertext())
     assert "smoothing none, training text" in drawn and "probability zero" in drawn
 
 
 def cells_of(row: SweepRow) -> tuple[list[str], list[str]]:
     """Return the words of a line of the table, up to the bits and from the copy rate on."""
-    if row.held_out_bits is not None and math.isfinite(row.held_out_bits):
-        held_out = [f"{row.held_out_bits:.4f}"]
+    if row.bits is not None and math.isfinite(row.bits):
+        held_out = [f"{row.bits:.4f}"]
     else:
-        held_out = [f"{row.held_out_impossible:.1%}", "impossible"]
+        held_out = [f"{row.impossible:.1%}", "impossible"]
     first = [row.series["model.smoothing"], f"{row.value}", f"{row.train_bits:.4f}", *held_out]
     possible = f"{float(row.ngrams[0] ** row.value):.1e}".replace("e+0", "e").replace("e+", "e")
     copied = describe_copies(row.novelty).split() or ["-"]
@@ -225,7 +218,8 @@ def cells_of(row: SweepRow) -> tuple[list[str], list[str]]:
 
 def test_the_command_prints_json(words, swept, run_command):
     facts = json.loads(run_command(*words, "--json")[1])
-    for row, wanted in zip(facts["rows"], swept, strict=True):
+    for row, wanted in zip(facts["trials"], swept, strict=True):
         expected = json.loads(json.dumps(wanted.to_dict()))
-        same = {"value": str(wanted.value), "seconds": 0}
+        typed = {name: str(value) for name, value in wanted.settings.items()}
+        same = {"value": str(wanted.value), "settings": typed, "seconds": 0}
         assert {**row, "seconds": 0} == expected | same

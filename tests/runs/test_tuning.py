@@ -19,7 +19,7 @@ import torch
 
 import reviewgen
 from reviewgen import best_trial
-from reviewgen.errors import ConfigError, TrainingError
+from reviewgen.errors import CheckpointError, ConfigError, TrainingError
 from reviewgen.registry.plugins import find_preset
 from reviewgen.runs.tune import TuneTrial
 from tests.support.fakes import TEXTS, TableModel, raising
@@ -91,19 +91,21 @@ def timeless(tried: list[TuneTrial]) -> list[TuneTrial]:
 
 
 def searched(start: Any, folder: Path, **options: Any) -> dict[str, Any]:
-    """Return the distribution of each setting, as optuna's own journal has it of a search whose
+    """Return the distribution of each setting, as optuna reads it from the file of a search whose
     trial fails before it trains.
     """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.distributions import json_to_distribution
 
     file = folder / f"{len(list(folder.iterdir()))}.jsonl"
     settings = options.pop("settings", {}) | {"training": {"precision": "fp16", "device": "cpu"}}
     next(
         reviewgen.tune(start, TEXTS, trials=1, storage=file, settings=settings, steps=1, **options)
     )
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
-    return dict(optuna.load_study(study_name="reviewgen", storage=storage).trials[0].distributions)
+    facts = json.loads(file.read_text(encoding="utf-8").splitlines()[0])
+    return {
+        name: json_to_distribution(json.dumps(distribution))
+        for name, distribution in facts["search"].items()
+    }
 
 
 def test_the_default_space_lies_around_the_settings_of_the_preset(tmp_path, micro):
@@ -150,7 +152,7 @@ def test_a_wrong_search_is_refused_before_any_work():
     refused: list[tuple[dict[str, Any], str]] = [
         ({"trials": 0}, "trials must be"),
         ({"search": {"model.hidden_size": "8:16"}, "settings": fixed}, "both set and varied"),
-        ({"out": "somewhere"}, "no model is saved"),
+        ({"out": "somewhere"}, "not an argument of tune"),
     ]
     for options, word in refused:
         with pytest.raises(reviewgen.ReviewgenError, match=word):
@@ -185,7 +187,8 @@ def test_suggestions_are_within_their_ranges():
 
 
 def test_a_trial_is_the_training_with_its_settings():
-    fixed = {"model": {"embedding_size": 4}, "training": NETWORK["training"]}
+    training = NETWORK["training"] | {"calibration": False}
+    fixed = {"model": {"embedding_size": 4}, "training": training}
     space = {"model.hidden_size": "4:12", RATE: "1e-3:3e-2"}
     for trial in search(2, start="rnn-char", settings=fixed, search=space, seed=5, steps=12):
         groups = {group: dict(values) for group, values in fixed.items()}
@@ -239,7 +242,7 @@ def test_an_interrupted_search_resumes_as_if_nothing_had_happened(tmp_path, monk
         patched.setattr(Peak, "on_finish", staticmethod(raising(KeyboardInterrupt())))
         next(running)
     with file.open("a", encoding="utf-8") as lines:
-        lines.write('{"op_code": 4, "wor')  # of a process that was killed while it wrote
+        lines.write('{"trial": "tri')  # of a process that was killed while it wrote
     again = search(9, storage=file)
     assert timeless(again) == timeless(whole) and again[:7] == first
     assert search(3, storage=file) == again[:3]
@@ -248,11 +251,24 @@ def test_an_interrupted_search_resumes_as_if_nothing_had_happened(tmp_path, monk
 def test_a_file_of_another_search_is_refused_and_kept(tmp_path):
     file = tmp_path / "trials.jsonl"
     before = search(1, storage=file, steps=4)
-    changes: dict[str, Any] = {"seed 0, not 3": {"seed": 3}, "steps 4, not 5": {"steps": 5}}
+    changes: dict[str, Any] = {
+        r"seed \(0, not 3\)": {"seed": 3},
+        r"budget.steps \(4, not 5\)": {"steps": 5},
+        "search ": {"search": {"model.sharpness": "1e-6:2"}},
+    }
     for difference, change in changes.items():
-        with pytest.raises(ConfigError, match=f"holds another search, of {difference}"):
+        with pytest.raises(CheckpointError, match=f"holds trials with another {difference}"):
             search(1, **({"steps": 4, "storage": file} | change))
     assert search(1, storage=file, steps=4) == before
+
+
+def test_a_file_of_an_older_version_is_refused_and_kept(tmp_path):
+    file = tmp_path / "trials.jsonl"
+    line = '{"op_code": 0, "worker_id": "1", "study_name": "reviewgen", "directions": [1]}\n'
+    file.write_text(line, encoding="utf-8")
+    with pytest.raises(CheckpointError, match="holds no search that can be resumed"):
+        reviewgen.tune("peak-char", TEXTS, search=SHARPNESS, storage=file)
+    assert file.read_text(encoding="utf-8") == line
 
 
 @pytest.fixture

@@ -22,6 +22,9 @@ COMMANDS = [
     "score net --data texts.txt --out @.jsonl",
     "novelty net --data texts.txt --out @",
     "sweep ngram-char --data texts.txt --steps 1 --set model.order=2,3 --plot @.svg",
+    "sweep ngram-char --data texts.txt --steps 1 --set model.order=2,3 --out @",
+    "sweep ngram-char --data texts.txt --steps 1 --set model.order=2,3 --out @ --resume",
+    "ablate ngram-char --data texts.txt --steps 1 --out @",
     "tune ngram-char --data texts.txt --trials 1 --steps 1 --storage @",
     "tune-sampling net --data texts.txt --texts 20 --out @",
     "compare net --data texts.txt --html @.html",
@@ -49,7 +52,6 @@ WITH_OVERWRITE = (
 )
 WITHOUT_A_FILE = {
     "settings",
-    "ablate",
     "list",
     "play",
     "replay",

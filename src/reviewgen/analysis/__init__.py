@@ -12,7 +12,7 @@ models.
     comparison          ``reviewgen.compare``, which imports the rest when it is called
     comparison_run      trains or loads each model, measures it, and resumes
                         a folder
-    comparison_texts    the held-out texts, and a bootstrap over them
+    comparison_texts    the held-out texts
     comparison_figures  measures the figures of one model, ``ComparisonRow``
     comparison_report   the result, ``Comparison``: the rows as tables and as a page
     probing             ``reviewgen.probe``: minimal pairs, and whether generated texts close their

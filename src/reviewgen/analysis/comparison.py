@@ -36,11 +36,16 @@ def compare(
         held_out_split: The name of the split with the held-out texts, in the dataset ``held_out``
             or in the data.
         prompt: The beginning of the samples. Default: "the ".
+        seeds: The number of trainings of each preset, with the seeds ``seed``, ``seed`` + 1 and so
+            on. With several, each row has the mean of their bits and the spread over seeds, and the
+            intervals of differences cover texts and seeds.
         settings: Settings that differ from each preset's, by group, as in {"training":
             {"evaluations": 20}}.
+        row_settings: Settings of single rows, by the name of the row, as in {"wide": {"model":
+            {"hidden_size": 512}}}.
         out: A folder for the trained models and the rows; it must not exist.
-        resume: Whether to continue the comparison in ``out``. A finished row is kept if the weights
-            of its model have not changed.
+        resume: Whether to continue the comparison in ``out``. A finished training is kept if the
+            weights of its model have not changed. Models and seeds may be added.
         See ``TrainingTextOptions`` and ``TrialOptions``.
 
     Raises:

@@ -10,25 +10,27 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Interval
+from reviewgen.analysis.comparison_texts import HeldOut
 from reviewgen.analysis.graph_picture import draw
 from reviewgen.analysis.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.config.generation import GenerationConfig
-from reviewgen.config.settings import from_dict
 from reviewgen.data.texts import data_records
 from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
+from reviewgen.evaluation.differences import Interval, find_interval, find_seed_spread
 from reviewgen.evaluation.evaluate import evaluate_totals
 from reviewgen.evaluation.metrics import measure_texts, take_words
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
+from reviewgen.runs.trials import mean
 from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
@@ -89,10 +91,15 @@ class ComparisonRow:
     """The figures of one model: a row of the comparison. A figure is None if it is not known, or if
     the model has failed.
 
+    If the model was trained from several seeds, its bits, perplexity, training time and processor
+    share are means over these trainings, and the other figures are those of the first.
+
     Attributes:
         name: The name of the row; no other row has it.
         source: What was trained or loaded: a preset, a folder, a repository.
         is_trained_here: Whether the model was trained for this comparison.
+        settings: The settings that only this row has, as in {"model.hidden_size": 512}.
+        seeds: The number of trainings.
         verdict: The verdict on the training, as ``train`` gives it; "unknown" if the training was
             too short for a verdict. None if the model was not trained for this comparison.
         failed: A sentence that says why the model has failed; None if it has not failed.
@@ -103,9 +110,13 @@ class ComparisonRow:
         bytes_on_disk: The size of the saved folder, without the index of the training text.
         training_seconds: Duration of the training, including reading and evaluations.
         seconds_per_epoch: Duration of a pass over the training text.
+        processor_share: Share of the time of a training in which its thread had a processor, 0 to
+            1. None unless a time budget has ended the training here, or on an accelerator.
         bits_per_character: Total bits of the held-out texts divided by their characters; infinite
             if a token has probability zero.
-        bits_interval: The 95 % interval of ``bits_per_character``, from a bootstrap over the texts.
+        bits_interval: The 95 % interval of ``bits_per_character`` over the texts.
+        spread: The standard deviation of the bits per character over the seeds; None for one
+            seed.
         zero_probability_tokens: The number of held-out tokens with probability zero.
         perplexity_per_token: exp of the nats per token; comparable only between models with the
             same tokenizer.
@@ -137,6 +148,8 @@ class ComparisonRow:
     name: str
     source: str
     is_trained_here: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 1
     verdict: str | None = None
     failed: str | None = None
     notes: tuple[str, ...] = ()
@@ -145,8 +158,10 @@ class ComparisonRow:
     bytes_on_disk: int | None = None
     training_seconds: float | None = None
     seconds_per_epoch: float | None = None
+    processor_share: float | None = None
     bits_per_character: float | None = None
     bits_interval: Interval | None = None
+    spread: float | None = None
     zero_probability_tokens: int = 0
     perplexity_per_token: float | None = None
     agreement: float | None = None
@@ -177,32 +192,49 @@ class ComparisonRow:
         """Whether the bits per character can be compared with those of other models."""
         return not self.has_seen_held_out and self.verdict != "unknown"
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "ComparisonRow":
-        """Return the row that ``to_json`` has turned into these JSON values.
-
-        Raises:
-            ConfigError, LookupError, TypeError, AttributeError: The values do not form a row.
-        """
-        intervals = {
-            name: None if limits is None else (limits[0], limits[1])
-            for name, limits in values["intervals"].items()
-        }
-        row = from_dict(cls, {**values, "intervals": intervals})
-        # an infinite number is null in JSON
-        if row.bits_per_character is None and row.zero_probability_tokens:
-            row = replace(row, bits_per_character=math.inf, perplexity_per_token=math.inf)
-        return row
-
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished row, and the bits of each held-out text, from which differences between models are
-    computed. ``bits`` is None if the model is not a probability distribution.
+    """A finished row, and the nats of each held-out text for each seed, from which differences
+    between models are computed. ``nats`` is None if the model is not a probability distribution.
     """
 
     row: ComparisonRow
-    bits: tuple[float, ...] | None
+    nats: Float64[np.ndarray, "S N"] | None
+
+
+def average_seeds(trainings: Sequence[Measured], held_out: HeldOut) -> Measured:
+    """Return one row for trainings that differ only in their seed."""
+    first = trainings[0].row
+    known = [training.nats for training in trainings if training.nats is not None]
+    if len(trainings) == 1 or len(known) < len(trainings):
+        return trainings[0]
+    rows = [training.row for training in trainings]
+    nats = np.concatenate(known)
+    spread = find_seed_spread(nats, held_out.characters)
+    row = replace(
+        first,
+        seeds=len(rows),
+        bits_per_character=mean(row.bits_per_character for row in rows),
+        bits_interval=find_interval(nats.mean(axis=0), held_out.characters),
+        spread=None if spread is None else spread.deviation,
+        perplexity_per_token=geometric_mean(row.perplexity_per_token or 0.0 for row in rows),
+        training_seconds=mean(row.training_seconds for row in rows),
+        processor_share=mean(row.processor_share for row in rows),
+    )
+    return Measured(row, nats)
+
+
+def measure_repeat(model: ReviewModel, row: ComparisonRow, held_out: HeldOut) -> Measured:
+    """Measure a model that was trained from a further seed, of which only the figures that are
+    averaged over the seeds are needed.
+
+    Raises:
+        NotADistribution: The model's scores do not sum to one.
+    """
+    nats, figures = _measure_bits(model, held_out)
+    seconds = model.training.get("seconds")
+    return Measured(replace(row, training_seconds=seconds, **figures), nats)
 
 
 def measure_model(
@@ -213,24 +245,24 @@ def measure_model(
     seed: int,
     training: Callable[[], Iterable[str]] | None = None,
 ) -> Measured:
-    """Measure a model; return its row and the bits of each held-out text.
+    """Measure a model; return its row and the nats of each held-out text.
 
     Args:
         model: The model.
         row: The row so far, with the name and source.
         held_out: The texts that the model is evaluated on.
         prompt: The beginning of the samples.
-        seed: The seed of the generated texts and of the intervals.
+        seed: The seed of the generated texts.
         training: A function that returns the training texts; None if they are not available.
 
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
     """
-    bits = None
+    nats = None
     figures = dict[str, Any]()  # values of the row's fields, by name
     notes = list[str]()
     try:
-        bits, figures = _measure_bits(model, held_out, seed)
+        nats, figures = _measure_bits(model, held_out)
     except NotADistribution as error:
         notes.append(f"It has no bits per character: {error}")
     config = _plain_sampling(model, held_out)
@@ -257,7 +289,7 @@ def measure_model(
         **figures,
     )
     row = replace(row, notes=(*notes, *_notes(model, row)))
-    return Measured(row, None if bits is None else tuple(bits.tolist()))
+    return Measured(row, nats)
 
 
 def _notes(model: ReviewModel, row: ComparisonRow) -> Iterator[str]:
@@ -303,9 +335,9 @@ def _plain_sampling(model: ReviewModel, held_out: HeldOut) -> GenerationConfig:
 
 
 def _measure_bits(
-    model: ReviewModel, held_out: HeldOut, seed: int
-) -> tuple[Float64[np.ndarray, " N"], dict[str, Any]]:
-    """Evaluate a model on the held-out texts. Return the bits of each text, including its end
+    model: ReviewModel, held_out: HeldOut
+) -> tuple[Float64[np.ndarray, "1 N"], dict[str, Any]]:
+    """Evaluate a model on the held-out texts. Return the nats of each text, including its end
     token, and the figures of the row that are computed from them.
 
     Raises:
@@ -316,13 +348,13 @@ def _measure_bits(
     cells = ([values.get(name) for name in conditions.names] for values in held_out.values)
     prefixes = map(conditions.encode_values, cells)
     documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
-    nats = list[float]()  # of each text, appended by ``evaluate_totals``
-    totals = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats)
+    by_text = list[float]()  # appended by ``evaluate_totals``
+    totals = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=by_text)
     evaluation = totals.evaluation()
-    bits = np.array(nats) / math.log(2)
-    return bits, {
+    nats = np.array(by_text)
+    return nats[None], {
         "bits_per_character": evaluation.bits_per_character,
-        "bits_interval": Bootstrap(held_out.characters, seed).interval(bits),
+        "bits_interval": find_interval(nats, held_out.characters),
         "perplexity_per_token": evaluation.perplexity_per_token,
         "zero_probability_tokens": evaluation.zero_probability_tokens,
     }

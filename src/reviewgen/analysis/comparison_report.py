@@ -5,31 +5,55 @@ terminal and as a page.
 import math
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+from jaxtyping import Float64
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from reviewgen.analysis.comparison_figures import TEMPERATURES, ComparisonRow, Measured, Sample
-from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Pair
+from reviewgen.analysis.comparison_texts import HeldOut
 from reviewgen.config.bounded import to_json
-from reviewgen.errors import counted
+from reviewgen.errors import ConfigError, counted, did_you_mean, quoted
+from reviewgen.evaluation.differences import (
+    Difference,
+    Interval,
+    SeedSpread,
+    compare_bits,
+    find_seed_spread,
+    pool_spreads,
+)
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
+from reviewgen.runs.trials import describe_unequal
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
 from reviewgen.web.rendering import HtmlReport, decimal, duration, percent, size, thousands
 
 if TYPE_CHECKING:
     import pandas
 
-_NESTED = ("bits_interval", "intervals", "distinct", "samples", "curve", "notes", "picture")
+_NESTED = (
+    "settings",
+    "bits_interval",
+    "intervals",
+    "distinct",
+    "samples",
+    "curve",
+    "notes",
+    "picture",
+)
 # Learning curves are drawn up to this multiple of their lowest bits: the first steps of a training
 # would flatten all other points.
 _MAX_RATIO = 3.0
 _MAX_PAIRS = 15  # maximum number of differences that are shown
 _WIDE = 160  # a terminal with at least this many columns shows both tables as one
+_SEEDS_WIDTH = 15  # the columns that the spread over seeds takes
+_NARROW = 80  # with fewer columns, the first table is split if it has the spread over seeds
 _SAMPLE = 1500  # a sample on a page is cut at this number of characters
 _PRINTED = 240  # a sample on a terminal is cut at this number of characters
 
@@ -82,6 +106,11 @@ def _perplexity(row: ComparisonRow) -> str:
     return f"{decimal(value, digits)} {row.tokenizer}"
 
 
+_SEEDS = Column(
+    "spread over seeds",
+    "spread",
+    lambda row: "–" if row.spread is None else f"±{row.spread:.3f} ({row.seeds})",
+)
 PREDICTION = (
     Column(
         "bits per character",
@@ -112,13 +141,79 @@ GENERATED = (
 )
 
 
+@dataclass(frozen=True)
+class Pair:
+    """The difference of two models on the same texts.
+
+    Attributes:
+        first, second: The names of their rows.
+        measured: The difference, with the second model as the base.
+    """
+
+    first: str
+    second: str
+    measured: Difference
+
+    @property
+    def difference(self) -> float:
+        """Bits per character of the first model minus those of the second. If it is below zero, the
+        first model is better.
+        """
+        return self.measured.value
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of the difference over the texts, and over the seeds if a model was
+        trained from several; None if the bits of a model are infinite, or if there is only one
+        text.
+        """
+        return self.measured.interval
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.measured.is_significant
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pair as JSON values; an infinite number becomes None."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "difference": to_json(self.difference),
+            "interval": self.interval,
+            "is_significant": self.is_significant,
+            "is_over_seeds": self.measured.is_over_seeds,
+        }
+
+    def describe(self) -> str:
+        """Return a sentence on which model is better, and by how much."""
+        both = f"{self.first} and {self.second}"
+        if self.interval is None:
+            return f"{both}: no interval, because one is infinite or there is a single text."
+        low, high = self.interval
+        if not self.is_significant:
+            return (
+                f"{both} do not differ significantly: {self.difference:+.3f} ({low:+.3f} to"
+                f" {high:+.3f})."
+            )
+        better = self.first
+        other = self.second
+        if self.difference > 0:
+            better, other = other, better
+        smallest, largest = sorted(map(abs, self.interval))
+        return (
+            f"{better} is better than {other} by {abs(self.difference):.3f} bits per character"
+            f" ({smallest:.3f} to {largest:.3f})."
+        )
+
+
 class Comparison(HtmlReport):
     """The result of ``reviewgen.compare``: several models, measured on the same held-out texts.
 
     Args:
         held_out: The texts that all models are evaluated on.
         prompt: The beginning of the samples.
-        seed: The seed of the intervals.
+        seed: The seed of the trainings and of the generated texts.
 
     Attributes:
         rows: A ``ComparisonRow`` for each model, in the order in which the models were given.
@@ -133,24 +228,83 @@ class Comparison(HtmlReport):
         self.seed = seed
         self.rows: list[ComparisonRow] = []
         self.is_interrupted = False
-        self._bits: dict[str, tuple[float, ...]] = {}
+        # the nats of each held-out text for each seed, by the name of the row
+        self._nats: dict[str, Float64[np.ndarray, "S N"]] = {}
 
     def add(self, measured: Measured) -> None:
         """Add a finished row."""
         self.rows.append(measured.row)
-        if measured.bits is not None and measured.row.is_ranked:
-            self._bits[measured.row.name] = measured.bits
+        if measured.nats is not None and measured.row.is_ranked:
+            self._nats[measured.row.name] = measured.nats
         self.__dict__.pop("pairs", None)  # the cached pairs lack the new row
 
     @cached_property
     def pairs(self) -> list[Pair]:
         """The difference of each pair of ranked models on the same texts."""
-        return Bootstrap(self.held_out.characters, self.seed).pairs(self._bits)
+        characters = self.held_out.characters
+        return [
+            Pair(first, second, compare_bits(self._nats[second], self._nats[first], characters))
+            for first, second in combinations(self._nats, 2)
+        ]
+
+    @property
+    def seed_spread(self) -> SeedSpread | None:
+        """How much trainings from different seeds differ, estimated from all rows with several
+        seeds; None if there are none.
+        """
+        characters = self.held_out.characters
+        spreads = [find_seed_spread(nats, characters) for nats in self._nats.values()]
+        return pool_spreads([spread for spread in spreads if spread is not None])
+
+    def is_better(self, name: str, seed_spread: SeedSpread | None = None) -> bool | None:
+        """Return whether a row, the candidate, has fewer bits per character than the first row, the
+        base.
+
+        It is True or False only if the 95 % interval of the difference excludes zero, and takes
+        into account the choice of the texts and of the seed. It is None, for unknown, if the
+        interval contains zero; if each model was trained from one seed and no spread is given; if a
+        model has failed, is not ranked, or had less processor time in the same time budget.
+
+        Args:
+            name: The name of the candidate's row.
+            seed_spread: The spread over seeds of similar trainings, such as those of earlier
+                comparisons. It is pooled with that of these two models.
+
+        Raises:
+            ConfigError: There is no row of this name.
+        """
+        names = [row.name for row in self.rows]
+        if name not in names:
+            raise ConfigError(f"There is no row {quoted(name)}. {did_you_mean(name, names)}")
+        base = self._nats.get(names[0])
+        candidate = self._nats.get(name)
+        if base is None or candidate is None or self.describe_unequal() is not None:
+            return None
+        return compare_bits(base, candidate, self.held_out.characters, seed_spread).is_better
+
+    def describe_unequal(self) -> str | None:
+        """Return a sentence on the rows that had less processor time than others in the same time
+        budget, as on a busy machine; None if all had about the same.
+        """
+        return describe_unequal({row.name: row.processor_share for row in self.rows})
+
+    @property
+    def _covered(self) -> str:
+        """What the intervals of the differences are over."""
+        is_over_seeds = any(pair.measured.is_over_seeds for pair in self.pairs)
+        return "texts and seeds" if is_over_seeds else "texts"
 
     @property
     def _finished(self) -> list[ComparisonRow]:
         """The rows of the models that have not failed."""
         return [row for row in self.rows if row.failed is None]
+
+    @property
+    def _prediction(self) -> tuple[Column, ...]:
+        """The columns of the first table. The spread over seeds stands beside the interval."""
+        if any(row.seeds > 1 for row in self.rows):
+            return (*PREDICTION[:2], _SEEDS, *PREDICTION[2:])
+        return PREDICTION
 
     @property
     def has_failed(self) -> bool:
@@ -172,11 +326,24 @@ class Comparison(HtmlReport):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values; an infinite number becomes None."""
+        """Return everything as JSON values; an infinite number becomes None.
+
+        Each row but the first has ``better``: true, false or "unknown"; see ``is_better``. With two
+        rows, ``better`` of the second also stands at the top.
+        """
         held_out = self.held_out
-        rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
-        pairs = [to_json(pair) | {"is_significant": pair.is_significant} for pair in self.pairs]
+        rows = []
+        for row in self.rows:
+            better = self.is_better(row.name)
+            rows.append(
+                to_json(row)
+                | {"has_seen_held_out": row.has_seen_held_out}
+                | {"better": "unknown" if better is None else better}
+            )
+        if rows:
+            del rows[0]["better"]
         return {
+            **({"better": rows[1]["better"]} if len(rows) == 2 else {}),
             "held_out": {
                 "source": held_out.source,
                 "split": held_out.split,
@@ -188,8 +355,10 @@ class Comparison(HtmlReport):
             "prompt": self.prompt,
             "seed": self.seed,
             "is_interrupted": self.is_interrupted,
+            "not_comparable": self.describe_unequal(),
+            "seed_spread": None if self.seed_spread is None else self.seed_spread._asdict(),
             "rows": rows,
-            "pairs": pairs,
+            "pairs": [pair.to_dict() for pair in self.pairs],
         }
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -215,9 +384,11 @@ class Comparison(HtmlReport):
         return {
             "comparison": self,
             "finished": finished,
-            "tables": [("Prediction and cost", PREDICTION), ("Generated text", GENERATED)],
+            "tables": [("Prediction and cost", self._prediction), ("Generated text", GENERATED)],
             "most_pairs": _MAX_PAIRS,
             "best": self.describe_best(),
+            "has_seeds": _SEEDS in self._prediction,
+            "covered": self._covered,
             "charts": [draw_figure(chart) for chart in _charts(self.rows)],
             "samples": {
                 row.name: [(sample.temperature, _cut(sample)) for sample in row.samples]
@@ -234,11 +405,14 @@ class Comparison(HtmlReport):
         """Return a sentence that names the model with the fewest bits per character, and the models
         that do not differ significantly from it.
 
-        If a training was too short for a verdict, no model is named: with more training, that model
-        might be the best.
+        No model is named if a training was too short for a verdict, or had less processor time than
+        others: with more training, that model might be the best.
         """
         if not self._finished:
             return "No model was evaluated."
+        unequal = self.describe_unequal()
+        if unequal is not None:
+            return f"No model is named the best. {unequal}"
         unknown = [row.name for row in self.rows if row.verdict == "unknown"]
         if unknown:
             return (
@@ -269,7 +443,13 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     """
     finished = comparison._finished
     if finished:
-        groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
+        prediction = comparison._prediction
+        room = width - _SEEDS_WIDTH if _SEEDS in prediction else width
+        groups = [prediction, GENERATED]
+        if room >= _WIDE:
+            groups = [(*prediction, *GENERATED)]
+        elif room < min(width, _NARROW):
+            groups = [prediction[:5], prediction[5:], GENERATED]
         for columns in groups:
             table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
             table.add_column("model", overflow="fold", min_width=8)
@@ -292,6 +472,8 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
         yield Text("")
     for pair in comparison.pairs[:_MAX_PAIRS]:
         yield Text(pair.describe())
+    if comparison._covered != "texts":
+        yield Text(f"The intervals are over {comparison._covered}.", style="dim")
     more = len(comparison.pairs) - _MAX_PAIRS
     if more > 0:
         yield Text(f"... and {more} more pairs; --json and --html have all.", style="dim")

@@ -3,34 +3,45 @@ a model fails, its row says why.
 """
 
 import hashlib
-import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from reviewgen.analysis.comparison_figures import ComparisonRow, Measured, measure_model
+from reviewgen.analysis.comparison_figures import (
+    ComparisonRow,
+    Measured,
+    average_seeds,
+    measure_model,
+    measure_repeat,
+)
 from reviewgen.analysis.comparison_report import Comparison
 from reviewgen.analysis.comparison_texts import HeldOut, HeldOutReading
-from reviewgen.config.bounded import MAX_VOCABULARY, read_json, to_json
+from reviewgen.config.bounded import to_json
 from reviewgen.config.names import parse_source
 from reviewgen.config.options import CompareKwargs, refuse_unknown_options
-from reviewgen.config.settings import check_seed, check_text, parse_duration
+from reviewgen.config.settings import (
+    check_count,
+    check_mapping,
+    check_seed,
+    check_text,
+    from_dict,
+    parse_duration,
+)
 from reviewgen.errors import (
     BrokenPlugin,
     CheckpointError,
     ConfigError,
-    OutputExists,
     ReviewgenError,
+    did_you_mean,
+    quoted,
     shortened,
-    storage_errors,
 )
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.registry.plugins import preset_names
@@ -38,17 +49,27 @@ from reviewgen.runs.display import training_bar
 from reviewgen.runs.plan import DEFAULT_BUDGET
 from reviewgen.runs.reading import data_config
 from reviewgen.runs.run import TrainingRun
-from reviewgen.runs.sweep import check_groups
-from reviewgen.storage import atomic_file, check_output, to_path
+from reviewgen.runs.setup import dotted
+from reviewgen.runs.trial_store import TrialStore
+from reviewgen.runs.trials import check_groups, train_run
+from reviewgen.storage import to_path
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 # keywords of ``compare`` that are not options of a training
-_OWN = {"held_out", "held_out_split", "prompt", "settings", "out", "resume"}
+_OWN = {
+    "held_out",
+    "held_out_split",
+    "prompt",
+    "seed",
+    "seeds",
+    "settings",
+    "row_settings",
+    "out",
+    "resume",
+}
 _LENGTH = ("budget", "steps", "epochs")  # options that limit a training
-_IDENTITY = "comparison.json"
-_SCHEMA = 1
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
@@ -125,8 +146,8 @@ class ComparisonRun:
     """One comparison: it checks its arguments, and then trains and measures the models. It reads no
     data before ``start`` is called.
 
-    The folder has the files ``comparison.json`` (the facts that all rows depend on),
-    ``models/NAME`` and ``rows/NAME.json``.
+    The folder has the finished trainings in the file of a ``TrialStore``, and the models: in
+    ``models/NAME``, those of a further seed in ``models-seed-SEED/NAME``.
 
     Raises:
         ReviewgenError: As in ``compare``, except for the errors of reading the data.
@@ -138,33 +159,26 @@ class ComparisonRun:
         )
         self.prompt = options.get("prompt", "the ")
         self.seed = check_seed(options.get("seed", 0))
+        self.seeds = options.get("seeds", 1)
+        check_count("seeds", self.seeds)
         check_text("prompt", self.prompt)
         if isinstance(data, Iterator):
             raise ConfigError(
                 "data is an iterator, which can be read only once; give a list, or a file."
             )
-        self.models = find_models(models)
         self.settings = check_groups(options.get("settings"))
+        self.models = _with_settings(find_models(models), options.get("row_settings"))
         given: dict[str, Any] = {
             name: value for name, value in options.items() if value is not None
         }
-        self.options = _training_options(given) | self.settings
+        self.options = _training_options(given)
         for row, source in self.models:
             if row.is_trained_here:
                 # Making a run checks its options. A broken plugin is reported in its row later.
                 with suppress(BrokenPlugin):
-                    TrainingRun(source, data, **self.options)
-        resume = options.get("resume", False)
-        self.folder: Path | None = None
-        self._earlier_facts = None
-        if "out" in given:
-            self.folder = to_path("out", given["out"])
-            self._earlier_facts = _read_facts(self.folder, resume)
-        elif resume:
-            raise ConfigError(
-                "Only a comparison with an output folder can be resumed: give out, or leave resume"
-                " out."
-            )
+                    TrainingRun(source, data, **self.options, **self._groups(row))
+        self.folder = to_path("out", given["out"]) if "out" in given else None
+        self._store = TrialStore("comparison", self.folder, resume=options.get("resume", False))
         self.reading = HeldOutReading(
             data,
             given.get("held_out"),
@@ -173,37 +187,56 @@ class ComparisonRun:
             self.options.get("budget"),
         )
 
+    def _groups(self, row: ComparisonRow) -> dict[str, Any]:
+        """Return the settings of a row by group: those of all rows, updated with its own."""
+        groups = {group: dict(values) for group, values in self.settings.items()}
+        for setting, value in row.settings.items():
+            group, _, name = setting.partition(".")
+            groups[group][name] = value
+        return groups
+
     def start(self, console: "Console") -> Comparison:
-        """Read the held-out texts, check or create ``comparison.json``, and return a comparison
-        without rows.
+        """Read the held-out texts, check or write the facts that all rows depend on, and return a
+        comparison without rows.
 
         Raises:
             CheckpointError: The folder is a comparison with other texts or settings.
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
-        facts: dict[str, Any] = to_json(
-            {
-                "schema": _SCHEMA,
-                "corpus": held_out.corpus,
-                "held_out": held_out.digest,
-                "prompt": self.prompt,
-                "seed": self.seed,
-                "settings": self.settings,
-                **{name: self.options.get(name) for name in _LENGTH},
-            }
+        self._store.identify(
+            to_json(
+                {
+                    "corpus": held_out.corpus,
+                    "held_out": held_out.digest,
+                    "prompt": self.prompt,
+                    "seed": self.seed,
+                    "settings": self.settings,
+                    **{name: self.options.get(name) for name in _LENGTH},
+                }
+            )
         )
-        if self._earlier_facts is not None:
-            earlier = dict(self._earlier_facts)
-            different = [name for name, value in facts.items() if earlier.get(name) != value]
-            if different:
-                raise CheckpointError(
-                    f"{self.folder} is a comparison with another {', '.join(different)}. Give the"
-                    " same texts and settings to resume it, or another folder."
-                )
-        elif self.folder is not None:
-            _write_json(self.folder / _IDENTITY, facts)
+        for row, _ in self.models:
+            if row.is_trained_here:
+                self._identify(row)
         return Comparison(held_out, self.prompt, self.seed)
+
+    def _identify(self, row: ComparisonRow) -> None:
+        """Write what is trained for a row; or compare it with what the folder has for this name.
+
+        Raises:
+            CheckpointError: They differ.
+        """
+        trained = {"preset": row.source, "settings": to_json(row.settings)}
+        before = self._store.results.get(_file_name(row.name))
+        if before is None:
+            self._store.add(_file_name(row.name), trained)
+        elif before != trained:
+            raise CheckpointError(
+                f"In {self.folder}, the row {quoted(row.name)} has another preset or other settings"
+                f" ({before['preset']}, {before['settings']}): give the same to resume it, or give"
+                " the row another name."
+            )
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
         """Measure the models in order, and yield each row when it is finished. If a model fails,
@@ -213,7 +246,12 @@ class ComparisonRun:
             if not console.quiet:
                 console.print(f"{row.name} ({n} of {len(self.models)})", markup=False, style="dim")
             try:
-                yield self._measure(row, source, held_out, console)
+                count = self.seeds if row.is_trained_here else 1
+                trainings = [
+                    self._measure(row, source, held_out, self.seed + number, console)
+                    for number in range(count)
+                ]
+                yield average_seeds(trainings, held_out)
             # a plugin may raise anything; the comparison continues with the other models
             except (Exception, SystemExit) as error:
                 reason = " ".join(str(error).split())
@@ -223,57 +261,100 @@ class ComparisonRun:
                 yield Measured(replace(row, failed=shortened(reason, 400)), None)
 
     def _measure(
-        self, row: ComparisonRow, source: Any, held_out: HeldOut, console: "Console"
+        self, row: ComparisonRow, source: Any, held_out: HeldOut, seed: int, console: "Console"
     ) -> Measured:
-        """Train or load a model and measure it. If the folder has a row that was measured with the
-        same weights, return that row.
+        """Train a model from a seed, or load it, and measure it. If the folder has a row that was
+        measured with the same weights, return that row.
         """
         training = None
         if row.is_trained_here:
-            model = self._train(source, _file_name(row.name), console)
+            model, share = self._train(row, source, seed, console)
+            row = replace(row, processor_share=share)
             training = self.reading.training_texts
         elif isinstance(source, ReviewModel):
             model = source
         else:
             model = ReviewModel.from_pretrained(source)
-        measure = partial(measure_model, model, row, held_out, self.prompt, self.seed, training)
-        if self.folder is None:
-            return measure()
-        file = self.folder / "rows" / f"{_file_name(row.name)}.json"
-        digest = _digest(model)
-        measured = _read_row(file, row, digest)
-        if measured is None:
-            measured = measure()
-            values = {"row": measured.row, "bits": measured.bits, "weights": digest}
-            _write_json(file, to_json(values))
+        key = f"{_file_name(row.name)}, seed {seed}"
+        digest = "" if self.folder is None else _digest(model)
+        stored = self._store.results.get(key)
+        if stored is not None and (stored["source"], stored["weights"]) == (row.source, digest):
+            return _to_measured(stored)
+        if seed == self.seed:
+            measured = measure_model(model, row, held_out, self.prompt, seed, training)
+        else:
+            measured = measure_repeat(model, row, held_out)
+        nats = None if measured.nats is None else measured.nats.tolist()
+        results = {"source": row.source, "weights": digest, "row": asdict(measured.row)}
+        self._store.add(key, {**results, "nats": nats})
         return measured
 
-    def _train(self, preset: Any, name: str, console: "Console") -> ReviewModel:
-        """Return the model of a preset. Load it if the folder has it from an interrupted
-        comparison; otherwise train it, or resume its training.
+    def _train(
+        self, row: ComparisonRow, preset: str, seed: int, console: "Console"
+    ) -> tuple[ReviewModel, float | None]:
+        """Return the model of a preset, and the processor share of its training. Load the model if
+        the folder has it from an interrupted comparison; otherwise train it, or resume its
+        training.
         """
-        out = None if self.folder is None else self.folder / "models" / name
+        out = None
+        if self.folder is not None:
+            models = "models" if seed == self.seed else f"models-seed-{seed}"
+            out = self.folder / models / _file_name(row.name)
         if out is not None and out.exists():
-            return ReviewModel.from_pretrained(out)
+            return ReviewModel.from_pretrained(out), None
         # whether an interrupted training has left a checkpoint
         resume = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
-        run = TrainingRun(preset, self.reading.data, **self.options, out=out, resume=resume)
+        settings = self.options | self._groups(row)
+        run = TrainingRun(preset, self.reading.data, **settings, seed=seed, out=out, resume=resume)
         with console.status("Reading and tokenizing ..."):
             run.read()
             run.tokenize()
         with training_bar(console) as show:
-            for report in run:
-                show(report)
+            _, share = train_run(run, show)
         model = run.finish()
         # Ctrl-C during the last evaluation ended only the training; it ends the comparison, too
         if run.record.is_interrupted:
             raise KeyboardInterrupt
-        return model
+        return model, share
+
+
+def _with_settings(
+    models: Sequence[tuple[ComparisonRow, Any]], row_settings: Any
+) -> list[tuple[ComparisonRow, Any]]:
+    """Return the models, with the settings that only some rows have.
+
+    Args:
+        models: The rows with their models.
+        row_settings: Settings by group, by the name of the row.
+
+    Raises:
+        ConfigError: There is no row of a name, or its model is not trained here.
+    """
+    example = "{'wide': {'model': {'hidden_size': 512}}}"
+    given = {} if row_settings is None else check_mapping("row_settings", row_settings, example)
+    names = [row.name for row, _ in models]
+    for name in given:
+        if name not in names:
+            raise ConfigError(
+                f"There are settings of {quoted(name)}, but no row has this name."
+                f" {did_you_mean(name, names)}"
+            )
+    changed = []
+    for row, source in models:
+        groups = check_groups(given.get(row.name))
+        settings = dotted(groups)
+        if settings and not row.is_trained_here:
+            raise ConfigError(
+                f"{quoted(row.name)} is a trained model, which is compared as it is; only presets"
+                " have settings."
+            )
+        changed.append((replace(row, settings=settings), source))
+    return changed
 
 
 def _training_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of ``TrainingRun`` among those of ``compare``. The budget is in seconds;
-    it has a default if no option limits the training.
+    """Return the options of ``TrainingRun`` among those of ``compare``, except seed and settings.
+    The budget is in seconds; it has a default if no option limits the training.
     """
     training = {name: value for name, value in given.items() if name not in _OWN}
     if not any(name in training for name in _LENGTH):
@@ -283,49 +364,15 @@ def _training_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return training
 
 
-def _read_facts(folder: Path, resume: bool) -> Any:
-    """Check the folder of a comparison. Return the content of its ``comparison.json``, the facts
-    that its rows depend on; None for a new folder.
-    """
-    with storage_errors(folder):
-        is_comparison = (folder / _IDENTITY).is_file()
-    if is_comparison and not resume:
-        raise OutputExists(
-            f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or"
-            " give another."
-        )
-    if resume and folder.exists():
-        with suppress(OSError, ValueError):
-            return read_json(folder / _IDENTITY)
-        raise CheckpointError(
-            f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another"
-            " folder."
-        )
-    check_output(folder)
-    return None
-
-
-def _write_json(file: Path, values: Any) -> None:
-    with storage_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as new:
-            new.write_text(json.dumps(values, indent=2), encoding="utf-8")
-
-
-def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
-    """Read a finished row. Return None if it is missing or damaged, or belongs to another model or
-    other weights.
-    """
-    try:
-        stored = read_json(file, MAX_VOCABULARY)
-        stored_row = ComparisonRow.from_json(stored["row"])
-        bits = stored["bits"]
-        if bits is not None:  # an infinite number is null in JSON
-            bits = tuple(math.inf if value is None else float(value) for value in bits)
-        stored_key = (stored_row.name, stored_row.source, stored["weights"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return Measured(stored_row, bits) if stored_key == (row.name, row.source, digest) else None
+def _to_measured(stored: Mapping[str, Any]) -> Measured:
+    """Return the row and the nats of a finished training, as the store has them."""
+    row = stored["row"]
+    intervals = {name: limits and tuple(limits) for name, limits in row["intervals"].items()}
+    nats = stored["nats"]
+    return Measured(
+        from_dict(ComparisonRow, {**row, "intervals": intervals}),
+        None if nats is None else np.array(nats),
+    )
 
 
 def _digest(model: ReviewModel) -> str:

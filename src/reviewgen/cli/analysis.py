@@ -164,6 +164,7 @@ def compare(
     held_out: str | None = None,
     held_out_split: str | None = None,
     prompt: str = "the ",
+    seeds: int = 1,
     html: Path | None = None,
     overwrite: bool = False,
     out: Path | None = None,
@@ -180,10 +181,13 @@ def compare(
         held_out: Another source of held-out texts. [default: the test split of the data]
         held_out_split: The split of a dataset with the held-out texts.
         prompt: The beginning of the samples.
+        seeds: Train each preset from this number of seeds, to see which differences are more than
+            chance.
         html: Write a page with tables, curves and samples: one .html file.
         out: Keep the trained models and finished rows in this folder.
         resume: Reuse finished rows from --out and continue with the others.
-        settings: A setting of every preset: training.evaluations=20.
+        settings: A setting of every preset: training.evaluations=20; of one row:
+            NAME:model.hidden_size=512.
     """
     from reviewgen.analysis.comparison_report import draw_tables
     from reviewgen.analysis.comparison_run import ComparisonRun
@@ -193,13 +197,21 @@ def compare(
     for text in models:
         name, equals, model = text.partition("=")
         named_models.append((name, model) if equals and not text.startswith(LOCAL) else text)
+    shared: list[str] = []
+    by_row: dict[str, list[str]] = {}  # the settings that only one row has
+    for text in settings or []:
+        path, equals, value = text.partition("=")
+        name, colon, path = path.rpartition(":")
+        (by_row.setdefault(name, []) if colon else shared).append(f"{path}{equals}{value}")
     own_options: Any = {  # the options that only this command has
         "held_out": None if held_out is None else path_or_string(held_out),
         "held_out_split": held_out_split,
         "prompt": prompt,
+        "seeds": seeds,
         "out": out,
         "resume": resume,
-        "settings": parse_settings(settings or []),
+        "settings": parse_settings(shared),
+        "row_settings": {name: parse_settings(given) for name, given in by_row.items()},
     }
     run = ComparisonRun(named_models, parse_data(data, options["weights"]), options | own_options)
     raise_on_interrupt()

@@ -5,14 +5,16 @@ generate, compared in a table.
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reviewgen import api
 from reviewgen.cli.console import (
+    FinishedResults,
     Result,
     keep_on_interrupt,
     make_table,
@@ -22,7 +24,12 @@ from reviewgen.cli.console import (
     show_status,
 )
 from reviewgen.cli.options import parse_data, start, takes
-from reviewgen.config.options import EvaluationOptions, TrainingTextOptions, TrialOptions
+from reviewgen.config.options import (
+    EvaluationOptions,
+    ExperimentOptions,
+    TrainingTextOptions,
+    TrialOptions,
+)
 from reviewgen.config.settings import check_value, parse_settings
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.rates import describe_copies
@@ -35,24 +42,116 @@ if TYPE_CHECKING:
     from reviewgen.model.review_model import ReviewModel
     from reviewgen.runs.ablate import AblationRow
     from reviewgen.runs.sweep import SweepRow
+    from reviewgen.runs.trials import TrainedTrial
     from reviewgen.runs.tune import TuneTrial
     from reviewgen.runs.tune_sampling import SamplingTrial
 
 # The options of ``train`` whose names differ from those of their fields.
 _FLAGS = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
+_LEFT_OUT = {"whole": "nothing", "plain": "all of them (plain)"}
 _GOALS = {
     "likeness": "Nearest to texts by people",
     "reading": "Fewest bits per character of texts that do not repeat themselves",
 }
 
 
-@takes(TrainingTextOptions, TrialOptions)
+def _run_trials(
+    begin: Callable[[], Iterable[Any]],
+    describe: Callable[[Any], str],
+    hint: str,
+    total: int | None = None,
+) -> FinishedResults:
+    """Run the trials of a command, and return the finished ones. Show the progress, and note each
+    finished trial. An interrupt ends the command only if no trial is finished.
+
+    Args:
+        begin: Returns the trials.
+        describe: Returns the line on a trial.
+        hint: What becomes of the finished trials after an interrupt.
+        total: The number of trials, if it is known.
+    """
+    of_total = "" if total is None else f" of {total}"
+    with (
+        keep_on_interrupt(hint) as finished,
+        show_status(f"Reading, then trial 1{of_total} ...") as say,
+    ):
+        for trial in begin():
+            finished.append(trial)
+            note(describe(trial))
+            say(f"{len(finished)}{of_total} trials are finished ...")
+    if not finished:
+        sys.exit(finished.status or 1)
+    return finished
+
+
+def _describe_trial(trial: "TrainedTrial") -> str:
+    """Return the line on a trained trial: its result, and how long it took."""
+    if trial.outcome == "unused":
+        return f"{trial.name}: not used here"
+    results = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
+    if trial.outcome != "done":
+        results.append(trial.outcome)
+    problem = f" ({trial.problem})" if trial.problem else ""
+    return f"{trial.name}: {', '.join(results) or 'no bits'}{problem}, {trial.seconds:.1f} s."
+
+
+def _draw(
+    trials: Sequence[Any], columns: Mapping[str, Callable[[Any], Any]], left: Sequence[str] = ()
+) -> "Table":
+    """Return a table with a row for each trial.
+
+    Args:
+        trials: The trials.
+        columns: The function that returns the cell of a trial, by the header of the column.
+        left: The headers of the columns that hold texts.
+    """
+    rows = [[cell(trial) for cell in columns.values()] for trial in trials]
+    return make_table(*columns, rows=rows, left=left, is_boxed=False)
+
+
+def _result(facts: dict[str, Any], finished: FinishedResults, lines: Iterable[Any]) -> Result:
+    """Return the result of a command. Its status is 1 if a trial has failed."""
+    has_failed = any(trial.outcome == "failed" for trial in finished)
+    return Result(facts | {"trials": finished}, lines, finished.status or int(has_failed))
+
+
+def _bits_columns(trials: Sequence["TrainedTrial"], header: str) -> dict[str, Callable[[Any], Any]]:
+    """Return the columns of the bits per character and, with several seeds, of their spread."""
+    columns: dict[str, Callable[[Any], Any]] = {
+        header: lambda trial: _bits_cell(trial.bits, trial.impossible)
+    }
+    if any(trial.spread is not None for trial in trials):
+        columns["spread"] = lambda trial: _cell(trial.spread, ".4f")
+    return columns
+
+
+def _bits_cell(bits: float | None, impossible: float | None) -> str:
+    """Return bits per character; if they are infinite, the share of tokens with probability
+    zero.
+    """
+    return f"{impossible:.1%} impossible" if bits == math.inf else _cell(bits, ".4f")
+
+
+def _cell(value: Any, form: str) -> str:
+    """Return a number in a format; - if there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def _warn_unequal(trials: Sequence["TrainedTrial"]) -> list[str]:
+    """Return a list of the sentence on rows that are not comparable, if there are any."""
+    from reviewgen.runs.trials import describe_unequal
+
+    sentence = describe_unequal({trial.name: trial.processor_share for trial in trials})
+    return [] if sentence is None else [sentence]
+
+
+@takes(TrainingTextOptions, ExperimentOptions)
 def sweep(
     preset: str,
     *,
     data: list[str],
     settings: list[str],
-    chart: Path | None = None,
+    plot: Path | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> Result:
@@ -63,67 +162,65 @@ def sweep(
         settings: The setting to sweep with its values: model.order=2,4,6. A second setting with
             several values gives one series per value, model.smoothing=kneser-ney,none; other
             settings have one value each.
-        chart: Plot the table to this file: .png, .svg or .pdf.
+        plot: Plot the table to this file: .png, .svg or .pdf.
     """
     from reviewgen.runs.sweep import plot_sweep, sweep
 
     swept, varied, fixed = _split_settings(preset, settings)
     values = varied.pop(swept)
-    refuse_outputs(plot=chart, overwrite=overwrite)
+    refuse_outputs(plot=plot, overwrite=overwrite)
+    if str(options["out"]).endswith((".svg", ".png", ".pdf")):
+        raise ConfigError(
+            f"--out is a folder for the finished trainings: draw the chart with --plot"
+            f" {options['out']}."
+        )
     source = parse_data(data, options["weights"])
-    rows = sweep(preset, source, swept, values, fixed, series=varied, **options)
-    total = len(values) * math.prod(map(len, varied.values()))
-    with (
-        keep_on_interrupt("the table has the finished values.") as finished,
-        show_status(f"Training 1 of {total} ...") as say,
-    ):
-        for row in rows:
-            finished.append(row)
-            note(f"{_describe({**row.series, swept: row.value}, '=')} done in {row.seconds:.1f} s.")
-            say(f"Training {min(len(finished) + 1, total)} of {total} ...")
-    if chart is not None and finished:
-        plot_sweep(finished, swept, preset, chart, overwrite=overwrite)
-        note(f"Plotted to {chart}")
-    names = [name.partition(".")[2] for name in (*varied, swept)]  # without the group
-    names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "copy rate"]
-    has_ngrams = any(row.ngrams for row in finished)
-    if has_ngrams:
-        names.append("n-grams, of\nV^n possible")
-    cells = [_sweep_cells(row, has_ngrams) for row in finished]
-    table = make_table(*names, rows=cells, is_boxed=False)
+    finished = _run_trials(
+        partial(sweep, preset, source, swept, values, fixed, series=varied, **options),
+        _describe_trial,
+        "the table has the finished values.",
+        len(values) * math.prod(map(len, varied.values())),
+    )
+    if plot is not None:
+        plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
+        note(f"Plotted to {plot}")
+    columns: dict[str, Callable[[SweepRow], Any]] = {
+        **{name.partition(".")[2]: partial(_setting_cell, name) for name in (*varied, swept)},
+        "train\nbits/char": lambda row: _bits_cell(row.train_bits, row.train_impossible),
+        **_bits_columns(finished, "held-out\nbits/char"),
+        "MB": lambda row: f"{row.megabytes:.2f}",
+        "s": lambda row: f"{row.seconds:.1f}",
+        "copy rate": lambda row: describe_copies(row.novelty) or "-",
+    }
+    if any(row.ngrams for row in finished):
+        columns["n-grams, of\nV^n possible"] = _ngrams_cell
+    table = _draw(finished, columns)
     for column in table.columns:
         column.no_wrap = False  # in a narrow terminal, a row takes several lines
-    facts = {"preset": preset, "setting": swept, "rows": finished}
-    return Result(facts, [table], finished.status)
+    facts = {"command": "sweep", "preset": preset, "setting": swept}
+    return _result(facts, finished, [table, *_warn_unequal(finished)])
 
 
-def _sweep_cells(row: "SweepRow", has_ngrams: bool) -> list[str]:
-    """Return the cells of a row of the sweep's table. With ``has_ngrams``, the last cell shows how
-    many n-grams of the maximum length n the model has, of V ** n possible ones. V is the number of
-    the model's 1-grams.
+def _setting_cell(setting: str, trial: "TrainedTrial") -> Any:
+    """Return the value of a setting of a trial."""
+    return trial.settings[setting]
+
+
+def _ngrams_cell(row: "SweepRow") -> str:
+    """Return how many n-grams of the maximum length n the model has, of V ** n possible ones. V is
+    the number of the model's 1-grams.
     """
-    # bits per character, and the share of tokens with probability zero
-    splits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
-    scores = [
-        f"{share:.1%} impossible" if bits == math.inf else _cell(bits, ".4f")
-        for bits, share in splits
-    ]
-    sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", describe_copies(row.novelty) or "-"]
-    cells = [*map(str, row.series.values()), str(row.value), *scores, *sizes]
-    if row.ngrams:
-        possible = f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e")
-        cells.append(f"{row.ngrams[-1]:,} of {possible}")
-    elif has_ngrams:
-        cells.append("-")
-    return cells
+    if not row.ngrams:
+        return "-"
+    possible = f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e")
+    return f"{row.ngrams[-1]:,} of {possible}"
 
 
-@takes(TrainingTextOptions, TrialOptions)
+@takes(TrainingTextOptions, ExperimentOptions)
 def ablate(
     preset: str,
     *,
     data: list[str],
-    seeds: int = 1,
     settings: list[str] | None = None,
     **options: Any,
 ) -> Result:
@@ -134,51 +231,52 @@ def ablate(
 
     Args:
         preset: <model>-<tokenizer>, as in lstm-char.
-        seeds: The number of trainings per row, from different seeds; their results are averaged.
         settings: A setting of all trainings: model.hidden_size=256.
     """
     from reviewgen.protocols.abilities import describe_parameters
     from reviewgen.runs.ablate import ablate
 
     source = parse_data(data, options["weights"])
-    fixed = parse_settings(settings or [])
-    rows = ablate(preset, source, seeds=seeds, settings=fixed, **options)
-    with (
-        keep_on_interrupt("the table has the finished rows.") as finished,
-        show_status(f"Training {preset} whole ..."),
-    ):
-        for row in rows:
-            finished.append(row)
-            if row.bits is None:
-                note(f"{row.name}: not used here")
-            else:
-                note(f"{row.name}: {row.bits:.4f} bits/char, {row.seconds:.1f} s")
-    if not finished:
-        sys.exit(finished.status or 1)
-    measured = [row for row in finished if row.bits is not None]
-    names = ("without", "bits/char", "gain", "95 %", "char/s", "parameters")
-    cells = map(_ablation_cells, measured)
-    lines: list[Any] = [
-        make_table(*names, rows=cells, left=["without"], is_boxed=False),
-        f"Parameters of the whole preset: {describe_parameters(finished[0].parameters)}",
-        *(f"{row.name}: {row.description}" for row in measured if row.description),
-    ]
-    if unused := [row.name for row in finished if row.bits is None]:
-        lines.append(f"Not used in this training: {', '.join(unused)}")
-    return Result({"preset": preset, "rows": finished}, lines, finished.status)
-
-
-def _ablation_cells(row: "AblationRow") -> list[str]:
-    """Return the cells of a row of the ablation's table."""
-    return [
+    finished = _run_trials(
+        partial(ablate, preset, source, settings=parse_settings(settings or []), **options),
+        _describe_trial,
+        "the table has the finished rows.",
+    )
+    trained = [row for row in finished if row.outcome != "unused"]
+    columns: dict[str, Callable[[AblationRow], Any]] = {
         # the first column says what the preset is trained without
-        {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name),
-        f"{row.bits:.4f}",
-        "" if row.gain is None else f"{row.gain:+.4f}",
-        "" if row.interval is None else "{:+.3f} to {:+.3f}".format(*row.interval),
-        _cell(row.characters_per_second, ",.0f"),
-        f"{sum(row.parameters.values()):,}",
+        "without": lambda row: _LEFT_OUT.get(row.name, row.name),
+        **_bits_columns(trained, "bits/char"),
+        "gain": lambda row: "" if row.gain is None else f"{row.gain:+.4f}",
+        "95 %": lambda row: (
+            "" if row.gain_interval is None else "{:+.3f} to {:+.3f}".format(*row.gain_interval)
+        ),
+        "char/s": lambda row: _cell(row.characters_per_second, ",.0f"),
+        "parameters": lambda row: f"{sum(row.parameters.values()):,}",
+    }
+    lines: list[Any] = [
+        _draw(trained, columns, left=["without"]),
+        *(_warn_unequal(trained) or _describe_gains(trained)),
+        f"Parameters of the whole preset: {describe_parameters(finished[0].parameters)}",
+        *(f"{row.name}: {row.description}" for row in trained if row.description),
     ]
+    if unused := [row.name for row in finished if row.outcome == "unused"]:
+        lines.append(f"Not used in this training: {', '.join(unused)}")
+    return _result({"command": "ablate", "preset": preset}, finished, lines)
+
+
+def _describe_gains(rows: Sequence["AblationRow"]) -> list[str]:
+    """Return lines that say which techniques make the preset better or worse, as far as this is
+    known.
+    """
+    lines = []
+    for title, is_better in (("Better with", False), ("Better without", True)):
+        names = [row.name for row in rows if row.name != "plain" and row.is_better is is_better]
+        if names:
+            lines.append(f"{title}: {', '.join(names)}")
+    if not lines and all(row.seeds == 1 for row in rows):
+        return ["One training per row does not show which techniques help: use --seeds 3."]
+    return lines or ["No technique makes a difference beyond the 95 % interval."]
 
 
 def _split_settings(
@@ -215,11 +313,6 @@ def _split_settings(
     return next(iter(varied)), varied, fixed
 
 
-def _cell(value: Any, form: str) -> str:
-    """Return a number in a format; - if there is none."""
-    return "-" if value is None else format(value, form)
-
-
 @takes(TrainingTextOptions, TrialOptions)
 def tune(
     preset: str | None = None,
@@ -248,27 +341,34 @@ def tune(
     ranges: dict[str, str] = {}
     for group, names in parse_settings(search or []).items():
         ranges |= {f"{group}.{name}": values for name, values in names.items()}
-    results = tune(
-        start(preset, trained),
-        parse_data(data, options["weights"]),
-        trials=trials,
-        search=ranges,
-        settings=parse_settings(settings or []),
-        storage=storage,
-        **options,
+    source = parse_data(data, options["weights"])
+    fixed = parse_settings(settings or [])
+    finished = _run_trials(
+        partial(
+            tune,
+            start(preset, trained),
+            source,
+            trials=trials,
+            search=ranges,
+            settings=fixed,
+            storage=storage,
+            **options,
+        ),
+        _describe_trial,
+        "the finished trials are kept.",
+        trials,
     )
-    with (
-        keep_on_interrupt("the finished trials are kept.") as finished,
-        show_status("Reading ...") as say,
-    ):
-        for trial in results:
-            finished.append(trial)
-            note(_describe_trial(trial))
-            say(f"Training: {len(finished)} of {trials} trials are finished ...")
-    if finished.status and not finished:
-        sys.exit(finished.status)
+    columns: dict[str, Callable[[TuneTrial], Any]] = {
+        "trial": attrgetter("number"),
+        **{name.partition(".")[2]: partial(_setting_cell, name) for name in finished[0].settings},
+        **_bits_columns(finished, "bits/char"),
+        "steps": lambda trial: f"{trial.steps:,}",
+        "seconds": lambda trial: f"{trial.seconds:.1f}",
+        "outcome": attrgetter("outcome"),
+    }
     if not as_json:
-        show(None, False, [_trial_table(finished)])
+        lines: list[Any] = [_draw(finished, columns, left=["outcome"]), *_warn_unequal(finished)]
+        show(None, False, lines)
     best = best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
@@ -277,42 +377,11 @@ def tune(
         preset, {"--from": trained, "--data": data}, options, [*(settings or []), *best_settings]
     )
     line = (
-        f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts."
+        f"Lowest: trial {best.number}, {best.bits:.4f} bits per character of the validation texts."
         " Train with its settings:"
     )
-    facts = {"trials": finished, "best": best, "command": command}
-    return Result(facts, [line, command], finished.status)
-
-
-def _trial_table(trials: Sequence["TuneTrial"]) -> "Table":
-    """Return a table with a row for each trial."""
-    rows = [
-        [
-            trial.number,
-            *trial.settings.values(),
-            _cell(trial.bits, ".4f"),
-            f"{trial.steps:,}",
-            f"{trial.seconds:.1f}",
-            trial.outcome,
-        ]
-        for trial in trials
-    ]
-    settings = [name.partition(".")[2] for name in trials[0].settings]
-    names = ("trial", *settings, "bits/char", "steps", "seconds", "outcome")
-    return make_table(*names, rows=rows, left=["outcome"], is_boxed=False)
-
-
-def _describe_trial(trial: "TuneTrial") -> str:
-    """Return the line on a finished trial: its settings, its result, and how long it took."""
-    settings = {name.partition(".")[2]: value for name, value in trial.settings.items()}
-    outcome = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
-    if trial.outcome != "done":
-        outcome.append(str(trial.outcome))
-    problem = f" ({trial.problem})" if trial.problem else ""
-    return (
-        f"Trial {trial.number}: {_describe(settings)}: {', '.join(outcome)}{problem},"
-        f" {trial.seconds:.1f} s."
-    )
+    facts = {"command": "tune", "preset": preset, "trials": finished, "best": best}
+    return Result(facts | {"train": command}, [line, command], finished.status)
 
 
 def _train_command(
@@ -375,11 +444,9 @@ def tune_sampling(
     # the attribute of trials that is lowest in the best trial, and what notes call it
     criterion = "distance" if goal == "likeness" else "reading"
     shown_name = "distance" if goal == "likeness" else "bits per character"
-    with (
-        keep_on_interrupt("nothing was saved.") as finished,
-        show_status("Reading and generating ..."),
-    ):
-        trials = tune_sampling(
+    finished = _run_trials(
+        partial(
+            tune_sampling,
             loaded,
             parse_data(data),
             search=values,
@@ -388,12 +455,10 @@ def tune_sampling(
             profile=goal,
             seed=seed,
             **options,
-        )
-        for trial in trials:
-            finished.append(trial)
-            note(f"{_describe(trial.settings)}: {shown_name} {getattr(trial, criterion):.2f}")
-    if not finished:
-        sys.exit(finished.status or 1)
+        ),
+        lambda trial: f"{trial.name}: {shown_name} {getattr(trial, criterion):.2f}",
+        "nothing was saved.",
+    )
     best = min(finished, key=attrgetter(criterion))
     if goal == "reading" and math.isinf(best.reading):
         raise ConfigError(
@@ -409,8 +474,8 @@ def tune_sampling(
         profile = f" --profile {goal}" if loaded.generation_config.likeness else ""
         flags = [f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items()]
         command = f"reviewgen generate {model}{profile} {' '.join(flags)}"
-    line = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
-    facts = {"trials": finished, "best": best}
+    line = f"{_GOALS[goal]}: {best.name}. {then}"
+    facts = {"command": "tune-sampling", "model": model, "trials": finished, "best": best}
     return Result(facts, [_sampling_table(finished, best.human), line, command], finished.status)
 
 
@@ -445,7 +510,7 @@ def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") 
     rows = [["texts by people", *_figures(human), "-"]]
     for trial in trials:
         distance = f"{trial.distance:.2f}"
-        rows.append([_describe(trial.settings), *_figures(trial.generated), distance])
+        rows.append([trial.name, *_figures(trial.generated), distance])
     return make_table("", *columns, rows=rows, left=[""], is_boxed=False)
 
 
@@ -458,11 +523,6 @@ def _figures(figures: "TextStatistics") -> list[str]:
         _cell(figures.bits_per_character, ".3f"),
     ]
     return [_cell(figures.unknown_words, ".2%"), *distinct, *texts]
-
-
-def _describe(settings: Mapping[str, Any], sign: str = " ") -> str:
-    """Return settings as in "temperature 0.8, top_p 1", with ``sign`` between name and value."""
-    return ", ".join(f"{name}{sign}{value}" for name, value in settings.items())
 
 
 def _parse_search(search: list[str]) -> dict[str, list[Any]]:

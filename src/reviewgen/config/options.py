@@ -154,6 +154,24 @@ class TrialOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(TrialOptions):
+    """How the trials of an experiment are trained: the rows of a table.
+
+    Attributes:
+        seeds: The number of trainings per row, from different seeds: the figures are their means.
+            Only several seeds show whether a difference is more than chance.
+        out: Keep the finished trainings in this folder, so that an interrupted command can be
+            resumed.
+        resume: Continue in the folder of an interrupted command with the same texts and settings,
+            and train only what is missing.
+    """
+
+    seeds: Annotated[int, Bound(at_least=1)] = 1
+    out: str | Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions(TrialOptions):
     """How a model is trained, besides its settings.
 
@@ -292,17 +310,20 @@ class TrialKwargs(TypedDict, total=False):
     seed: int
 
 
-class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
-    """The keywords of ``reviewgen.train`` and ``TrainingRun``; see ``TrainingOptions``. ``sweep``,
-    ``ablate`` and ``tune`` accept those that make sense for several trainings.
-    """
+class ExperimentKwargs(CorpusKwargs, TrialKwargs, total=False):
+    """The keywords of ``reviewgen.train`` that ``sweep``, ``ablate`` and ``tune`` accept, too."""
+
+    initial_weights: str | Path | None
+    min_texts: int
+    log: str | None
+
+
+class TrainKwargs(PrepareKwargs, ExperimentKwargs, total=False):
+    """The keywords of ``reviewgen.train`` and ``TrainingRun``; see ``TrainingOptions``."""
 
     out: str | Path | None
     model: Mapping[str, Any] | None
     training: Mapping[str, Any] | None
-    initial_weights: str | Path | None
-    min_texts: int
-    log: str | None
     resume: bool
     overwrite: bool
 
@@ -313,7 +334,9 @@ class CompareKwargs(ReadingKwargs, TrialKwargs, total=False):
     held_out: Any
     held_out_split: str | None
     prompt: str
+    seeds: int
     settings: Mapping[str, Mapping[str, Any]] | None
+    row_settings: Mapping[str, Mapping[str, Mapping[str, Any]]] | None
     conditions: Any
     fields: Any
     weights: Any

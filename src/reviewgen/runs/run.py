@@ -146,7 +146,7 @@ class Run:
 
         Args:
             corpus: A corpus that was prepared for a plan with the same source, tokenizer and
-                novelty index; see ``Variants.corpus``.
+                novelty index; see ``Experiment.corpus``.
 
         Raises:
             CheckpointError: As for ``read``.

@@ -6,38 +6,28 @@ Optuna's tree-structured Parzen estimator suggests the settings of each trial: B
 the median of the other trials at the same share of the run.
 
 The sampler of each trial has its own seed, so an interrupted search resumes with the suggestions
-that it would have made without the interruption. This is the only file that imports optuna.
+that it would have made without the interruption: the finished trials of its file are given to
+optuna again. This is the only file that imports optuna.
 """
 
+import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import numpy as np
-import torch
 
-from reviewgen.config.bounded import parse_json
-from reviewgen.config.options import TrainKwargs
+from reviewgen.config.options import ExperimentKwargs
 from reviewgen.config.settings import check_count, check_list, check_mapping, check_seed, fields_of
-from reviewgen.errors import (
-    ConfigError,
-    DeviceError,
-    NotADistribution,
-    TrainingError,
-    counted,
-    quoted,
-    storage_errors,
-)
+from reviewgen.errors import ConfigError, TrainingError, counted, quoted
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import process_state
 from reviewgen.runs.setup import TrainingSetup, merge_settings
-from reviewgen.runs.sweep import Variants, split_name
-from reviewgen.storage import to_path
-from reviewgen.training.report import StopReason
+from reviewgen.runs.trials import Experiment, TrainedTrial, name_settings, split_name, summarize
+from reviewgen.training.report import Report
 
 DEFAULT_BUDGET = "30s"
 _PROGRESS_STEPS = 1_000  # optuna gets the progress of a run as an integer from 0 to this
@@ -52,24 +42,18 @@ _DROPOUTS = ("output_dropout", "dropout")
 # learn from them
 _STARTUP = 6
 _DIGITS = 3  # significant digits of a suggested number, few since the user may want to type it
-_ABOUT = "reviewgen"  # the key of the facts that identify a search, in optuna's study
-_RECORD = "record"  # the key of a TuneTrial, in optuna's trial
-# the errors that optuna raises when it reads a file that it has not written
-_UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
-@dataclass(frozen=True)
-class TuneTrial:
-    """The settings of one trial, as in {"model.hidden_size": 256}, and its result."""
+@dataclass(frozen=True, kw_only=True)
+class TuneTrial(TrainedTrial):
+    """The settings of one trial, as in {"model.hidden_size": 256}, and its result. Its bits are
+    those of the validation texts; for a pruned trial, at its best evaluation.
+
+    Attributes:
+        number: The number of the trial, from 0.
+    """
 
     number: int
-    settings: dict[str, Any]
-    bits: float | None  # bits per character of the validation texts, at the best evaluation
-    steps: int
-    seconds: float  # duration of the training and its evaluations
-    # "pruned": stopped early, because most trials were better at the same share of the run
-    outcome: Literal["done", "pruned", "failed"]
-    problem: str | None = None  # why the trial failed
 
 
 def tune(
@@ -80,7 +64,7 @@ def tune(
     search: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     storage: str | Path | None = None,
-    **options: Unpack[TrainKwargs],
+    **options: Unpack[ExperimentKwargs],
 ) -> Iterator[TuneTrial]:
     """Search for the settings with the fewest bits per character; yield each trial when it is done.
 
@@ -100,10 +84,9 @@ def tune(
             a factor of ten or more is searched on a logarithmic scale.
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
-        options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
-            budget (for each trial; default 30 seconds), steps, epochs, seed (also used for the
-            suggestions), log, initial_weights, min_texts, and those for reading and filtering a
-            corpus.
+        options: The other keywords of ``train`` that make sense for several trainings: budget (for
+            each trial; default 30 seconds), steps, epochs, seed (also used for the suggestions),
+            log, initial_weights, min_texts, and those for reading and filtering a corpus.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable;
@@ -119,34 +102,28 @@ def tune(
     )
     if process_state().num_processes > 1:
         raise ConfigError("A search runs in one process: run it without a launcher.")
-    lengths = ("budget", "steps", "epochs")
-    if all(options.get(name) is None for name in lengths):
+    if all(options.get(name) is None for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
-    options["seed"] = seed = check_seed(options.get("seed", 0))
-    variants = Variants(
-        ("tune", "trials", "search", "settings", "storage"), start, source, settings, options
-    )
-    setup = variants.plan({}).setup
+    options["seed"] = check_seed(options.get("seed", 0))
+    function = ("tune", "trials", "search", "settings", "storage")
+    experiment = Experiment(function, start, source, settings, options, split="validation")
+    setup = experiment.plan({}).setup
     try:
-        space = {
-            name: _parse(setup, name, entry) for name, entry in searched.items()
-        } or _usual_space(setup, variants)
+        from optuna.distributions import distribution_to_json
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
+    space = {name: _parse(setup, name, entry) for name, entry in searched.items()}
+    space = space or _usual_space(setup, experiment)
     for setting, distribution in space.items():
         choices = getattr(distribution, "choices", None)  # None for a range
         for value in choices or (distribution.low, distribution.high):
-            variants.plan({setting: value})  # a value out of range is refused before any work
-    about = {
-        "preset": setup.preset,
-        "search": str(space),
-        "settings": str(variants.settings),
-        "seed": seed,
+            experiment.plan({setting: value})  # a value out of range is refused before any work
+    experiment.facts["search"] = {
+        name: json.loads(distribution_to_json(distribution)) for name, distribution in space.items()
     }
-    about |= {name: str(options.get(name)) for name in lengths if options.get(name) is not None}
-    variants.skip_copy_rates(setup.training)
-    file = None if storage is None else to_path("storage", storage)
-    return _search(_open_study(file), space, variants, trials, about, file)
+    experiment.skip_copy_rates(setup.training)
+    experiment.open_store("search", "storage", storage, resume=storage is not None, is_file=True)
+    return _search(experiment, space, trials)
 
 
 def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
@@ -188,7 +165,7 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
     return FloatDistribution(low, high, log=is_logarithmic)
 
 
-def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
+def _usual_space(setup: TrainingSetup, experiment: Experiment) -> dict[str, Any]:
     """Return the default space: the learning rate, the size and the dropout of a network; the order
     of a model that is trained by counting.
     """
@@ -212,7 +189,7 @@ def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
     def allowed(name: str, value: Any) -> Any:
         """Return a value, or the preset's value if it is out of the bounds of the setting."""
         try:
-            variants.plan({name: value})
+            experiment.plan({name: value})
         except ConfigError:
             return _current(setup, name)
         return value
@@ -291,175 +268,103 @@ def _holds(distribution: Any, value: Any) -> bool:
 # The following functions run the trials.
 
 
-@contextmanager
-def _quiet(file: Path | None) -> Iterator[None]:
-    """Silence optuna's log while the block of this context manager runs, and turn an error of
-    writing its file into a StorageError.
-    """
-    from optuna import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with storage_errors(file):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _open_study(file: Path | None) -> Any:
-    """Return optuna's study of the search. With a file, the study is loaded from it, or created in
-    it, and its trials are saved there.
-
-    Raises:
-        ConfigError: The file does not hold a study.
-        StorageError: The file cannot be written.
+def _search(experiment: Experiment, space: dict[str, Any], trials: int) -> Iterator[TuneTrial]:
+    """Run the trials; yield each when it is done. Those that the store has are not trained again.
+    An interrupted trial does not affect later ones.
     """
     import optuna
-
-    pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=_STARTUP, n_warmup_steps=math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
-    )
-    with _quiet(file):
-        try:
-            storage = None if file is None else _open_journal(file)
-            return optuna.create_study(
-                storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True
-            )
-        except _UNREADABLE:
-            raise ConfigError(
-                f"{file} holds no search that can be read; give another file, or remove it."
-            ) from None
-
-
-def _open_journal(file: Path) -> Any:
-    """Open a file as optuna's journal. An incomplete last line, left by a killed process, is
-    removed.
-
-    Raises:
-        ValueError: The first line is not a line of optuna's; optuna itself does not check this.
-    """
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    content = file.read_bytes() if file.exists() else b""
-    if content:
-        entry = parse_json(str(content.splitlines()[0], "utf-8"))
-        if not isinstance(entry, dict) or not {"op_code", "worker_id"} <= entry.keys():
-            raise ValueError
-        os.truncate(file, content.rfind(b"\n") + 1)
-    # not optuna's default lock, which is a symlink
-    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
-
-
-def _search(
-    study: Any,
-    space: dict[str, Any],
-    variants: Variants,
-    trials: int,
-    about: dict[str, Any],
-    file: Path | None,
-) -> Iterator[TuneTrial]:
-    """Yield the finished trials of the study, then run and yield new ones. An interrupted trial
-    does not affect later ones.
-
-    Raises:
-        ConfigError: The study belongs to another search.
-    """
-    from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
-    plan = variants.plan({})
-    about |= {"corpus": variants.corpus(plan).texts.fingerprint}
-    with _quiet(file):
-        saved = study.user_attrs.get(_ABOUT, about)
-        for name in {**about, **saved}:
-            if about.get(name) != saved.get(name):
-                raise ConfigError(
-                    f"{file} holds another search, of {name} {saved.get(name)}, not"
-                    f" {about.get(name)}: give another file."
-                )
-        study.set_user_attr(_ABOUT, about)
-        finished = [
-            TuneTrial(**trial.user_attrs[_RECORD])
-            for trial in study.trials
-            if _RECORD in trial.user_attrs
-        ]
-    yield from finished[:trials]
+    plan = experiment.plan({})
     current = {name: _current(plan.setup, name) for name in space}
-    for number in range(len(finished), trials):
-        with _quiet(file):
-            seed = int(np.random.SeedSequence([about["seed"], number]).generate_state(1)[0])
-            study.sampler = TPESampler(seed=seed, n_startup_trials=_STARTUP, constant_liar=False)
-            if number == 0 and all(_holds(space[name], value) for name, value in current.items()):
-                study.enqueue_trial(current)  # the first trial has the preset's own settings
-            trial = study.ask(space)
-        settings = {
-            name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
-            for name, value in trial.params.items()
-        }
-        unfinished = TuneTrial(
-            number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed"
+    with _quiet():
+        pruner = optuna.pruners.MedianPruner(
+            n_startup_trials=_STARTUP, n_warmup_steps=math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
         )
-        result = _try(trial, variants, unfinished, file)
-        with _quiet(file):
-            trial.set_user_attr(_RECORD, asdict(result))
-            if result.outcome == "done":
-                study.tell(trial, result.bits)
+        study = optuna.create_study(pruner=pruner)
+        stored = experiment.stored(plan)
+        for figures in stored:
+            study.enqueue_trial(figures["suggested"])
+        # the first trial has the preset's own settings
+        if not stored and all(_holds(space[name], value) for name, value in current.items()):
+            study.enqueue_trial(current)
+    for number in range(trials):
+        with _quiet():
+            seed = int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0])
+            study.sampler = optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=_STARTUP, constant_liar=False
+            )
+            asked = study.ask(space)
+        trial = _try(experiment, asked, number)
+        with _quiet():
+            if trial.outcome == "done":
+                study.tell(asked, trial.bits)
             else:
-                study.tell(trial, state=TrialState.PRUNED)
-        yield result
+                study.tell(asked, state=TrialState.PRUNED)
+        yield trial
 
 
-def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -> TuneTrial:
-    """Train with a trial's settings, until the run ends or the trial is pruned; return its result.
-
-    Args:
-        trial: The trial of optuna, which decides on pruning.
-        variants: Starts the training.
-        result: The number and the settings of the trial, with the outcome "failed".
-        file: The file of the search.
+def _try(experiment: Experiment, asked: Any, number: int) -> TuneTrial:
+    """Train with the settings that a trial of optuna suggests, until the run ends or the trial is
+    pruned; return the result.
 
     Raises:
         TrainingError: This is the first trial, and its time budget ran out after a few steps.
         NotADistribution: The model's scores are not a probability distribution.
     """
-    best_bits = math.inf
-    stopped = None
-    try:
-        run = variants.start(variants.plan(result.settings))
-        for report in run:
-            result = replace(result, steps=report.step, seconds=round(report.seconds, 2))
-            stopped = report.stopped
-            if stopped == StopReason.DIVERGED:
-                return replace(result, problem=" ".join(report.notes))
-            if report.sample is None:  # the step was not evaluated
-                continue
-            if report.evaluation is None:
-                raise NotADistribution(
-                    "The scores of this model are not a probability distribution, so there is"
-                    " nothing to tune by."
-                )
-            bits = report.evaluation.bits_per_character
-            best_bits = min(best_bits, bits)
-            if stopped is None:
-                with _quiet(file):
-                    trial.report(bits, int(report.progress * _PROGRESS_STEPS))
-                    if trial.should_prune():
-                        finite_bits = best_bits if math.isfinite(best_bits) else None
-                        return replace(result, outcome="pruned", bits=finite_bits)
-    except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
-        return replace(result, steps=0, seconds=0.0, problem=str(error))
-    if (
-        result.number == 0
-        and stopped == StopReason.BUDGET_SPENT
-        and result.steps < run.record.training.evaluations
-    ):
+    settings = {
+        name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+        for name, value in asked.params.items()
+    }
+    evaluated = list[tuple[int, float]]()  # (progress, bits) of each evaluation but the last
+
+    def watch(report: Report) -> bool:
+        """Report an evaluation to optuna; return whether the trial is pruned."""
+        if report.evaluation is None or report.stopped is not None:
+            return False
+        bits = report.evaluation.bits_per_character
+        evaluated.append((int(report.progress * _PROGRESS_STEPS), bits))
+        with _quiet():
+            asked.report(bits, evaluated[-1][0])
+            return bool(asked.should_prune())
+
+    [training] = experiment.train(
+        f"trial {number} ({name_settings(settings)})",
+        settings,
+        watch=watch,
+        figures={"suggested": asked.params, "evaluated": evaluated},
+        may_fail=True,
+    )
+    plan = experiment.plan({})
+    is_timed = plan.length.seconds is not None and not plan.setup.is_counted
+    if number == 0 and is_timed and 0 < training.steps < plan.setup.training.evaluations:
         raise TrainingError(
-            f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took"
-            f" {counted(result.steps, 'step')} in it. Increase the budget, or give a number of"
-            " steps."
+            f"The budget of a trial is too short: the first took {counted(training.steps, 'step')}"
+            " in it. Increase the budget, or give a number of steps."
         )
-    if not math.isfinite(best_bits):
-        return replace(result, problem="It gives some held-out tokens probability zero.")
-    return replace(result, outcome="done", bits=best_bits)
+    if not evaluated:  # the store had the trial
+        for progress, bits in training.figures["evaluated"]:
+            asked.report(bits, progress)
+    row = summarize([training])
+    if training.outcome == "pruned":
+        row["bits"] = min((bits for _, bits in training.figures["evaluated"]), default=math.inf)
+    elif training.bits == math.inf:
+        row["problem"] = "It gives some held-out tokens probability zero."
+    if row["problem"]:
+        row["outcome"] = "failed"
+    if row["problem"] or row["bits"] == math.inf:
+        row["bits"] = None
+    return TuneTrial(**row, number=number)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence optuna's log while the block of this context manager runs."""
+    from optuna import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -9,8 +9,9 @@ texts.
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, stdev
 from typing import Any, Unpack
@@ -27,7 +28,7 @@ from reviewgen.evaluation.metrics import TextStatistics, measure_texts, take_wor
 from reviewgen.generation.decode import SAMPLING_SETTINGS
 from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.runs.run import TrainingRun
-from reviewgen.runs.sweep import check_values, combine
+from reviewgen.runs.trials import Trial, check_values, combine, name_settings, train_run
 from reviewgen.sentences import sentence_ends
 
 DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {
@@ -46,13 +47,12 @@ _MAX_REPEATED = 0.02  # maximum share of the texts that repeat a sentence
 _MIN_DISTINCT = 0.6  # minimum ratio of distinct-2 of the texts to distinct-2 of human texts
 
 
-@dataclass(frozen=True)
-class SamplingTrial:
+@dataclass(frozen=True, kw_only=True)
+class SamplingTrial(Trial):
     """The figures of texts that were generated with one combination of settings, and of human texts
     with about as many words.
 
     Attributes:
-        settings: The generation settings, as in {"temperature": 0.9}.
         generated: The figures of the generated texts.
         human: The same figures of human texts, which are cut off and finished like generated texts.
         distance: The mean difference of the figures, in standard deviations between groups of human
@@ -60,7 +60,6 @@ class SamplingTrial:
             are averaged first, so they count as one figure.
     """
 
-    settings: dict[str, Any]
     generated: TextStatistics
     human: TextStatistics
     distance: float
@@ -75,10 +74,6 @@ class SamplingTrial:
         if is_dull or texts.repeated_sentences > _MAX_REPEATED or texts.bits_per_character is None:
             return math.inf
         return texts.bits_per_character
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the trial as JSON values."""
-        return asdict(self)
 
 
 def tune_sampling(
@@ -155,6 +150,7 @@ def tune_sampling(
         """Generate texts with each combination of settings, and yield a trial for each."""
         deviations = _deviations(reference, texts, measure)
         for combination in combinations:
+            started = time.monotonic()
             written = model.generate(
                 "", generation_config=defaults, num_return_sequences=texts, seed=seed, **combination
             )
@@ -162,7 +158,14 @@ def tune_sampling(
             human_statistics = measure(take_words(reference, measure_texts(written).words))
             statistics = measure(take_words(written, human_statistics.words))
             distance = _distance(statistics, human_statistics, deviations)
-            yield SamplingTrial(combination, statistics, human_statistics, distance)
+            yield SamplingTrial(
+                name=name_settings(combination),
+                settings=combination,
+                seconds=round(time.monotonic() - started, 2),
+                generated=statistics,
+                human=human_statistics,
+                distance=distance,
+            )
 
     return trials()
 
@@ -250,8 +253,7 @@ def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
     )
     run.read()
     run.tokenize()
-    for _ in run:
-        pass
+    train_run(run)
     return run.finish()
 
 
