@@ -230,5 +230,5 @@ def test_the_interval_of_a_difference_is_that_of_a_bootstrap_over_texts():
     resampled = differences[draws].sum(axis=1) / characters[draws].sum(axis=1)
     low, high = np.percentile(resampled, [2.5, 97.5])
     assert row.gain_interval == pytest.approx((low, high), abs=0.12 * (high - low))
-    assert row.is_better is (None if low < 0 < high else high < 0)
+    assert row.is_better is (None if low < 0 < high else bool(high < 0))
     assert whole.gain is None and whole.is_better is None
