@@ -378,3 +378,10 @@ def test_settings_are_those_of_the_models_that_have_them():
         blend.training["config"]["learning_rate"]
         == find_preset("lstm-word").training_settings["learning_rate"]
     )
+
+
+def test_a_blend_that_was_interrupted_can_be_trained_again():
+    run = started(steps=3)
+    next(iter(run))
+    assert len(list(run)) > 3
+    assert len(run.record.parts) == len(run.model.config.models) == 2

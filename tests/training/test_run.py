@@ -209,3 +209,12 @@ def test_the_weights_that_ship_are_suggested_after_many_passes(suggested):
         and not suggested(lowercase=True)
         and not suggested("ngram-char")
     )
+
+
+def test_a_run_that_is_tokenized_again_begins_a_new_record():
+    run = prepared(steps=2, training={"evaluations": 1})
+    assert run.record.last.step == 0
+    list(run)
+    run.tokenize()
+    with pytest.raises(TrainingError, match="before the first step"):
+        run.finish()

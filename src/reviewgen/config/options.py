@@ -111,7 +111,7 @@ class TrainingTextOptions(ReadingOptions):
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     fields: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     weights: Annotated[tuple[float, ...], Bound(above=0)] = ()
-    num_proc: Annotated[int | None, Bound(at_least=1)] = None
+    num_proc: Annotated[int | None, Bound(at_least=1, at_most=1024)] = None
 
 
 @dataclass(frozen=True, kw_only=True)

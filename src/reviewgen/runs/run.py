@@ -79,11 +79,16 @@ class Run:
         self.plan = plan
         self._log = log or RunLog(plan.log, plan.out, plan.preset)
         self._saver = saver or RunSaver(plan)
-        self.record = RunRecord(training=plan.setup.training, log=self._log.describe())
+        self.record = self._new_record()
         self._corpus: ReadCorpus | None = None
         self._model: LanguageModel | None = None
         self._metrics = TextMetrics()
         self._parts = list[Run]()  # for a blend, the runs of its models that have started so far
+
+    def _new_record(self, *notes: str) -> RunRecord:
+        return RunRecord(
+            training=self.plan.setup.training, log=self._log.describe(), notes=list(notes)
+        )
 
     @property
     def corpus(self) -> PreparedCorpus:
@@ -157,7 +162,9 @@ class Run:
 
     def _begin(self, corpus: PreparedCorpus) -> None:
         plan = self.plan
-        record = self.record
+        started = self.record.started
+        self.record = record = self._new_record(*self.record.notes)
+        record.started = started
         checkpoints = self._saver.checkpoints
         record.seconds_before = checkpoints.seconds
         self._metrics = TextMetrics(plan.setup.training.metrics, corpus.words)
@@ -217,6 +224,9 @@ class Run:
             self._parts.append(run)
             return run
 
+        self._parts.clear()  # of a training that was interrupted
+        self.record.parts.clear()
+        self._model = None
         yield from train_parts(self.plan, self.record, start)
         self._model, report = finish_blend(
             self.plan, corpus, self.record, self._parts, self._metrics

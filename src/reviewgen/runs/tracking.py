@@ -18,7 +18,7 @@ from typing import Any
 from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
 from reviewgen.processes import process_state
 from reviewgen.storage import check_output
-from reviewgen.training.device import make_accelerator
+from reviewgen.training.device import choose_precision, make_accelerator
 from reviewgen.training.report import Report
 
 TERM = "loss."
@@ -186,7 +186,10 @@ class RunLog:
         }
         # by its name, accelerate would start the tracker with a folder and a project of its own
         tracker = tracker_class(project, *arguments, **options)
-        accelerator = make_accelerator(log_with=tracker)
+        # in the precision of the training, since the process computes in one
+        device = process_state().device.type
+        precision = choose_precision(settings["training.precision"], device)
+        accelerator = make_accelerator(precision, log_with=tracker)
         accelerator.init_trackers(project, hyperparameters)
         self._accelerator = accelerator
 

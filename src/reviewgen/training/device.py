@@ -24,17 +24,17 @@ training in 32 bits may run beside them.
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
+from accelerate.state import AcceleratorState, GradientState, is_initialized
+from accelerate.utils import GradScalerKwargs
 from torch import Tensor
 
-from reviewgen.errors import TrainingError
+from reviewgen.errors import TrainingError, quoted
 from reviewgen.processes import process_state
 from reviewgen.protocols.model import SupportsDevices
 
@@ -77,7 +77,7 @@ def choose_precision(wanted: str, device: str) -> str:
     is_fixed = is_initialized() and AcceleratorState().mixed_precision == "no"
     is_here = process_state().device.type == device
     if wanted == "auto":
-        wanted = os.environ.get("ACCELERATE_MIXED_PRECISION") or native_precision(device)
+        wanted = _launched_precision() or native_precision(device)
         if is_fixed or not is_here:
             return "no"
     if wanted == "fp8" or (wanted == "fp16" and device in ("cpu", "mps")):
@@ -93,6 +93,20 @@ def choose_precision(wanted: str, device: str) -> str:
     return wanted
 
 
+def _launched_precision() -> str:
+    """Return the mixed precision that the launcher has set; "" if it has set none.
+
+    Raises:
+        TrainingError: It is unknown.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower()
+    if precision not in ("", "no", "bf16", "fp16", "fp8"):
+        raise TrainingError(
+            f"ACCELERATE_MIXED_PRECISION is {quoted(precision)}; it must be no, bf16 or fp16."
+        )
+    return precision
+
+
 def native_precision(device: str) -> str:
     """Return the mixed precision that a device type has instructions for."""
     if device == "cuda":
@@ -104,12 +118,27 @@ def native_precision(device: str) -> str:
     return "no"
 
 
-def make_accelerator(precision: str = "no", steps: int = 1, **options: Any) -> Accelerator:
+@contextmanager
+def accumulation(steps: int) -> Iterator[None]:
+    """Context manager in which accelerators accumulate ``steps`` batches. All accelerators of a
+    process share this number, so that of the caller's own is restored afterwards.
+    """
+    state = GradientState()
+    kwargs = state.plugin_kwargs
+    is_synced = state.sync_gradients
+    state.plugin_kwargs = {"num_steps": steps, "sync_with_dataloader": False}
+    try:
+        yield
+    finally:
+        state.plugin_kwargs = kwargs
+        state.sync_gradients = is_synced
+
+
+def make_accelerator(precision: str = "no", **options: Any) -> Accelerator:
     """Return an accelerator.
 
     Args:
         precision: The mixed precision of the training: "no", "bf16" or "fp16".
-        steps: The number of batches of an optimizer step.
         options: Other arguments of ``Accelerator``.
 
     Raises:
@@ -121,23 +150,17 @@ def make_accelerator(precision: str = "no", steps: int = 1, **options: Any) -> A
     elif precision != "no":
         fixed = precision
     else:  # this training computes in 32 bits, but a later one may not
-        fixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if fixed == "no":
+        fixed = _launched_precision()
+        if fixed not in ("bf16", "fp16"):
             fixed = "bf16" if device == "cpu" else native_precision(device)
     if precision not in ("no", fixed):
         raise TrainingError(
             f"accelerate computes in one mixed precision for each process, which is {fixed} here:"
             f" train in {precision} in a new process, with ACCELERATE_MIXED_PRECISION={precision}."
         )
-    return Accelerator(
-        mixed_precision=fixed,
-        # an environment variable would override the argument gradient_accumulation_steps
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=steps, sync_with_dataloader=False
-        ),
-        kwargs_handlers=[GradScalerKwargs(enabled=precision == "fp16")],
-        **options,
-    )
+    with accumulation(1):
+        scaling = GradScalerKwargs(enabled=precision == "fp16")
+        return Accelerator(mixed_precision=fixed, kwargs_handlers=[scaling], **options)
 
 
 def autocast(accelerator: Accelerator, precision: str) -> AbstractContextManager[Any]:

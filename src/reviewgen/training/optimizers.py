@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
 
 from reviewgen.config.training import TrainingConfig
+from reviewgen.processes import connection_errors
 from reviewgen.protocols.abilities import SupportsParameterGroups
 
 SCALE = "learning_rate_scale"  # key in a model's own parameter group
@@ -225,20 +226,23 @@ def _tables(model: nn.Module) -> Iterator[nn.Embedding | nn.EmbeddingBag]:
 
 
 def sum_rows(accelerator: Accelerator, table: Tensor) -> Tensor:
-    """Return the sum of the sparse gradient of a table (N, E) over the processes, as a sparse
-    tensor. Only the rows of the gradients are sent.
+    """Return the sum of the gradient of a table (N, E) over the processes, as a sparse tensor. Only
+    the rows that a process has used are sent.
     """
-    empty = torch.zeros_like(table, layout=torch.sparse_coo)
-    gradient = (empty if table.grad is None else table.grad).coalesce()
-    gathered = [
-        accelerator.gather(
-            accelerator.pad_across_processes(part.to(accelerator.device), pad_index=-1)
-        )
-        for part in (gradient.indices()[0], gradient.values())
-    ]
+    gradient = torch.zeros_like(table) if table.grad is None else table.grad
+    # the gradient is dense if the table is used in other ways, too
+    gradient = (gradient if gradient.is_sparse else gradient.to_sparse(1)).coalesce()
+    gathered = []
+    for part in (gradient.indices()[0], gradient.values()):
+        own = part.to(accelerator.device)
+        with connection_errors():
+            padded = accelerator.pad_across_processes(own, pad_index=-1)
+            gathered.append(accelerator.gather(padded))
     rows, values = (part.to(gradient.device) for part in gathered)
     is_row = rows >= 0  # not padding
-    total = torch.sparse_coo_tensor(rows[is_row].unsqueeze(0), values[is_row], gradient.shape)
+    total = torch.sparse_coo_tensor(
+        rows[is_row].unsqueeze(0), values[is_row], gradient.shape, check_invariants=False
+    )
     return total.coalesce()
 
 

@@ -23,7 +23,7 @@ from reviewgen.errors import BrokenPlugin
 from reviewgen.generation.states import map_state
 from reviewgen.processes import Processes, connection_errors
 from reviewgen.protocols.model import State
-from reviewgen.training.device import IsolatedRng, autocast, make_accelerator
+from reviewgen.training.device import IsolatedRng, accumulation, autocast, make_accelerator
 from reviewgen.training.losses import add_own_losses, cross_entropy, own_losses
 from reviewgen.training.optimizers import (
     make_optimizer,
@@ -74,7 +74,10 @@ class TrainingStep:
         self.model: Any = model.to(device).train()
         self.device = device
         self.processes = processes
-        self.accelerator = make_accelerator(precision, config.gradient_accumulation_steps)
+        self.accelerator = make_accelerator(precision)
+        scaler = self.accelerator.scaler
+        # in 32 bits, a process that computes in fp16 otherwise has a scaler that is disabled
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.optimizer = self.accelerator.prepare_optimizer(
             make_optimizer(model, config), device_placement=False
         )
@@ -111,7 +114,7 @@ class TrainingStep:
             "model": self.model,
             "optimizer": self.optimizer,
             "averaged": self.averaged,
-            "scaler": self.accelerator.scaler,
+            "scaler": self._scaler,
         }
         return {name: stateful for name, stateful in objects.items() if stateful is not None}
 
@@ -150,15 +153,14 @@ class TrainingStep:
         accelerator = self.accelerator
         set_learning_rate(self.optimizer, learning_rate)
         self.model.zero_grad()
-        # another training of this process may have changed it
-        accelerator.gradient_accumulation_steps = len(batches)
         targets = self._count_targets(batches)
         losses = torch.zeros((), device=self.device)
-        for batch in batches:
+        with accumulation(len(batches)):
+            for batch in batches[:-1]:
+                with accelerator.accumulate():
+                    losses = losses + self._forward_backward(batch, targets)
             with accelerator.accumulate():
-                losses = losses + self._forward_backward(batch, targets)
-                if not accelerator.sync_gradients:  # more batches follow
-                    continue
+                losses = losses + self._forward_backward(batches[-1], targets)
                 losses = self._sum_gradients(losses)
                 if self._clip_gradients(number, losses[1]):
                     self.optimizer.step()
@@ -225,8 +227,12 @@ class TrainingStep:
         accelerator = self.accelerator
         if accelerator.num_processes == 1:
             return losses
-        tables = set(map(id, sparse_tables(self.model)))
-        dense = [parameter for parameter in self._parameters if id(parameter) not in tables]
+        # notices at once that another process has failed in this step
+        self.processes.all_gather([0])
+        # a frozen table has no gradient
+        tables = [table for table in sparse_tables(self.model) if table.requires_grad]
+        table_ids = set(map(id, tables))
+        dense = [parameter for parameter in self._parameters if id(parameter) not in table_ids]
         gradients = [
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
             for parameter in dense
@@ -235,8 +241,8 @@ class TrainingStep:
         with connection_errors():
             # the model may be on the CPU of a machine with accelerators
             flat = accelerator.reduce(flat.to(accelerator.device), "sum").to(self.device)
-            for table in sparse_tables(self.model):
-                table.grad = sum_rows(accelerator, table)
+        for table in tables:
+            table.grad = sum_rows(accelerator, table)
         *sums, summed = torch.split(flat, [tensor.numel() for tensor in (*gradients, losses)])
         for parameter, total in zip(dense, sums, strict=True):
             parameter.grad = total.view_as(parameter).to(parameter)
@@ -251,7 +257,7 @@ class TrainingStep:
         norm = accelerator.clip_grad_norm_(gradients, self._clip_norm)
         # Infinite gradients are common in fp16. The scaler then skips the step and lowers its
         # scale; they do not mean that the run has diverged.
-        checked = norm if accelerator.scaler is None else None
+        checked = norm if self._scaler is None else None
         return self.guard.allows_step(number, loss, checked)
 
 
