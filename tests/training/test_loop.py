@@ -314,7 +314,7 @@ def test_the_best_weights_within_the_copy_limit_are_kept(limit, best):
 
     scores = {1: 1.0, 4: 0.0, 9: 2.0, 16: 3.0}
     model = Planted(lambda step: scores[step])
-    plain = plain_store()
+    plain = plain_store().corpus
     weights = {}
     changes = {
         "keep": "best-under-copy",
@@ -585,7 +585,7 @@ def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps, accumulated):
     report = next(report for report in run if report.evaluation)
     lanes = lanes_of(run)
     tokens = max(2_000, 3 * 0.06 * steps * accumulated * lanes.lanes * lanes.bptt / 10 / 2)
-    share = min(1.0, tokens / store.stores["validation"].count)
+    share = min(1.0, tokens / store.corpus.stores["validation"].count)
     assert report.evaluation is not None and report.evaluation.reviews == round(share * 100)
 
 
@@ -612,7 +612,7 @@ def test_a_run_of_a_few_steps_has_few_evaluations_unless_their_number_is_set(
 
 
 def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluated():
-    plain = plain_store()
+    plain = plain_store().corpus
     with pytest.raises(TrainingError, match="TableModel is neither"):
         next(
             fitted(TableModel(torch.zeros(plain.tokenizer.vocab_size, plain.tokenizer.vocab_size)))
