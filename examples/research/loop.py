@@ -67,12 +67,12 @@ def try_change(
     better = None
     for seeds in range(1, MAX_SEEDS + 1):
         comparison = compare(models, seeds)
+        if comparison.is_interrupted:
+            raise KeyboardInterrupt
         better = comparison.is_better(trial["name"], spread)
         failed = comparison.rows[-1].failed
-        if better is not None or failed or comparison.is_interrupted:
+        if better is not None or failed:
             break
-    if comparison.is_interrupted:
-        raise KeyboardInterrupt
     base_row, row = comparison.rows
     return {
         "base": base["name"],
@@ -117,7 +117,10 @@ def main() -> None:
         )
 
     options.out.mkdir(parents=True, exist_ok=True)
-    print("best:", research(CHANGES, compare, options.out / "log.jsonl"))
+    try:
+        print("best:", research(CHANGES, compare, options.out / "log.jsonl"))
+    except KeyboardInterrupt:
+        print("Interrupted: the same command continues.")
 
 
 if __name__ == "__main__":

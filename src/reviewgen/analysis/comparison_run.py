@@ -204,10 +204,13 @@ class ComparisonRun:
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
+        training_corpus = held_out.corpus
+        if training_corpus is None and any(row.is_trained_here for row, _ in self.models):
+            training_corpus = self.reading.corpus().fingerprint
         self._store.identify(
             to_json(
                 {
-                    "corpus": held_out.corpus,
+                    "corpus": training_corpus,
                     "held_out": held_out.digest,
                     "prompt": self.prompt,
                     "seed": self.seed,

@@ -83,8 +83,8 @@ def compare_bits(
     """Return the difference in bits per character of two models on the same N texts.
 
     If a model was trained from several seeds, or ``seed_spread`` is given, the interval covers
-    texts and seeds. Both models are then taken to have the same spread over seeds. Otherwise, it
-    covers only the texts.
+    texts and seeds. Both models are then taken to have the same spread over seeds, unless the
+    trainings of one are all equal. Otherwise, it covers only the texts.
 
     Args:
         base: The nats of each text, for each of S seeds.
@@ -100,16 +100,22 @@ def compare_bits(
     # two infinite sums do not differ; infinity minus infinity would be NaN
     value = 0.0 if base_sum == candidate_sum else candidate_sum - base_sum
     value /= math.log(2) * max(1, int(characters.sum()))
-    spreads = [find_seed_spread(base, characters), find_seed_spread(candidate, characters)]
-    spread = pool_spreads([each for each in (*spreads, seed_spread) if each is not None])
-    is_over_seeds = spread is not None
+    known = [] if seed_spread is None else [seed_spread]
+    share = 0.0  # of the variance over seeds in that of the difference
+    for nats in (base, candidate):
+        own = find_seed_spread(nats, characters)
+        # a model that is trained by counting is the same from each seed
+        if own is None or own.deviation > 0:
+            share += 1 / len(nats)
+            known += [] if own is None else [own]
+    spread = pool_spreads(known)
+    is_over_seeds = spread is not None or share == 0
     if len(characters) < 2 or not math.isfinite(base_sum + candidate_sum):
         return Difference(value, None, is_over_seeds)
     square = _text_variance(base, candidate, characters)
     square *= _student_quantile(len(characters) - 1) ** 2
     if spread is not None:
-        variance = spread.deviation**2 * (1 / len(base) + 1 / len(candidate))
-        square += variance * _student_quantile(spread.degrees) ** 2
+        square += share * spread.deviation**2 * _student_quantile(spread.degrees) ** 2
     half = square**0.5
     return Difference(value, (value - half, value + half), is_over_seeds)
 

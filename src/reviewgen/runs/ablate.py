@@ -22,7 +22,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.evaluation.differences import Interval, SeedSpread, compare_bits
 from reviewgen.runs.run import Run
 from reviewgen.runs.setup import dotted
-from reviewgen.runs.trials import Experiment, TrainedTrial, Training, summarize
+from reviewgen.runs.trials import Experiment, TrainedTrial, Training, describe_unequal, summarize
 from reviewgen.training.device import choose_device
 from reviewgen.training.softmax import sampled_softmax
 
@@ -164,10 +164,11 @@ def _compare(
         np.array([training.nats for training in each]) for each in (whole, trainings)
     )
     difference = compare_bits(base, candidate, np.array(whole[0].characters), seed_spread)
+    shares = {each[0].name: summarize(each)["processor_share"] for each in (whole, trainings)}
     return {
         "gain": difference.value,
         "gain_interval": difference.interval,
-        "is_better": difference.is_better,
+        "is_better": None if describe_unequal(shares) else difference.is_better,
     }
 
 

@@ -150,6 +150,8 @@ def sweep(
 def _measure(run: Run) -> dict[str, Any]:
     """Return what only a sweep measures, as JSON values."""
     model = run.finish()
+    if run.record.is_interrupted:  # in the last measurement
+        raise KeyboardInterrupt
     documents = sample_documents(run.corpus.stores["train"], _TRAIN_TOKENS)
     train = evaluate(run.model, documents, run.corpus.tokenizer.vocab_size)
     kinds = count_parameters(run.model)

@@ -113,6 +113,7 @@ class TrialStore:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(self._file) as new:
                 new.write_text(json.dumps(now) + "\n", encoding="utf-8")
+            self._size = self._file.stat().st_size
         self._facts = now
 
     def add(self, key: str, results: Any) -> None:
@@ -126,13 +127,15 @@ class TrialStore:
             StorageError: The file cannot be written.
         """
         line = json.dumps({"trial": key, "results": results}, default=str)
+        if self._file is not None:
+            with storage_errors(self._file):
+                os.truncate(self._file, self._size)  # a full disk may have left a part of a line
+                with self._file.open("ab") as stream:
+                    stream.write(line.encode() + b"\n")
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                self._size = self._file.stat().st_size
         self.results[key] = json.loads(line)["results"]  # the same values as after a resumption
-        if self._file is None:
-            return
-        with storage_errors(self._file), self._file.open("ab") as stream:
-            stream.write(line.encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
 
     def _read(self, file: Path) -> None:
         """Read the complete lines of the file.

@@ -475,7 +475,9 @@ class Experiment:
                     training = replace(training, outcome="failed", problem=str(error))
                 training = replace(training, size=self.corpus(plan).sizes.get(size_key))
                 self._store.add(key, asdict(training))
-            training = Training(**self._store.results[key])
+            stored = Training(**self._store.results[key])
+            # another trial may have had the same settings under another name
+            training = replace(stored, name=name, settings=changed)
             if training.size is not None:
                 self.corpus(plan).sizes[size_key] = training.size
             trainings.append(training)
