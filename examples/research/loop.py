@@ -88,7 +88,7 @@ def try_change(
 
 def find_spread(trials: Sequence[dict[str, Any]]) -> SeedSpread | None:
     """Pool the spreads over seeds of all trials so far. So later trials need fewer seeds."""
-    known = [trial for trial in trials if trial["seed_spread"] is not None]
+    known = [trial for trial in trials if trial["seed_spread"]]
     return pool_spreads([SeedSpread(trial["seed_spread"], trial["seeds"] - 1) for trial in known])
 
 

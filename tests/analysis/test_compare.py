@@ -606,6 +606,12 @@ def test_settings_of_a_row_need_a_row_that_is_trained(models):
         reviewgen.compare(["ngram-char"], "missing.csv", seeds=0)
 
 
+def test_a_preset_without_probabilities_has_no_bits_from_several_seeds_either():
+    settings = {"model": {"smoothing": "stupid-backoff", "order": 2}}
+    [row] = reviewgen.compare(["ngram-char"], DATA, settings=settings, seeds=2, progress=False).rows
+    assert row.failed is None and row.bits_per_character is None
+
+
 def page_of(comparison, tmp_path):
     comparison.save_html(tmp_path / "page.html", overwrite=True)
     return (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -119,3 +119,17 @@ def test_95_of_100_intervals_hold_the_true_difference(seeds, seed_deviation, gai
         low, high = compare_bits(*drawn).interval
         held += low <= gain <= high
     assert held >= 930  # at least 950 are expected, with a standard deviation of 7
+
+
+def test_a_model_that_is_the_same_from_each_seed_does_not_narrow_the_spread_of_the_other():
+    generator = np.random.default_rng(0)
+    base, candidate, characters = simulate(generator, seeds=3)
+    counted = np.repeat(base[:1], 3, axis=0)
+    alone = compare_bits(counted[:1], candidate, characters)
+    beside = compare_bits(counted, candidate, characters)
+    assert beside.is_over_seeds and beside.interval[0] < alone.value < beside.interval[1]
+    assert not compare_bits(counted, candidate[:1], characters).is_over_seeds
+    both = compare_bits(counted, np.repeat(candidate[:1], 2, axis=0), characters)
+    assert both.is_over_seeds  # the seed matters to neither
+    one = compare_bits(base[:1], candidate[:1], characters)
+    assert both.interval == pytest.approx(one.interval)

@@ -15,15 +15,8 @@ import pytest
 from reviewgen import TrainingRun
 from tests.golden.corpora import TOKENIZERS, review
 from tests.golden.stored import arithmetic, read_stored, write_stored
+from tests.golden.test_trainings import TRAINING
 
-TRAINING = {
-    "evaluations": 1,
-    "copy_tokens": 0,
-    "novelty": "none",
-    "threads": 1,
-    "precision": "no",
-    "device": "cpu",
-}
 TRAININGS: dict[str, dict[str, Any]] = {
     "lstm-char": {"model": {"hidden_size": 48, "layers": 2, "dropout": 0.2}},
     "gru-char": {"precision": "bf16", "gradient_accumulation_steps": 3, "model": {}},

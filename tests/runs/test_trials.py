@@ -17,8 +17,16 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen.errors import CheckpointError, ConfigError, OutputExists, TrainingError
+from reviewgen.errors import (
+    CheckpointError,
+    ConfigError,
+    OutputExists,
+    StorageError,
+    TrainingError,
+)
+from reviewgen.runs.trial_store import TrialStore
 from reviewgen.runs.trials import describe_unequal
+from tests.support.disks import largest_file
 from tests.support.fakes import TEXTS, TableModel
 from tests.support.trainings import MODEL, TRAINING
 
@@ -232,3 +240,27 @@ def test_the_interval_of_a_difference_is_that_of_a_bootstrap_over_texts():
     assert row.gain_interval == pytest.approx((low, high), abs=0.12 * (high - low))
     assert row.is_better is (None if low < 0 < high else bool(high < 0))
     assert whole.gain is None and whole.is_better is None
+
+
+def test_what_a_full_disk_has_left_of_a_trial_is_no_part_of_the_file(tmp_path):
+    def opened(**how: bool) -> TrialStore:
+        store = TrialStore("sweep", tmp_path / "swept", **how)
+        store.identify({"seed": 0})
+        return store
+
+    store = opened()
+    store.add("first", {"bits": math.inf})
+    complete = len(json.dumps({"kind": "sweep", "seed": 0})) + 60
+    with largest_file(complete), pytest.raises(StorageError, match=r"No (room|space)|too large"):
+        store.add("second", {"bits": 2.0, "name": "x" * 100})
+    assert "second" not in store.results
+    store.add("third", {"bits": 3.0})
+    assert opened(resume=True).results == {"first": {"bits": math.inf}, "third": {"bits": 3.0}}
+
+
+def test_trials_of_the_same_settings_have_names_and_settings_of_their_own(tmp_path):
+    given: Any = {"out": tmp_path / "swept", "resume": True, "steps": 1}
+    list(reviewgen.sweep("ngram-char", TEXTS, "model.order", [2, 3], **given))
+    rows = reviewgen.sweep("ngram-char", TEXTS, "model.smoothing", ["kneser-ney"], **given)
+    [row] = rows
+    assert row.settings == {"model.smoothing": "kneser-ney"} and row.name == "smoothing=kneser-ney"

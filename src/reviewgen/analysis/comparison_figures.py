@@ -228,11 +228,11 @@ def average_seeds(trainings: Sequence[Measured], held_out: HeldOut) -> Measured:
 def measure_repeat(model: ReviewModel, row: ComparisonRow, held_out: HeldOut) -> Measured:
     """Measure a model that was trained from a further seed, of which only the figures that are
     averaged over the seeds are needed.
-
-    Raises:
-        NotADistribution: The model's scores do not sum to one.
     """
-    nats, figures = _measure_bits(model, held_out)
+    try:
+        nats, figures = _measure_bits(model, held_out)
+    except NotADistribution:  # as for the first seed, whose row says so
+        return Measured(row, None)
     seconds = model.training.get("seconds")
     return Measured(replace(row, training_seconds=seconds, **figures), nats)
 

@@ -250,11 +250,12 @@ class Comparison(HtmlReport):
     @property
     def seed_spread(self) -> SeedSpread | None:
         """How much trainings from different seeds differ, estimated from all rows with several
-        seeds; None if there are none.
+        seeds; None if there are none. A model that is the same from each seed, as an n-gram is,
+        says nothing about the others.
         """
         characters = self.held_out.characters
         spreads = [find_seed_spread(nats, characters) for nats in self._nats.values()]
-        return pool_spreads([spread for spread in spreads if spread is not None])
+        return pool_spreads([spread for spread in spreads if spread and spread.deviation > 0])
 
     def is_better(self, name: str, seed_spread: SeedSpread | None = None) -> bool | None:
         """Return whether a row, the candidate, has fewer bits per character than the first row, the
@@ -271,7 +272,7 @@ class Comparison(HtmlReport):
                 comparisons. It is pooled with that of these two models.
 
         Raises:
-            ConfigError: There is no row of this name.
+            ConfigError: No row has this name.
         """
         names = [row.name for row in self.rows]
         if name not in names:

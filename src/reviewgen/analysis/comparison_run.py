@@ -331,7 +331,7 @@ def _with_settings(
         row_settings: Settings by group, by the name of the row.
 
     Raises:
-        ConfigError: There is no row of a name, or its model is not trained here.
+        ConfigError: No row has one of the names, or the model of a row is not trained here.
     """
     example = "{'wide': {'model': {'hidden_size': 512}}}"
     given = {} if row_settings is None else check_mapping("row_settings", row_settings, example)

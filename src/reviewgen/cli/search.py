@@ -133,7 +133,7 @@ def _bits_cell(bits: float | None, impossible: float | None) -> str:
 
 
 def _cell(value: Any, form: str) -> str:
-    """Return a number in a format; - if there is none."""
+    """Return a number in a format, or "-" in place of None."""
     return "-" if value is None else format(value, form)
 
 
