@@ -141,14 +141,16 @@ def test_a_training_with_another_num_proc_starts_from_the_same_stages(small, sta
     assert len({*digests}) == 1
 
 
-def test_a_num_proc_of_zero_is_refused(tmp_path, small):
+@pytest.mark.parametrize("number", [0, 10**30])
+def test_a_num_proc_out_of_range_is_refused(tmp_path, small, number):
     calls = (
-        lambda: reviewgen.train("ngram-char", small, num_proc=0),
-        lambda: reviewgen.prepare(small, preset="ngram-char", out=tmp_path / "s", num_proc=0),
-        lambda: reviewgen.corpus(small, num_proc=0),
+        lambda: reviewgen.train("ngram-char", small, num_proc=number),
+        lambda: reviewgen.prepare(small, preset="ngram-char", out=tmp_path / "s", num_proc=number),
+        lambda: reviewgen.corpus(small, num_proc=number),
     )
+    message = rf"^num_proc must be at least 1 and at most 1024; got {number}\.$"
     for call in calls:
-        with pytest.raises(ConfigError, match=r"^num_proc must be at least 1; got 0\.$"):
+        with pytest.raises(ConfigError, match=message):
             call()
 
 
