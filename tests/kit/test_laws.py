@@ -30,7 +30,7 @@ from reviewgen.testing import (
     make_tokenizer,
 )
 from tests.support.faults import models, steppers, tokenizers
-from tests.support.faults.models import Able, CountTwin, LoadsTorch, Twin, broken
+from tests.support.faults.models import Able, CopyTwin, CountTwin, LoadsTorch, Twin, broken
 from tests.support.faults.steppers import Counting, SamplingStepper, TwinStepper
 from tests.support.faults.tokenizers import Ascii, Bytes
 from tests.support.plugin_models import GIVEN, make_network
@@ -119,7 +119,7 @@ def test_a_fault_breaks_no_other_law():
 
 
 def test_correct_plugins_pass():
-    for model in Twin, Able, CountTwin:
+    for model in Twin, Able, CountTwin, CopyTwin:
         assert first_failure(MODEL_LAWS, models.make(model)) == ("", "")
     for model, factory in (
         (Twin, TwinStepper),
@@ -130,6 +130,13 @@ def test_correct_plugins_pass():
         assert first_failure(STEPPER_LAWS, models.make(model), factory) == ("", "")
     for tokenizer in Bytes, Ascii:
         assert first_failure(TOKENIZER_LAWS, tokenizers.make(tokenizer)) == ("", "")
+
+
+def test_a_model_that_is_not_a_distribution_passes():
+    def make():
+        return make_model("ngram", smoothing="stupid-backoff")
+
+    assert first_failure(MODEL_LAWS, make) == ("", "")
 
 
 @pytest.mark.slow

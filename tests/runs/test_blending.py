@@ -10,6 +10,7 @@ import pytest
 import scipy.optimize
 import torch
 
+from reviewgen.blending.model import Blend
 from reviewgen.blending.weights import features_of, fit_gate, fit_weights, gated_weights
 from reviewgen.protocols import LanguageModel, Stepper, SupportsSample, SupportsScore, SupportsStep
 from reviewgen.registry.plugins import find_stepper
@@ -92,6 +93,20 @@ def mixture(blend: Any, ids: torch.Tensor) -> Any:
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
 def test_a_gated_blend_keeps_every_law(law):
     law(gated)
+
+
+def test_a_blend_whose_probabilities_do_not_sum_to_one_breaks_a_law(monkeypatch):
+    [law] = [law for law in MODEL_LAWS if law.__name__ == "sums_to_one"]
+    for make in two, gated, three, unsmoothed, one_sided:
+        law(make)
+    weights = Blend.log_weights
+    monkeypatch.setattr(
+        Blend,
+        "log_weights",
+        lambda self, log_probs: [weight + 0.01 for weight in weights(self, log_probs)],
+    )
+    with pytest.raises(AssertionError, match=r"the logits are probabilities that sum to 1\.01"):
+        law(gated)
 
 
 @pytest.mark.parametrize("make", [two, gated, three, unsmoothed, one_sided])

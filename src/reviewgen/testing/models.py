@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reviewgen.config.settings import from_dict, vocabulary_settings
+from reviewgen.errors import NotADistribution
 from reviewgen.generation.states import map_state
 from reviewgen.protocols import checks
 from reviewgen.protocols.checks import (
@@ -27,13 +28,14 @@ from reviewgen.protocols.checks import (
     assert_close,
     asserting,
     call,
+    call_twice,
     influence,
     lettered,
     logits_of,
     seeded,
     some_ids,
 )
-from reviewgen.protocols.model import CountTrained, LanguageModel, flatten_state
+from reviewgen.protocols.model import CountTrained, LanguageModel, SupportsScore, flatten_state
 from reviewgen.registry.plugins import find_model
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip
@@ -182,6 +184,27 @@ def no_mutation(model: Any) -> None:
 
 
 @law()
+def no_trace(model: Any) -> None:
+    """Evaluation leaves no trace: other texts, read before or in the same batch, do not change the
+    logits and scores of a text. Only the state may adapt to it.
+    """
+    has_scores = gives_scores(model)
+
+    def read(ids: Tensor) -> dict[str, Tensor]:
+        """Return the logits of the ids fed twice in a row, and the scores of random targets."""
+        results = {"logits": call_twice(model, ids)}
+        if has_scores:
+            targets = some_ids(model, 1, STEPS, seed=2).expand_as(ids)
+            state = model.initial_state(len(ids))
+            with torch.no_grad():
+                first, state = model.score(ids, targets, state)
+                results["scores"] = torch.cat((first, model.score(ids, targets, state)[0]), dim=1)
+        return results
+
+    assert_no_trace(model, read)
+
+
+@law()
 def normal(model: Any) -> None:
     """Logits are finite; a model trained by counting may return -inf for probability zero, but not
     NaN or +inf.
@@ -284,6 +307,19 @@ def deep_copy(model: Any) -> None:
         loaded = _load(type(model)(model.config), copies(twin))
         sentence = "The copy computes with weights of the model that was copied."
         assert_close(logits_of(twin, ids), logits_of(loaded, ids), sentence)
+
+
+def gives_scores(model: Any) -> bool:
+    """Return whether a model has ``score``, and does not raise NotADistribution there."""
+    if not isinstance(model, SupportsScore):
+        return False
+    ids = some_ids(model, 1, 1)
+    try:
+        with torch.no_grad():
+            model.score(ids, ids, model.initial_state(1))
+    except NotADistribution:
+        return False
+    return True
 
 
 def is_trained_by_gradient(model: Any) -> bool:
@@ -399,6 +435,26 @@ def _training_losses(model: Any, ids: Tensor, learning_rate: float) -> Iterator[
         optimizer.step()
         if step % 25 == 0:
             yield _loss(logits_of(model.eval(), inputs), targets).item()
+
+
+def assert_no_trace(model: Any, read: Callable[[Tensor], Mapping[str, Any]]) -> None:
+    """Raise AssertionError unless a text gets the same results whatever was read before, and so do
+    two rows of the same text.
+
+    Args:
+        model: The model, for its vocabulary.
+        read: Reads ids (B, T) from the initial state, and returns results with B rows, by name.
+    """
+    text = some_ids(model, 1, STEPS)
+    first = read(text)
+    for before, ids in ("it", text), ("other texts", some_ids(model, ROWS, STEPS, seed=1)):
+        read(ids)
+        for what, values in read(text).items():
+            sentence = f"The {what} of a text are different once {before} has been read."
+            assert_close(values, first[what], sentence, tolerance=0)
+    for what, values in read(text.repeat(2, 1)).items():
+        sentence = f"A text that occurs twice in a batch gets different {what} the second time."
+        assert_close(values[1], values[0], sentence)
 
 
 def assert_fixed_state(

@@ -33,6 +33,7 @@ from reviewgen.testing.installed import assert_members
 from reviewgen.testing.laws import Laws, assert_unchanged, run_python
 from reviewgen.testing.models import (
     assert_fixed_state,
+    assert_no_trace,
     change_weights,
     copies,
     is_trained_by_gradient,
@@ -238,6 +239,25 @@ def samples(stepper: Any, model: Any, factory: Any) -> None:
             assert_close(actual, expected, sentence, 0)
     alone = _sample_texts(stepper, ids[:1], size, 32)[0]
     assert_close(alone, whole[0], "sample returns another text for row 0 alone.", 0)
+
+
+@law()
+def no_step_trace(stepper: Any, model: Any, factory: Any) -> None:
+    """Generation leaves no trace: other texts, read or sampled before or in the same batch, do not
+    change the logits and the greedy samples of a text.
+    """
+    size = model.config.vocab_size
+
+    def read(ids: Tensor) -> dict[str, Any]:
+        """Return the logits of the ids fed twice in a row, and what is sampled after them."""
+        first, state = forward(stepper, ids, stepper.initial_state(len(ids)))
+        second, _ = forward(stepper, ids, state)
+        results: dict[str, Any] = {"logits": torch.cat((first, second), dim=1)}
+        if isinstance(stepper, SupportsSample) and size > 2:  # smaller ids are special
+            results["samples"] = _sample_texts(stepper, ids, size, NUMBERS // 2, is_greedy=True)
+        return results
+
+    assert_no_trace(model, read)
 
 
 @law()

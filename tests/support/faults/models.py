@@ -14,7 +14,7 @@ from reviewgen.protocols import ModelGraph, Operation
 from reviewgen.testing import train_by_counting
 from tests.support.faults.steppers import SamplingStepper, Scaled, V, sampling
 
-__all__ = ["FAULTS", "Able", "CountTwin", "LoadsTorch", "Twin", "broken", "make"]
+__all__ = ["FAULTS", "Able", "CopyTwin", "CountTwin", "LoadsTorch", "Twin", "broken", "make"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,22 @@ class CountTwin:
         self.counts = tensors["counts"]
 
 
+class CopyTwin(CountTwin):
+    """A correct count model that also scores, and predicts a copy of the last token."""
+
+    copied = 0.003
+    kept = 0.997
+
+    def __call__(self, ids, state):
+        copies = F.one_hot(ids, len(self.counts))
+        frequencies = self.counts / self.counts.sum()
+        return (self.kept * frequencies + self.copied * copies).log(), state
+
+    def score(self, ids, targets, state):
+        logits, state = self(ids, state)
+        return logits.gather(-1, targets[..., None])[..., 0], state
+
+
 def make(cls: Any) -> Callable[[], Any]:
     """Return what the laws call: a function that returns a new model, with random weights or
     counted.
@@ -240,6 +256,35 @@ def keep_ids(model, ids, state, logits, after):
     return logits, (*after, torch.cat((state[1], ids), dim=1))
 
 
+def count_on(model, ids, targets, state):
+    """Score targets, and count them."""
+    results = CopyTwin.score(model, ids, targets, state)
+    model.observe(targets.flatten().numpy())
+    return results
+
+
+def add_copies(model, ids, targets, state):
+    """Score a target that is a copy higher, and no other lower."""
+    scores, state = CopyTwin.score(model, ids, targets, state)
+    return torch.where(ids == targets, scores.exp() + model.copied, scores.exp()).log(), state
+
+
+def recognise_text(model, ids, targets, state):
+    """Score the text that was scored last higher."""
+    text = hash(tuple(ids.flatten().tolist()))
+    is_known = text == getattr(model, "last", None)
+    model.last = text
+    scores, state = Able.score(model, ids, targets, state)
+    return scores / 2 if is_known else scores, state
+
+
+def recognise_row(model, ids, state, logits, after):
+    """Scale the logits of a row of several tokens that equals the row before."""
+    is_known = (ids == ids.roll(1, 0)).all(1) & (torch.arange(len(ids)) > 0)
+    is_known &= ids.size(1) > 2
+    return logits * torch.where(is_known, 2.0, 1.0)[:, None, None], after
+
+
 FAULTS: dict[str, list[tuple[Any, str]]] = {
     "protocol": [
         (broken(initial_state=None), "lacks initial_state of reviewgen.protocols.LanguageModel")
@@ -292,6 +337,14 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     ],
     "rows": [(scoring(lambda self, hidden: self.output(hidden - hidden.mean(0))), "Row 0 alone")],
     "no_mutation": [(calling(overwrite_state), "modifies neither the ids nor the state")],
+    "no_trace": [
+        (broken(CopyTwin, score=count_on), "The logits of a text are different once it has been"),
+        (broken(Able, score=recognise_text), "The scores of a text are different once it has been"),
+        (
+            calling(recognise_row),
+            "A text that occurs twice in a batch gets different logits the second time",
+        ),
+    ],
     "normal": [
         (
             scoring(lambda self, h: self.output(h).masked_fill(torch.arange(V) == 0, -torch.inf)),
@@ -419,7 +472,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     ],
     "score": [
         (
-            broken(Able, score=lambda m, ids, targets, state: Able.score(m, ids, ids, state)),
+            broken(Able, score=lambda m, ids, targets, s: Able.score(m, ids, (targets + 1) % V, s)),
             "log-softmax of the model's",
         )
     ],
@@ -446,7 +499,16 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
                 CountTwin, __call__=lambda m, ids, s: (m.counts.log().expand(*ids.shape, -1), s)
             ),
             "sum to one",
-        )
+        ),
+        (broken(CopyTwin, kept=1.0), "the logits are probabilities that sum to 1.003"),
+        (
+            broken(CopyTwin, score=add_copies),
+            "the scores are probabilities that sum to 1.003",
+        ),
+        (
+            broken(Able, score=lambda m, ids, targets, state: Able.score(m, ids, ids, state)),
+            "the scores are probabilities that sum to",
+        ),
     ],
     "reports": [(broken(CountTwin, finish=lambda self: {"counts": np.ones(3)}), "JSON values")],
     "count_merge": [  # adds also what each count starts with
