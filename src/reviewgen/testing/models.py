@@ -311,12 +311,13 @@ def deep_copy(model: Any) -> None:
 
 def gives_scores(model: Any) -> bool:
     """Return whether a model has ``score``, and does not raise NotADistribution there."""
+    ids = some_ids(model, 1, 1)
+    state = model.initial_state(1)
     if not isinstance(model, SupportsScore):
         return False
-    ids = some_ids(model, 1, 1)
     try:
         with torch.no_grad():
-            model.score(ids, ids, model.initial_state(1))
+            model.score(ids, ids, state)
     except NotADistribution:
         return False
     return True
