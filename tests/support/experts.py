@@ -73,7 +73,7 @@ class Pairs(nn.Module):
         return logits.gather(-1, targets[..., None])[..., 0], state
 
     def fit_expert(self, texts: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Pairs":
-        fitted = Pairs(replace(self.config, expert=True))
+        fitted = type(self)(replace(self.config, expert=True))
         fitted.tables = self.tables
         totals = np.zeros(len(SCALES))
         for text, log_probs in texts:
