@@ -24,10 +24,20 @@ from reviewgen.registry.plugins import THIS_PROCESS, find_model, find_stepper
 from reviewgen.runs import blend as blending
 from reviewgen.runs.blend import fit_blend
 from reviewgen.testing import MODEL_LAWS, make_model
-from tests.support.experts import PairsConfig, PairsStepper, Thirds, count_pairs, halves
+from tests.support.experts import (
+    WEB_STEPPER,
+    Pairs,
+    PairsConfig,
+    PairsStepper,
+    Thirds,
+    count_pairs,
+    halves,
+)
 from tests.support.fakes import LETTERS, LetterTokenizer, review_model
+from tests.support.node import why_no_node
 from tests.support.plugin_models import make_blend
 from tests.support.saved import edit_json, letters, refusal
+from tests.support.web_steppers import logits_in_node, logits_in_python, sources, write_model
 
 VOCABULARY = 18
 GATE = {"coefficients": [[0.3, -0.4, 0.2, 0.1, -0.1, 0.05], [-0.3, 0.4, -0.2, -0.1, 0.1, -0.05]]}
@@ -191,17 +201,38 @@ def test_the_average_of_several_others_is_fitted_first():
     assert sum(blend.config.weights) == pytest.approx(1)
 
 
-def test_the_expert_is_computed_for_texts_of_a_limited_length(monkeypatch):
-    monkeypatch.setattr(blending, "_MAX_LOGITS", VOCABULARY * 50)
-    monkeypatch.setattr(blending, "_FIT_TOKENS", 400)
+class Recorder(Pairs):
+    """Keeps the texts that it is fitted to."""
+
+    texts: list[Any]
+
+    def fit_expert(self, texts: Any) -> Any:
+        self.texts = list(texts)
+        return pairs()
+
+
+@pytest.mark.parametrize("tokens", [20, 100])
+def test_the_expert_is_computed_for_some_texts_of_a_limited_length(tokens, monkeypatch):
+    monkeypatch.setattr(blending, "MAX_LOGITS", VOCABULARY * tokens)
+    monkeypatch.setattr(blending, "FIT_TOKENS", 400)
+    recorder = Recorder(PairsConfig(vocab_size=VOCABULARY))
     model = thirds()
-    documents = [*HELD_OUT[:20], (np.tile(HELD_OUT[0][0], 9), 270)]
-    texts = list(blending._expert_texts(model, documents))
-    assert max(len(ids) for ids, _ in texts) <= 50
-    assert 5 < len(texts) < 12
-    for ids, log_probs in texts:
+    fit_blend([recorder, model], plugins_of("pairs", "thirds"), HELD_OUT, VOCABULARY)
+    assert len(recorder.texts) == 400 // len(HELD_OUT[0][0])
+    assert {len(ids) for ids, _ in recorder.texts} == {min(tokens, len(HELD_OUT[0][0]))}
+    for ids, log_probs in recorder.texts:
         logits, _ = model(torch.from_numpy(ids)[None], model.initial_state(1))
         np.testing.assert_allclose(log_probs, logits.log_softmax(-1)[0], atol=1e-6)
+
+
+@pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
+@pytest.mark.parametrize("make", [one, two, nested])
+def test_a_page_computes_the_same(make, tmp_path):
+    blend = make()
+    texts = [[row[:4], row[4:5], row[5:]] for row in some_ids(5).tolist()]
+    folder = write_model(tmp_path, "blend", blend, sources() | {"pairs": WEB_STEPPER})
+    actual = logits_in_node(folder, texts, VOCABULARY)
+    np.testing.assert_allclose(actual, logits_in_python(blend.stepper(), texts), atol=1e-4)
 
 
 # Blends as ReviewModels.

@@ -7,6 +7,7 @@ Shapes: B batch, T time, V vocabulary.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,23 @@ from torch import Tensor, nn
 from reviewgen.compiled import CompiledStep, CompiledStepper, by_address, feed
 from reviewgen.registry.plugins import register_model
 
-SCALES = [(a, b) for a in (0.5, 0.75, 1.0, 1.25) for b in (0.25, 0.5, 0.75, 1.0)]
+SCALES = [*product((0.5, 0.75, 1.0, 1.25), (0.25, 0.5, 0.75, 1.0))]
+WEB_STEPPER = """
+export default function createStepper(name, config, tensors) {
+  const size = config.vocab_size;
+  const { tables: { data: tables }, scales: { data: scales } } = tensors;
+  function forward(ids, state, expert) {
+    const [before, last] = [...state, ...ids].slice(-2);
+    const logits = Float64Array.from({ length: size }, (_, id) => {
+      const own = tables[last * size + id] + tables[(size + 1 + before) * size + id];
+      return config.expert ? scales[0] * expert[id] + scales[1] * own : own;
+    });
+    const total = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
+    return { logits: logits.map((logit) => logit - total), state: [before, last] };
+  }
+  return { initialState: () => [size, size], forward };
+}
+"""
 KINDS = 4  # values of each of the two halves of a token
 
 

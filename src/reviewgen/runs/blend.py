@@ -49,9 +49,9 @@ from reviewgen.runs.record import list_parts, novelty_facts, order_parts
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 
-_FIT_TOKENS = 1 << 17  # a model that mixes an expert in is fitted to this many tokens at most
-_MAX_LOGITS = 1 << 22  # logits of the expert in one call; 16 MB, of which a blend has a few copies
-_MAX_ROWS = 64  # texts in one call of the expert
+FIT_TOKENS = 1 << 17  # a model that mixes an expert in is fitted to this many tokens at most
+MAX_LOGITS = 1 << 22  # logits of the expert in one call; 16 MB, of which a blend has a few copies
+MAX_ROWS = 64  # texts in one call of the expert
 
 
 @describes_options(EvaluationOptions)
@@ -219,14 +219,14 @@ def _fit_average(
 def _expert_texts(
     expert: LanguageModel, documents: Sequence[Document]
 ) -> Iterator[tuple[Int64[np.ndarray, " T"], Float32[np.ndarray, "T V"]]]:
-    """Yield evenly spaced texts of up to about ``_FIT_TOKENS`` tokens together: the ids of each,
+    """Yield evenly spaced texts of up to about ``FIT_TOKENS`` tokens together: the ids of each,
     and the expert's log probabilities (nats) after each id. Long texts are cut.
     """
     tokens = sum(len(ids) for ids, _ in documents)
-    chosen = spread_documents(documents, max(1, len(documents) * _FIT_TOKENS // tokens))
-    max_tokens = max(2, _MAX_LOGITS // expert.config.vocab_size)  # of a batch
+    chosen = spread_documents(documents, max(1, len(documents) * FIT_TOKENS // tokens))
+    max_tokens = max(2, MAX_LOGITS // expert.config.vocab_size)  # of a batch
     texts = [ids[:max_tokens] for ids, _ in chosen]
-    rows = min(_MAX_ROWS, max_tokens // max(map(len, texts)))
+    rows = min(MAX_ROWS, max_tokens // max(map(len, texts)))
     for start in range(0, len(texts), rows):
         batch = texts[start : start + rows]
         ids = np.zeros((len(batch), max(map(len, batch))), np.int64)  # zeros after the end
