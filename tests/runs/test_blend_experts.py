@@ -20,7 +20,7 @@ from reviewgen.blending.stepper import BlendStepper, CompiledBlendStepper
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import SupportsExpert
 from reviewgen.registry.metadata import Plugin
-from reviewgen.registry.plugins import THIS_PROCESS, find_model, find_stepper
+from reviewgen.registry.plugins import THIS_PROCESS, find_model, find_stepper, register_model
 from reviewgen.runs import blend as blending
 from reviewgen.runs.blend import fit_blend
 from reviewgen.testing import MODEL_LAWS, make_model
@@ -37,6 +37,7 @@ from tests.support.fakes import LETTERS, LetterTokenizer, review_model
 from tests.support.node import why_no_node
 from tests.support.plugin_models import make_blend
 from tests.support.saved import edit_json, letters, refusal
+from tests.support.trainings import MODEL, trained
 from tests.support.web_steppers import logits_in_node, logits_in_python, sources, write_model
 
 VOCABULARY = 18
@@ -44,6 +45,12 @@ GATE = {"coefficients": [[0.3, -0.4, 0.2, 0.1, -0.1, 0.05], [-0.3, 0.4, -0.2, -0
 SMALL = {"hidden_size": 6, "embedding_size": 4}
 ALPHABET = LetterTokenizer("abcdefghijklmnop")
 HELD_OUT = [(text, len(text) - 2) for text in halves(40, 1)]
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    register_model("pairs", Pairs)
+    register_model("thirds", Thirds)
 
 
 def pairs(is_fitted: bool = True) -> Any:
@@ -251,7 +258,7 @@ def pairs_review() -> ReviewModel:
     return ReviewModel(replace(model.bundle, **plugins))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def reviews() -> list[ReviewModel]:
     return [pairs_review(), letters()]
 
@@ -273,6 +280,30 @@ def test_a_saved_blend_scores_and_writes_the_same(reviews, tmp_path):
     assert "mixes the probabilities of the others" in card and "mixes the others, " in card
     outer = reviewgen.blend([again, reviews[0]], data=TEXTS)
     assert outer.model.config.models[0]["name"] == "blend" and outer.model.config.has_expert
+
+
+PRESETS = """
+from reviewgen.config import Preset
+
+PAIRS = Preset(model="pairs", tokenizer="char")
+MIXED = Preset(model="blend", tokenizer="char", parts=("gru-char", "pairs-char"))
+"""
+
+
+def test_a_preset_trains_both_and_the_counted_one_mixes_the_network(install):
+    points = {
+        "models": {"pairs": "tests.support.experts:Pairs"},
+        "presets": {"pairs-char": "fake_mixed:PAIRS", "mixed-char": "fake_mixed:MIXED"},
+    }
+    install("reviewgen-mixed", points, {"fake_mixed": PRESETS})
+    _, reports, model = trained("mixed-char", TEXTS * 4, model=MODEL)
+    config = model.model.config
+    parts = model.training["parts"]
+    assert [entry["name"] for entry in config.models] == ["gru", "pairs"] and config.has_expert
+    assert [part["preset"] for part in parts] == ["gru-char", "pairs-char"]
+    assert [part["weight"] for part in parts] == [1.0, 0.0]
+    assert model.training["weights"]["method"] == "mixing"
+    assert any("pairs-char mixes the others (alone" in note for note in reports[-1].notes)
 
 
 @pytest.mark.parametrize("weights", [None, [1, 3]])

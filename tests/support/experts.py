@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.compiled import CompiledStep, CompiledStepper, by_address, feed
-from reviewgen.registry.plugins import register_model
 
 SCALES = [*product((0.5, 0.75, 1.0, 1.25), (0.25, 0.5, 0.75, 1.0))]
 WEB_STEPPER = """
@@ -207,9 +206,7 @@ def halves(number: int, seed: int) -> list[np.ndarray]:
 
 
 def count_pairs(texts: Iterable[np.ndarray], vocab_size: int) -> Pairs:
-    """Return a ``Pairs`` that has counted texts; it is registered as the model ``pairs``."""
-    register_model("pairs", Pairs)
-    register_model("thirds", Thirds)
+    """Return a ``Pairs`` that has counted texts."""
     model = Pairs(PairsConfig(vocab_size=vocab_size))
     for text in texts:
         model.observe(text)
