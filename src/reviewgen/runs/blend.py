@@ -50,7 +50,7 @@ from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 
 FIT_TOKENS = 1 << 17  # a model that mixes an expert in is fitted to this many tokens at most
-MAX_LOGITS = 1 << 22  # logits of the expert in one call; 16 MB, of which a blend has a few copies
+MAX_LOGITS = 3 << 20  # logits of the expert in one call; 12 MB, of which a blend has ten copies
 MAX_ROWS = 64  # texts in one call of the expert
 
 
