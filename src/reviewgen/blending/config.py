@@ -91,9 +91,8 @@ class BlendConfig:
                 f"A blend of {count} models needs {count} weights that sum to one; got"
                 f" {quoted(self.weights)}."
             )
-        mixing = [
-            number for number, entry in enumerate(self.models) if entry["config"].get("expert")
-        ]
+        numbered = enumerate(self.models)
+        mixing = [number for number, entry in numbered if entry["config"].get("expert") is True]
         if mixing and (mixing != [count - 1] or "characters" in self.models[-1]):
             raise ConfigError(
                 "Only the last model of a blend can mix the others (expert: true), with the tokens"
@@ -112,7 +111,7 @@ class BlendConfig:
         """Whether the last component mixes the average of the others, its expert, into its own
         distribution.
         """
-        return bool(self.models[-1]["config"].get("expert"))
+        return self.models[-1]["config"].get("expert") is True
 
     @property
     def averaged(self) -> int:

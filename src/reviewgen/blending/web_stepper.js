@@ -10,7 +10,7 @@ const SMALLEST = 1e-300; // a sum of probabilities below this may have lost digi
 export default function createStepper(name, config, tensors, createPart) {
   const parts = config.models.map((part, number) => createPart(part.name, part.config, tensorsOf(tensors, number)));
   const gate = config.gate?.coefficients;
-  const last = config.models.at(-1).config.expert ? parts.at(-1) : null;
+  const last = config.models.at(-1).config.expert === true ? parts.at(-1) : null;
   const averaged = last ? parts.slice(0, -1) : parts;
 
   function forward(ids, state) {

@@ -142,7 +142,8 @@ def fit_blend(
 
     Returns:
         The blend, and the facts for ``training.json``. The parts in these facts are in the order of
-        the blend; ``order`` has the number of each among ``models``, if that is another order.
+        the blend. If one of the models mixes the others, ``order`` has the number of each part among
+        ``models``.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -154,6 +155,7 @@ def fit_blend(
     own_plugins = [plugins[number] for number in order]
     scores, characters = score_tokens(parts, document_list, vocab_size)
     equal = np.full(len(parts), 1 / len(parts))
+    fixed = fit_weights(scores)
     count = len(parts) - len(mixing)  # of the averaged models
     weights, gate, fitted = _fit_average(
         parts[:count], scores[:, :count], document_list, vocab_size
@@ -181,7 +183,7 @@ def fit_blend(
         "bits_per_character": {
             "parts": [bits(column) for column in scores.T],
             "equal_weights": bits(mix_scores(scores, equal)),
-            "fixed_weights": bits(mix_scores(scores, fit_weights(scores))),
+            "fixed_weights": bits(mix_scores(scores, fixed)),
             "fitted_weights": bits(fitted),
         },
     }
