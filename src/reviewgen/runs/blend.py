@@ -141,9 +141,8 @@ def fit_blend(
             conditions, which the models read and do not predict.
 
     Returns:
-        The blend, and the facts for ``training.json``. The parts in these facts are in the order of
-        the blend. If one of the models mixes the others, ``order`` has the number of each part among
-        ``models``.
+        The blend, and the facts for ``training.json``, whose parts are in the order of the blend.
+        If one of the models mixes the others, ``order`` has the number of each part in ``models``.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
