@@ -193,8 +193,9 @@ def explain(
         texts, subject, subject.conditions.encode({} if conditions is None else conditions)
     )
     if isinstance(subject.model, Blend):
-        names = [str(part["name"]) for part in subject.model.config.models]
-        models = list(subject.model.components)
+        count = subject.model.config.averaged
+        names = [str(part["name"]) for part in subject.model.config.models[:count]]
+        models = list(subject.model.components[:count])
         passes = [_run_forward(model, batch) for model in models]
         logits, mixture = _mix(subject.model, passes, batch)
     else:
@@ -409,8 +410,10 @@ def _mix(
     blend: Blend, passes: Sequence[_ForwardPass], batch: TextBatch
 ) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
     """Return the log probabilities of a blend, (B, T, V), and how the probability of each target is
-    mixed.
+    averaged; nothing if the last model mixes the others in another way.
     """
+    if blend.config.has_expert:
+        return blend(batch.ids, blend.initial_state(len(batch.ids)))[0], ()
     log_probs = torch.stack([each.logits.log_softmax(-1) for each in passes])  # (models, B, T, V)
     by_model = blend.log_weights(list(log_probs))
     log_weights = torch.stack([each.expand(batch.ids.shape) for each in by_model])  # (models, B, T)

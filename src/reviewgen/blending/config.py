@@ -37,18 +37,23 @@ class BlendConfig:
     Attributes:
         vocab_size: The number of token ids, V, of the blend and of every component.
         weights: The mixture weight of each component; they sum to one. With a gate, the gate
-            multiplies these weights.
+            multiplies these weights. 0 for a last component that mixes the others.
         gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers
-            for each component, as in ``reviewgen.blending.weights``; empty for fixed weights.
+            for each averaged component, as in ``reviewgen.blending.weights``; empty for fixed
+            weights.
         models: The entry of each component in config.json: the ``name`` of its plugin, its
             ``distribution``, ``version`` and ``config``. If a component has other tokens than the
             blend, its entry also has ``characters``: how its tokens are spelled with ids of the
-            blend; see ``reviewgen.blending.characters``.
+            blend; see ``reviewgen.blending.characters``. If the config of the last component has
+            ``"expert": true``, the blend is not an average of all components: the last one mixes
+            the average of the others into its own distribution; see
+            ``reviewgen.protocols.SupportsExpert``.
 
     Raises:
         ConfigError: There are fewer than two components; an entry is malformed; a component without
             ``characters`` has another vocabulary size or other special ids than the rest; the
-            weights are not one per component, or do not sum to one; or the gate is malformed.
+            weights are not one per component, or do not sum to one; a component that mixes the
+            others is not the last, or has a weight; or the gate is malformed.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -86,8 +91,32 @@ class BlendConfig:
                 f"A blend of {count} models needs {count} weights that sum to one; got"
                 f" {quoted(self.weights)}."
             )
+        numbered = enumerate(self.models)
+        mixing = [number for number, entry in numbered if entry["config"].get("expert") is True]
+        if mixing and (mixing != [count - 1] or "characters" in self.models[-1]):
+            raise ConfigError(
+                "Only the last model of a blend can mix the others (expert: true), with the tokens"
+                f" of the blend; got it in model {mixing[0]} of {count}, counted from 0."
+            )
+        if mixing and self.weights[-1] != 0:
+            raise ConfigError(
+                "The last model of this blend mixes the others, so its weight must be 0; got"
+                f" {self.weights[-1]}."
+            )
         if self.gate:
-            check_gate(self.gate, count)
+            check_gate(self.gate, self.averaged)
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether the last component mixes the average of the others, its expert, into its own
+        distribution.
+        """
+        return self.models[-1]["config"].get("expert") is True
+
+    @property
+    def averaged(self) -> int:
+        """The number of components whose distributions are averaged: all, or all but the last."""
+        return len(self.models) - self.has_expert
 
     @property
     def bos_id(self) -> int | None:
@@ -111,7 +140,7 @@ class BlendConfig:
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:
         """The coefficients of the gate; an array with no columns if the weights are fixed."""
-        return np.array(self.gate.get("coefficients", [[]] * len(self.models)), np.float64)
+        return np.array(self.gate.get("coefficients", [[]] * self.averaged), np.float64)
 
 
 def describe_component(

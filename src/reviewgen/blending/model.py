@@ -39,6 +39,9 @@ class Blend:
 
         logits[b, t] = log sum_i w_i softmax(logits_i[b, t])                      (V,)
 
+    If ``config.has_expert``, the sum is over all components but the last, and is the expert of the
+    last one, which mixes it into its own distribution; see ``reviewgen.protocols.SupportsExpert``.
+
     Each component has the tokens of the blend, or is a ``CharacterModel``. The weights are fixed,
     or depend on the entropies of the components' distributions, see ``reviewgen.blending.weights``.
     A token has probability zero if all components with a nonzero weight give it probability zero.
@@ -59,7 +62,9 @@ class Blend:
         self.config = config
         # on the meta device, nothing is allocated or initialised; the weights are loaded later
         with torch.device("meta"), _WithoutRandomValues():
-            self.components = tuple(_build(entry, config) for entry in config.models)
+            self.components: tuple[Any, ...] = tuple(
+                _build(entry, config) for entry in config.models
+            )
 
     @classmethod
     def from_models(
@@ -75,7 +80,8 @@ class Blend:
         Args:
             models: The models.
             plugins: The plugin of each model.
-            weights: The mixture weight of each model; they sum to one.
+            weights: The mixture weight of each model; they sum to one. 0 for a last model that
+                mixes the others.
             gate: How the weights depend on the context; None for fixed weights.
 
         Raises:
@@ -113,9 +119,11 @@ class Blend:
         """
         check_ids(ids)
         check_state(state, len(self.components))
-        log_probs, new_state = self._call_each(_log_probabilities, (ids,), state)
-        log_weights = [weight.unsqueeze(-1) for weight in self.log_weights(log_probs)]
-        return _mix(log_probs, log_weights), new_state
+        average, new_states = self._average(ids, state)
+        if not self.config.has_expert:
+            return average, new_states
+        own, new_state = self.components[-1].call_with_expert(ids, average, state[-1])
+        return own, (*new_states, new_state)
 
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
@@ -126,22 +134,38 @@ class Blend:
         Raises:
             NotADistribution: The scores of a component do not sum to one.
         """
+        if self.config.has_expert:
+            average, new_states = self._average(ids, state)
+            last = self.components[-1]
+            own, new_state = last.score_with_expert(ids, targets, average, state[-1])
+            return own, (*new_states, new_state)
         # a gate needs whole distributions; without one, each component only scores the targets
         if self.config.gate:
-            log_probs, new_state = self._call_each(_log_probabilities, (ids,), state)
+            log_probs, new_states = self._call_each(_log_probabilities, (ids,), state)
             scores = [_select_targets(each, targets) for each in log_probs]
         else:
             log_probs = []
-            scores, new_state = self._call_each(_score, (ids, targets), state)
-        return _mix(scores, self.log_weights(log_probs)), new_state
+            scores, new_states = self._call_each(_score, (ids, targets), state)
+        return _mix(scores, self.log_weights(log_probs)), new_states
+
+    def _average(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        """Return the log of the weighted average of the averaged components' distributions, and
+        their new states.
+        """
+        log_probs, new_states = self._call_each(_log_probabilities, (ids,), state)
+        log_weights = [weight.unsqueeze(-1) for weight in self.log_weights(log_probs)]
+        return _mix(log_probs, log_weights), new_states
 
     def _call_each(
         self, function: Callable[..., tuple[Tensor, State]], arguments: Any, state: State
     ) -> tuple[list[Tensor], State]:
-        """Call a function with each component, followed by the arguments and the component's state.
-        Return the results and the new states.
+        """Call a function with each averaged component, followed by the arguments and the
+        component's state. Return the results and the new states.
         """
-        pairs = zip(self.components, state, strict=True)
+        count = self.config.averaged
+        pairs = zip(self.components[:count], state[:count], strict=True)
         calls = [function(component, *arguments, own_state) for component, own_state in pairs]
         results, new_states = zip(*calls, strict=True)
         return list(results), new_states
@@ -155,7 +179,7 @@ class Blend:
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, to be drawn: the models side by side, and the mixture of
-        their distributions.
+        their distributions. It leads to the logits, or to a last model that mixes it in.
         """
         scores = ("B", "T", "V")
         nodes = [
@@ -165,7 +189,7 @@ class Blend:
             ),
             GraphNode(id="logits", label="logits", kind="value"),
         ]
-        edges = [GraphEdge(source="mixture", target="logits", axes=scores)]
+        edges = []
         pairs = zip(self.config.models, map(_plain, self.components), strict=True)
         for number, (entry, model) in enumerate(pairs):
             name = f"part{number}"
@@ -180,16 +204,20 @@ class Blend:
             )
             edges.append(GraphEdge(source="ids", target=name, axes=("B", "T")))
             edges.append(GraphEdge(source=name, target=name, label="state", delay=1))
-            edges.append(
-                GraphEdge(source=name, target="mixture", axes=scores, label=f"p_{{{number}}}")
-            )
+            if number < self.config.averaged:
+                label = f"p_{{{number}}}"
+                edges.append(GraphEdge(source=name, target="mixture", axes=scores, label=label))
+            else:
+                edges.append(GraphEdge(source="mixture", target=name, axes=scores, label="expert"))
+        last = name if self.config.has_expert else "mixture"
+        edges.append(GraphEdge(source=last, target="logits", axes=scores))
         return ModelGraph(
             nodes=tuple(nodes), edges=tuple(edges), sizes={"V": self.config.vocab_size}
         )
 
     def _describe_mixture(self) -> str:
         """Return the formula of the mixture, with the values of its weights."""
-        weights = [f"{weight:.2f}" for weight in self.config.weights]
+        weights = [f"{weight:.2f}" for weight in self.config.weights[: self.config.averaged]]
         if self.config.gate:
             return (
                 "log Σ w_{i} p_{i}, w = softmax of the entropies of p_{i}, from the weights"
@@ -241,12 +269,12 @@ class Blend:
     def log_weights(
         self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]
     ) -> list[Tensor]:
-        """Return the log of each component's weight. Its shape is () if the weights are fixed, and
-        (B, T) if a gate computes them from the log probabilities of all components.
+        """Return the log of each averaged component's weight. Its shape is () if the weights are
+        fixed, and (B, T) if a gate computes them from the log probabilities of these components.
         """
         fixed = [
             torch.tensor(math.log(weight) if weight else -math.inf)
-            for weight in self.config.weights
+            for weight in self.config.weights[: self.config.averaged]
         ]
         if not self.config.gate:
             return fixed

@@ -28,7 +28,7 @@ from reviewgen.registry.saved import plugin_of_saved
 
 class BlendStepper:
     """A mixture of steppers. Its logits are log probabilities (nats), ``log sum_i w_i
-    softmax(logits_i)``.
+    softmax(logits_i)``; or those of the last stepper, if this mixture of the others is its expert.
 
     The state is the tuple of the components' states.
 
@@ -38,9 +38,9 @@ class BlendStepper:
     """
 
     def __init__(self, steppers: Sequence[Stepper], config: BlendConfig) -> None:
-        self._steppers = tuple(steppers)
+        self._steppers: tuple[Any, ...] = tuple(steppers)
         self.config = config
-        self._prior = np.array(config.weights, np.float64)
+        self._prior = np.array(config.weights[: config.averaged], np.float64)
         self._gate = config.coefficients
 
     def initial_state(self, batch_size: int) -> StepState:
@@ -53,19 +53,21 @@ class BlendStepper:
         """Return the log probability of each token after the last of ``ids``, and the states of the
         components after it.
         """
-        pairs = zip(self._steppers, state, strict=True)
+        count = self.config.averaged
+        pairs = zip(self._steppers[:count], state[:count], strict=True)
         steps = [stepper.forward(ids, own_state) for stepper, own_state in pairs]
         logits, new_states = zip(*steps, strict=True)
         stacked = np.stack([np.asarray(own, np.float32) for own in logits])  # (M, B, V)
         mixed = np.empty(stacked.shape[1:], np.float32)
         mix(stacked, self._prior, self._gate, self.config.vocab_size, mixed)
-        return mixed, new_states
+        if not self.config.has_expert:
+            return mixed, new_states
+        own, new_state = self._steppers[-1].forward_with_expert(ids, mixed, state[-1])
+        return own, (*new_states, new_state)
 
 
 class CompiledBlendStepper(BlendStepper, CompiledStepper):
     """A mixture of steppers that have compiled steps. It samples in one compiled loop."""
-
-    _steppers: tuple[Any, ...]
 
     @cached_property
     def compiled_step(self) -> CompiledStep:

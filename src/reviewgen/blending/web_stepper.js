@@ -1,5 +1,6 @@
 /**
- * The stepper of a blend in JavaScript. It mixes the distributions of the blend's parts, weighted as in `compiled/mixing.py`.
+ * The stepper of a blend in JavaScript. It mixes the distributions of the blend's parts, weighted as in `compiled/mixing.py`. If
+ * the config of the last part has `expert: true`, this mixture of the others is its expert, the third argument of `forward`.
  * The names of the tensors of part 0 have the prefix "0.". Shapes: M parts, V vocabulary.
  */
 
@@ -9,12 +10,16 @@ const SMALLEST = 1e-300; // a sum of probabilities below this may have lost digi
 export default function createStepper(name, config, tensors, createPart) {
   const parts = config.models.map((part, number) => createPart(part.name, part.config, tensorsOf(tensors, number)));
   const gate = config.gate?.coefficients;
+  const last = config.models.at(-1).config.expert === true ? parts.at(-1) : null;
+  const averaged = last ? parts.slice(0, -1) : parts;
 
   function forward(ids, state) {
-    const steps = parts.map((part, number) => part.forward(ids, state[number]));
+    const steps = averaged.map((part, number) => part.forward(ids, state[number]));
     const distributions = steps.map((step) => softmax(step.logits));
     const weights = gate ? weigh(config.weights, gate, distributions.map(({ entropy }) => entropy)) : config.weights;
-    return { logits: mix(distributions, weights), state: steps.map((step) => step.state) };
+    const mixed = mix(distributions, weights);
+    if (last) steps.push(last.forward(ids, state.at(-1), mixed));
+    return { logits: last ? steps.at(-1).logits : mixed, state: steps.map((step) => step.state) };
   }
 
   return { initialState: () => parts.map((part) => part.initialState()), forward };

@@ -240,6 +240,7 @@ def blend(
         data: Fit the weights on these texts, which no model was trained on: a file or glob.
     """
     from reviewgen.runs.blend import blend
+    from reviewgen.runs.record import order_parts
 
     check_output(to_path("out", out))
     texts = None if data is None else parse_data(data)
@@ -250,10 +251,12 @@ def blend(
     # bits per character of each model, and of the blend; empty if the weights were not fitted
     bits = fit.get("bits_per_character", {})
     bits_of_models = bits.get("parts", [None] * len(models))
-    rows = []
+    rows: list[dict[str, Any]] = []
     lines = []
-    for name, part, own_bits in zip(models, model.training["parts"], bits_of_models, strict=True):
+    names = order_parts(models, fit)
+    for name, part, own_bits in zip(names, model.training["parts"], bits_of_models, strict=True):
         weight = part["weight"]
+        mixes = fit["method"] == "mixing" and len(rows) == len(names) - 1
         rows.append(
             {
                 "model": name,
@@ -262,10 +265,11 @@ def blend(
                 "bits_per_character": own_bits,
             }
         )
-        if weight < _NO_WEIGHT:
+        if weight < _NO_WEIGHT and not mixes:
             note(f"{name} has weight 0: the blend predicts these texts as well without it.")
         shown_bits = f"  {_format_bits(own_bits)}" if bits else ""
-        lines.append(f"{name}  weight {weight:.4f}{shown_bits}")
+        shown_weight = "mixes the others" if mixes else f"weight {weight:.4f}"
+        lines.append(f"{name}  {shown_weight}{shown_bits}")
     if bits:
         fixed = _format_bits(bits["fixed_weights"])
         lines.append(

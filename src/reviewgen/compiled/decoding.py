@@ -8,7 +8,7 @@ look at, V vocabulary, V64 at least V; S and W as in ``reviewgen.compiled.steps`
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.sampling import (
@@ -89,7 +89,11 @@ def sample(
 
 
 def feed(
-    stepper: Any, vocab_size: int, ids: Int64[np.ndarray, "B T"], state: Any
+    stepper: Any,
+    vocab_size: int,
+    ids: Int64[np.ndarray, "B T"],
+    state: Any,
+    expert: Float[np.ndarray, "B V"] | None = None,
 ) -> tuple[Float32[np.ndarray, "B V"], Any]:
     """Feed T >= 1 tokens to each text, one step for each token. Return the logits after the last
     token and the state after it.
@@ -97,11 +101,20 @@ def feed(
     A stepper with a compiled step can use this function as its ``forward``; then nothing else has
     to be compiled. If the stepper is not a ``CompiledStepper``, its step also computes the logits
     after every earlier token. For long texts, a ``forward`` of its own is then faster.
+
+    Args:
+        stepper, vocab_size: As in ``sample``.
+        ids: The tokens.
+        state: The state before them.
+        expert: The expert's logits after the last token, for the step of a
+            ``reviewgen.protocols.SupportsExpertForward``; by default, the expert is uniform.
     """
     floats, ints = stepper.state_arrays(state)
     logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
+    if expert is not None:
+        logits[:, :vocab_size] = expert
     step: CompiledStep = stepper.compiled_step
-    early_logits = logits[:0] if isinstance(stepper, CompiledStepper) else logits
+    early_logits = logits[:0] if isinstance(stepper, CompiledStepper) else np.zeros_like(logits)
     tokens = np.ascontiguousarray(ids.T)  # (T, B)
     _feed(step.function, step.weights, tokens, floats, ints, early_logits, logits)
     return np.ascontiguousarray(logits[:, :vocab_size]), stepper.state_of(floats, ints)

@@ -9,7 +9,10 @@ multiplies the prior weights, which are then scaled to sum to one::
 Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and the EM Algorithm", have such a gate;
 Jelinek & Mercer 1980 let the weights depend on the context in buckets.
 
-Shapes: M distributions (the *parts* of the mixture), R rows, V vocabulary, V64 at least V, F
+The mixture may be the *expert* of one more model, which mixes it into its own distribution.
+
+Shapes: M distributions (the *parts* of the mixture), N steps: M, or M + 1 with the model that has
+the mixture as its expert; R rows, V vocabulary, V64 at least V, F
 features of the gate; S and K as in ``reviewgen.compiled.steps``.
 """
 
@@ -29,11 +32,11 @@ LOW = np.float32(-80)  # log probabilities below this are computed again, in dou
 class Mixture(NamedTuple):
     """A mixture of models, prepared for ``step_mixture``."""
 
-    functions: Any  # addresses of the parts' steps, int64 (M,)
-    weights: Any  # addresses of the parts' weights, int64 (M,)
-    # where each part's state begins along the axis S of the floats, and where the last one ends
-    float_starts: Int64[np.ndarray, " M1"]
-    int_starts: Int64[np.ndarray, " M1"]  # the same along the axis K of the ints
+    functions: Any  # addresses of the steps, int64 (N,)
+    weights: Any  # addresses of the steps' weights, int64 (N,)
+    # where each step's state begins along the axis S of the floats, and where the last one ends
+    float_starts: Int64[np.ndarray, " N1"]
+    int_starts: Int64[np.ndarray, " N1"]  # the same along the axis K of the ints
     prior: Float64[np.ndarray, " M"]
     gate: Float64[np.ndarray, "M F"]
     vocab_size: int
@@ -42,7 +45,8 @@ class Mixture(NamedTuple):
 @by_address
 def step_mixture(mixture, ids, floats, ints, logits):
     """Step each part of a mixture, and write the log probabilities of the mixture; see
-    ``reviewgen.compiled.steps``.
+    ``reviewgen.compiled.steps``. Then step the model that has the mixture as its expert, if there
+    is one.
 
     Args:
         mixture: The address of a Mixture.
@@ -50,14 +54,15 @@ def step_mixture(mixture, ids, floats, ints, logits):
         floats, ints: The states of the parts, one after another.
     """
     blend = mixture[0]
-    parts = np.empty((len(blend.prior), *logits.shape), np.float32)
-    for part in range(len(blend.prior)):
+    count = len(blend.prior)
+    parts = np.empty((count, *logits.shape), np.float32)
+    for part in range(len(blend.functions)):
         own_floats = floats[blend.float_starts[part] : blend.float_starts[part + 1]]
         own_ints = ints[blend.int_starts[part] : blend.int_starts[part + 1]]
-        call_step(
-            blend.functions[part], blend.weights[part], ids, own_floats, own_ints, parts[part]
-        )
-    mix(parts, blend.prior, blend.gate, blend.vocab_size, logits)
+        own_logits = parts[part] if part < count else logits
+        call_step(blend.functions[part], blend.weights[part], ids, own_floats, own_ints, own_logits)
+        if part == count - 1:
+            mix(parts, blend.prior, blend.gate, blend.vocab_size, logits)
 
 
 @compiled

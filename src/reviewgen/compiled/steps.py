@@ -18,7 +18,9 @@ vocabulary size rounded up to a multiple of 64; S, W and K are chosen by the mod
     floats     float32 (S, B, W), the state of B texts; the step updates the first R; W may be
                larger than the model needs
     ints       int64 (K, B), the rest of the state
-    logits     float32 (R, V64); written; columns from the vocabulary size on are ignored
+    logits     float32 (R, V64); written; columns from the vocabulary size on are ignored. The step
+               of a model that mixes an expert in (``reviewgen.protocols.SupportsExpertForward``)
+               first reads the expert's logits from it
 """
 
 from collections.abc import Callable, Sequence

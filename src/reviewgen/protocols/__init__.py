@@ -50,6 +50,7 @@ from reviewgen.protocols.stepper import (
     StepperFactory,
     StepState,
     SupportsCompiledStep,
+    SupportsExpertForward,
     SupportsExplain,
     SupportsSample,
     TensorSpec,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         State,
         SupportsCountMerge,
         SupportsDevices,
+        SupportsExpert,
         SupportsImplementations,
         SupportsScore,
         SupportsStep,
@@ -119,6 +121,8 @@ __all__ = [
     "SupportsCountRanges",
     "SupportsDevices",
     "SupportsEncodeBatch",
+    "SupportsExpert",
+    "SupportsExpertForward",
     "SupportsExplain",
     "SupportsGraph",
     "SupportsImplementations",
@@ -155,7 +159,7 @@ __getattr__ = import_on_first_use(
         ),
         "inputs": "hold_given",
         "model": (
-            "CountTrained LanguageModel State SupportsCountMerge SupportsDevices "
+            "CountTrained LanguageModel State SupportsCountMerge SupportsDevices SupportsExpert "
             "SupportsImplementations SupportsScore SupportsStep"
         ),
     },

@@ -3,12 +3,12 @@
 Shapes by letter: B batch, T time (tokens), V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 from reviewgen.protocols.stepper import Stepper
@@ -160,6 +160,53 @@ class SupportsStep(Protocol):
             weight_bits: The bits of each weight. With 32, the logits equal those of a call of the
                 model. With 16 or 8, the weights are rounded for speed, so the logits differ. A
                 model without weight matrices ignores this argument.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsExpert(Protocol):
+    """A model that can mix the next-token distribution of another model, the *expert*, into its
+    own, as another input. In a blend, this may be better than a weighted average.
+
+    ``fit_expert`` returns such a model. Its config has ``expert=True``, and it is only used as the
+    last component of a blend, whose other components are the expert. It has a ``stepper()`` that
+    is a ``SupportsExpertForward``. Its state does not depend on the expert.
+    """
+
+    def fit_expert(
+        self, texts: Iterable[tuple[Int64[np.ndarray, " T"], Float32[np.ndarray, "T V"]]]
+    ) -> LanguageModel:
+        """Return a model that mixes an expert in, with weights that are fitted on held-out texts.
+        It may share tensors with this model, which does not change.
+
+        Args:
+            texts: Iterated over once. Each text has its ids (bos, conditions, tokens and eos, or
+                the first of these), and the expert's log probabilities (nats) after each id.
+        """
+        ...
+
+    def call_with_expert(
+        self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        """Return the log probability (nats) of every token after each of ``ids``, and the state
+        after the last.
+
+        Args:
+            ids, state: As in a call of the model.
+            expert: The expert's log probabilities after each of ``ids``; -inf is probability zero.
+        """
+        ...
+
+    def score_with_expert(
+        self,
+        ids: Int[Tensor, "B T"],
+        targets: Int[Tensor, "B T"],
+        expert: Float[Tensor, "B T V"],
+        state: State,
+    ) -> tuple[Float[Tensor, "B T"], State]:
+        """Return the log probability (nats) of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the
+        state after the last token. ``expert`` is that of ``call_with_expert``.
         """
         ...
 

@@ -130,6 +130,26 @@ class SupportsCompiledStep(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsExpertForward(Protocol):
+    """A stepper of a model whose config has ``expert=True``; see ``SupportsExpert``.
+
+    If it has a compiled step, the step reads the expert's logits from the argument ``logits``, and
+    overwrites them with its own log probabilities. Then a blend generates in one compiled loop.
+    """
+
+    def forward_with_expert(
+        self,
+        ids: Int64[np.ndarray, "B T"],
+        expert: Float[np.ndarray, "B V"],
+        state: StepState,
+    ) -> tuple[Float[np.ndarray, "B V"], StepState]:
+        """Read T >= 1 tokens. Return the log probability of each token that may follow, and the
+        state after the last token. ``expert`` has the expert's logits after the last of ``ids``.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class CountedContext:
     """The counts of a count model after one context, which is the last tokens of a text.

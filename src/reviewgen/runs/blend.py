@@ -5,7 +5,7 @@ all of them can write.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -14,6 +14,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.blending.characters import describe_characters, shared_alphabet
 from reviewgen.blending.model import Blend, CharacterModel, EntropyModel
@@ -33,20 +34,24 @@ from reviewgen.config.settings import to_dict
 from reviewgen.data.encode import digest_tokenizer
 from reviewgen.data.texts import data_records, read_documents
 from reviewgen.errors import ConfigError, NotADistribution, quoted
-from reviewgen.evaluation.evaluate import score_tokens
+from reviewgen.evaluation.evaluate import score_tokens, spread_documents
 from reviewgen.evaluation.scoring import Document
 from reviewgen.hub.card import card_text
 from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import Index
 from reviewgen.protocols.abilities import count_parameters
-from reviewgen.protocols.model import LanguageModel, SupportsScore
+from reviewgen.protocols.model import LanguageModel, SupportsExpert, SupportsScore
 from reviewgen.protocols.tokenizer import SupportsTokenBytes
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_model, find_tokenizer
-from reviewgen.runs.record import list_parts, novelty_facts
+from reviewgen.runs.record import list_parts, novelty_facts, order_parts
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
+
+FIT_TOKENS = 1 << 17  # a model that mixes an expert in is fitted to this many tokens at most
+MAX_LOGITS = 3 << 20  # logits of the expert in one call; 12 MB, of which a blend has ten copies
+MAX_ROWS = 64  # texts in one call of the expert
 
 
 @describes_options(EvaluationOptions)
@@ -69,7 +74,9 @@ def blend(
         weights: A positive number for each model; they are divided by their sum. None: the weights
             are fitted if ``data`` is given, else equal.
         data: Texts that no model was trained on, to fit the weights to. The fitted weights change
-            from token to token, with how certain each model is of the next token.
+            from token to token, with how certain each model is of the next token. A model that can
+            mix in the distribution of others (``reviewgen.protocols.SupportsExpert``) does so with
+            their average; if there are several, the last one does.
             ``training["weights"]`` of the blend records the bits per character of each model alone,
             and of the blend with equal, with fixed and with fitted weights.
         See ``EvaluationOptions`` for how the data is read.
@@ -121,6 +128,10 @@ def fit_blend(
 ) -> tuple[Blend, dict[str, Any]]:
     """Blend models, and fit the weights on held-out texts.
 
+    If some of the models are a ``SupportsExpert``, the last of these becomes the last component of
+    the blend. The average of the others is its expert, which it mixes in by weights that are fitted
+    on the same texts.
+
     Args:
         models: The models, in evaluation mode.
         plugins: The plugin of each model.
@@ -130,41 +141,102 @@ def fit_blend(
             conditions, which the models read and do not predict.
 
     Returns:
-        The blend, and the facts for ``training.json``.
+        The blend, and the facts for ``training.json``, whose parts are in the order of the blend.
+        If one of the models mixes the others, ``order`` has the number of each part in ``models``.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
     document_list = list(documents)
-    scores, characters = score_tokens(models, document_list, vocab_size)
-    # an EntropyModel scores each token with the negative entropy of the model's distribution
-    entropy_models: Any = [EntropyModel(model) for model in models]
-    negative_entropies, _ = score_tokens(entropy_models, document_list, vocab_size)
-    entropies = -negative_entropies
+    mixing = [number for number, each in enumerate(models) if isinstance(each, SupportsExpert)][-1:]
+    order = [number for number in range(len(models)) if number not in mixing] + mixing
+    parts: list[Any] = [models[number] for number in order]
+    own_plugins = [plugins[number] for number in order]
+    scores, characters = score_tokens(parts, document_list, vocab_size)
+    equal = np.full(len(parts), 1 / len(parts))
     fixed = fit_weights(scores)
-    equal = np.full(len(models), 1 / len(models))
-    gate = fit_gate(scores, entropies, fixed)
-    mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))
+    count = len(parts) - len(mixing)  # of the averaged models
+    weights, gate, fitted = _fit_average(
+        parts[:count], scores[:, :count], document_list, vocab_size
+    )
+    if mixing:
+        expert = parts[0]
+        if count > 1:
+            expert = Blend.from_models(parts[:count], own_plugins[:count], weights, gate)
+        parts[-1] = parts[-1].fit_expert(_expert_texts(expert, document_list))
+        weights.append(0.0)
+    blended = Blend.from_models(parts, own_plugins, weights, gate)
+    if mixing:
+        fitted, _ = score_tokens([blended], document_list, vocab_size)
 
     def bits(log_probs: np.ndarray) -> float | None:
         """Return bits per character; None if they are infinite, as JSON has no infinity."""
         value = -float(log_probs.sum()) / characters / math.log(2)
         return value if math.isfinite(value) else None
 
-    facts = {
-        "method": "gate",
+    facts: dict[str, Any] = {
+        "method": "mixing" if mixing else "gate",
         "tokens": len(scores),
         "characters": characters,
-        "zero_probability_tokens": int(np.isneginf(mixed).sum()),
+        "zero_probability_tokens": int(np.isneginf(fitted).sum()),
         "bits_per_character": {
             "parts": [bits(column) for column in scores.T],
             "equal_weights": bits(mix_scores(scores, equal)),
             "fixed_weights": bits(mix_scores(scores, fixed)),
-            "fitted_weights": bits(mixed),
+            "fitted_weights": bits(fitted),
         },
     }
-    gate_entry = {"coefficients": gate.tolist()}
-    return Blend.from_models(models, plugins, fixed.tolist(), gate_entry), facts
+    if mixing:
+        facts["order"] = order
+    return blended, facts
+
+
+def _fit_average(
+    models: Sequence[LanguageModel],
+    scores: Float64[np.ndarray, "N M"],
+    documents: Sequence[Document],
+    vocab_size: int,
+) -> tuple[list[float], dict[str, Any], Float64[np.ndarray, " N"]]:
+    """Fit an average of models. Return its weights, its gate, and the log probability of each
+    token. A single model has weight 1 and no gate.
+
+    Args:
+        models, documents, vocab_size: As in ``fit_blend``.
+        scores: The log probability of each token under each model.
+    """
+    if len(models) == 1:
+        return [1.0], {}, scores[:, 0]
+    # an EntropyModel scores each token with the negative entropy of the model's distribution
+    entropy_models: Any = [EntropyModel(model) for model in models]
+    negative_entropies, _ = score_tokens(entropy_models, documents, vocab_size)
+    entropies = -negative_entropies
+    fixed = fit_weights(scores)
+    gate = fit_gate(scores, entropies, fixed)
+    mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))
+    return fixed.tolist(), {"coefficients": gate.tolist()}, mixed
+
+
+@torch.inference_mode()
+def _expert_texts(
+    expert: LanguageModel, documents: Sequence[Document]
+) -> Iterator[tuple[Int64[np.ndarray, " T"], Float32[np.ndarray, "T V"]]]:
+    """Yield evenly spaced texts of up to about ``FIT_TOKENS`` tokens together: the ids of each,
+    and the expert's log probabilities (nats) after each id. Long texts are cut.
+    """
+    tokens = sum(len(ids) for ids, _ in documents)
+    chosen = spread_documents(documents, max(1, len(documents) * FIT_TOKENS // tokens))
+    max_tokens = max(2, MAX_LOGITS // expert.config.vocab_size)  # of a batch
+    texts = [ids[:max_tokens] for ids, _ in chosen]
+    rows = min(MAX_ROWS, max_tokens // max(map(len, texts)))
+    for start in range(0, len(texts), rows):
+        batch = texts[start : start + rows]
+        ids = np.zeros((len(batch), max(map(len, batch))), np.int64)  # zeros after the end
+        for row, text in zip(ids, batch, strict=True):
+            row[: len(text)] = text
+        logits, _ = expert(torch.from_numpy(ids), expert.initial_state(len(batch)))
+        log_probs = logits.float().log_softmax(-1).numpy()
+        for row, own, text in zip(ids, log_probs, batch, strict=True):
+            yield row[: len(text)], np.ascontiguousarray(own[: len(text)])
 
 
 def _make_bundle(
@@ -182,7 +254,7 @@ def _make_bundle(
         shared: The bundle whose tokenizer, conditions and generation defaults the blend gets.
     """
     bundles = [model.bundle for model in models]
-    index = _shared_index(models, blend)
+    index = _shared_index(models, blend, facts)
     lexicons = [bundle.lexicon for bundle in bundles if bundle.lexicon is not None]
     lexicon = reduce(or_, lexicons) if len(lexicons) == len(bundles) else None
     is_known = lexicon is not None and all(bundle.generation.words == "known" for bundle in bundles)
@@ -195,10 +267,11 @@ def _make_bundle(
         for key, value in recorded[0].items()
         if all(other.get(key) == value for other in recorded)
     }
+    facts_of_models = [{"preset": model.preset} | model.training for model in models]
     record = {
         "preset": "blend",
         "data": data,
-        "parts": list_parts([{"preset": model.preset} | model.training for model in models], blend),
+        "parts": list_parts(facts_of_models, blend, facts),
         "weights": dict(facts),
         "parameters": count_parameters(blend),
         "novelty": novelty_facts(index, data.get("fingerprint"), {}),
@@ -220,7 +293,9 @@ def _make_bundle(
     return bundle
 
 
-def _shared_index(models: Sequence[ReviewModel], blend: Blend) -> Index | None:
+def _shared_index(
+    models: Sequence[ReviewModel], blend: Blend, facts: Mapping[str, Any]
+) -> Index | None:
     """Return the novelty index of one of the models of a blend, if all were trained on the same
     corpus; else None.
     """
@@ -229,7 +304,7 @@ def _shared_index(models: Sequence[ReviewModel], blend: Blend) -> Index | None:
         fingerprints |= {data.get("fingerprint") for data in data_records(model.training)}
     if len(fingerprints) != 1 or None in fingerprints:
         return None
-    for model, entry in zip(models, blend.config.models, strict=True):
+    for model, entry in zip(order_parts(models, facts), blend.config.models, strict=True):
         # a model with the entry "characters" has another tokenizer than the blend
         if model.bundle.index is not None and "characters" not in entry:
             return model.bundle.index

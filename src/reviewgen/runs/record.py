@@ -9,10 +9,10 @@ sum to a number, the CPU must wait for the device; this happens a few hundred ti
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from reviewgen.runs.setup import PAST, parent_facts
 from reviewgen.runs.tracking import TERM
 from reviewgen.training.report import Report, StopReason, find_verdict
 
+T = TypeVar("T")
 # number of evenly spaced points of the thinned curve; the first and last step and the evaluations
 # are added to them
 _POINTS = 200
@@ -263,14 +264,25 @@ def novelty_facts(
     return facts
 
 
-def list_parts(facts: Sequence[Mapping[str, Any]], blend: Any) -> list[dict[str, Any]]:
+def order_parts(parts: Iterable[T], weights: Mapping[str, Any]) -> list[T]:
+    """Return the parts of a blend in the order of the blend, which differs from the given order if
+    one of its models mixes the others. ``weights`` are the facts on the blend's weights.
+    """
+    listed = list(parts)
+    return [listed[number] for number in weights.get("order", range(len(listed)))]
+
+
+def list_parts(
+    facts: Sequence[Mapping[str, Any]], blend: Any, weights: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Return the entry "parts" of a blend's ``training.json``: for each of its models, its preset,
-    its weight, and what is kept of its own ``training.json``, ``facts``.
+    its weight, and what is kept of its own ``training.json``, ``facts``. ``weights`` are the facts
+    on the blend's weights.
     """
     return [
         {"preset": entries["preset"], "weight": weight}
         | {name: entries[name] for name in _OF_PART if name in entries}
-        for entries, weight in zip(facts, blend.config.weights, strict=True)
+        for entries, weight in zip(order_parts(facts, weights), blend.config.weights, strict=True)
     ]
 
 
@@ -363,4 +375,4 @@ def _blend_facts(
         | {"seconds": round(part.last.seconds, 2)}
         for setup, part in zip(plan.setup.components, record.parts.values(), strict=True)
     ]
-    return {"parts": list_parts(facts, blend), "weights": record.weights}
+    return {"parts": list_parts(facts, blend, record.weights), "weights": record.weights}

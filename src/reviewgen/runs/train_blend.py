@@ -17,7 +17,7 @@ from reviewgen.runs.blend import fit_blend
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.measure import choose_documents
 from reviewgen.runs.plan import TrainingPlan
-from reviewgen.runs.record import RunRecord
+from reviewgen.runs.record import RunRecord, order_parts
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.report import Budget, Report
 
@@ -152,9 +152,13 @@ def _describe_weights(record: RunRecord, blend: Blend) -> str:
     """Return a sentence with the weights and the bits per character of each model."""
     facts = record.weights
     described = []
-    for preset, weight, bits in zip(
-        record.parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True
+    presets = order_parts(record.parts, facts)
+    roles = [f"{weight:.3f}" for weight in blend.config.weights]
+    if blend.config.has_expert:
+        roles[-1] = "mixes the others"
+    for preset, role, bits in zip(
+        presets, roles, facts["bits_per_character"]["parts"], strict=True
     ):
         shown = "infinite" if bits is None else f"{bits:.4f}"
-        described.append(f"{preset} {weight:.3f} (alone {shown} bits per character)")
+        described.append(f"{preset} {role} (alone {shown} bits per character)")
     return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(described)}."

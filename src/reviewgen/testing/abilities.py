@@ -58,8 +58,8 @@ from reviewgen.protocols.model import (
     SupportsStep,
 )
 from reviewgen.protocols.ranges import SupportsCountRanges
+from reviewgen.testing.experts import MODEL_LAWS as MODEL_LAWS  # the laws below are added to it
 from reviewgen.testing.laws import assert_same, assert_unchanged
-from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # the laws below are added to it
 from reviewgen.testing.models import (
     compute_in_chunks,
     copies,

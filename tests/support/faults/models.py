@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from reviewgen.protocols import ModelGraph, Operation
 from reviewgen.testing import train_by_counting
+from tests.support.experts import Pairs, PairsStepper
 from tests.support.faults.steppers import SamplingStepper, Scaled, V, sampling
 
 __all__ = ["FAULTS", "Able", "CopyTwin", "CountTwin", "LoadsTorch", "Twin", "broken", "make"]
@@ -169,6 +170,11 @@ def make(cls: Any) -> Callable[[], Any]:
 def broken(base: type = Twin, **members: Any) -> type:
     """Return a class that differs from a correct one in some members."""
     return type("Broken", (base,), members)
+
+
+def without_scales(model: Any) -> dict[str, np.ndarray]:
+    """Return the tensors of a ``Pairs`` that ignores its expert."""
+    return {"tables": model.tables.numpy(), "scales": np.array([0, 1], np.float32)}
 
 
 def scoring(score_all: Callable[[Any, Any], Any]) -> type:
@@ -588,6 +594,45 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (
             broken(initial_weights=lambda m, given: (m.load_state_dict(given), dict(given))[1]),
             "the model does not change",
+        ),
+    ],
+    "fitted_expert": [
+        (broken(Pairs, fit_expert=lambda self, texts: self), "The configs are"),
+        (
+            broken(
+                Pairs,
+                fit_expert=lambda self, texts: Pairs.fit_expert(
+                    self.observe([0, 1]) or self, texts
+                ),
+            ),
+            "Not equal to tolerance",
+        ),
+    ],
+    "expert_logits": [
+        (
+            broken(Pairs, call_with_expert=lambda m, ids, expert, s: (2 * expert, m(ids, s)[1])),
+            "With a uniform expert: ",
+        )
+    ],
+    "expert_causal": [
+        (
+            broken(
+                Pairs,
+                call_with_expert=lambda m, ids, expert, s: Pairs.call_with_expert(
+                    m, ids, expert.exp().mean(1, keepdim=True).log(), s
+                ),
+            ),
+            "The expert at 1 changes logits before it",
+        )
+    ],
+    "expert_steps": [
+        (
+            broken(Pairs, stepper=lambda self: PairsStepper(self.config, without_scales(self))),
+            "With a random expert, forward_with_expert gives other logits after 1 tokens",
+        ),
+        (
+            broken(Pairs, stepper=lambda self: SamplingStepper(self.config, {})),
+            "The stepper has no forward_with_expert",
         ),
     ],
     "migration": [
