@@ -116,9 +116,16 @@ def expected(blend: Any, ids: torch.Tensor) -> Any:
             blend.config.gate,
         )
         expert = average(ids, average.initial_state(len(ids)))[0].detach().numpy()
-    own = last(ids, last.initial_state(len(ids)))[0]
+    own = last(ids, last.initial_state(len(ids)))[0].numpy()
     a, b = last.scales.tolist()
-    return log_softmax(a * expert + b * own.numpy())
+    trust = np.ones(len(ids))
+    probs = np.ones(expert[:, 0].shape)
+    logits = []
+    for t, token in enumerate(ids.T.numpy()):
+        trust = 0.75 * trust + 0.25 * probs[range(len(token)), token]
+        probs = np.exp(expert[:, t])
+        logits.append(a * (0.5 + trust[:, None]) * expert[:, t] + b * own[:, t])
+    return log_softmax(np.stack(logits, axis=1))
 
 
 @pytest.mark.parametrize("make", [one, two, nested, in_characters])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,21 +16,24 @@ from torch import Tensor, nn
 
 from reviewgen.compiled import CompiledStep, CompiledStepper, by_address, feed
 
+State: TypeAlias = Any
 SCALES = [*product((0.5, 0.75, 1.0, 1.25), (0.25, 0.5, 0.75, 1.0))]
 WEB_STEPPER = """
 export default function createStepper(name, config, tensors) {
   const size = config.vocab_size;
   const { tables: { data: tables }, scales: { data: scales } } = tensors;
   function forward(ids, state, expert) {
-    const [before, last] = [...state, ...ids].slice(-2);
+    const [before, last] = [...state.history, ...ids].slice(-2);
+    const trust = 0.75 * state.trust + 0.25 * (state.probs ? state.probs[last] : 1);
     const logits = Float64Array.from({ length: size }, (_, id) => {
       const own = tables[last * size + id] + tables[(size + 1 + before) * size + id];
-      return config.expert ? scales[0] * expert[id] + scales[1] * own : own;
+      return config.expert ? scales[0] * (0.5 + trust) * expert[id] + scales[1] * own : own;
     });
     const total = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
-    return { logits: logits.map((logit) => logit - total), state: [before, last] };
+    const next = { history: [before, last], trust, probs: config.expert && expert.map(Math.exp) };
+    return { logits: logits.map((logit) => logit - total), state: next };
   }
-  return { initialState: () => [size, size], forward };
+  return { initialState: () => ({ history: [size, size], trust: 1 }), forward };
 }
 """
 KINDS = 4  # values of each of the two halves of a token
@@ -46,7 +49,11 @@ class PairsConfig:
 
 class Pairs(nn.Module):
     """Counts which token follows the last token, and the one before it; adds up the logs of both
-    probabilities. With an expert: softmax(a * expert + b * own).
+    probabilities. With an expert: softmax(a * (0.5 + trust) * expert + b * own), where the trust
+    is a moving average of the probabilities that the expert gave to the tokens of the text.
+
+    The state: the last two ids (B, 2), the trust (B,), and the expert's last distribution (B, V),
+    which is 1 before the text.
     """
 
     Config = PairsConfig
@@ -69,22 +76,31 @@ class Pairs(nn.Module):
         self.tables = (self.tables / self.tables.sum(-1, keepdim=True)).log()
         return {}
 
-    def initial_state(self, batch_size: int) -> Tensor:
-        return torch.full((batch_size, 2), self.config.vocab_size)
+    def initial_state(self, batch_size: int) -> State:
+        size = self.config.vocab_size
+        history = torch.full((batch_size, 2), size)
+        return history, torch.ones(batch_size), torch.ones(batch_size, size)
 
-    def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        history = torch.cat((state, ids), dim=1)
+    def forward(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        history = torch.cat((state[0], ids), dim=1)
         own = self.tables[0][history[:, 2:]] + self.tables[1][history[:, 1:-1]]
-        return own.log_softmax(-1), history[:, -2:].clone()
+        return own.log_softmax(-1), (history[:, -2:].clone(), *state[1:])
 
-    def call_with_expert(self, ids: Tensor, expert: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        own, state = self(ids, state)
+    def call_with_expert(self, ids: Tensor, expert: Tensor, state: State) -> tuple[Tensor, State]:
+        own, (history, trust, last) = self(ids, state)
+        probs = torch.cat((last[:, None], expert.exp()), dim=1)  # (B, 1+T, V)
+        trusts = []
+        for hits in probs[:, :-1].gather(-1, ids[..., None])[..., 0].T:
+            trust = 0.75 * trust + 0.25 * hits
+            trusts.append(trust)
+        factors = 0.5 + torch.stack(trusts, dim=1)[..., None]  # (B, T, 1)
         a, b = self.scales
-        return (a * expert + b * own).log_softmax(-1), state
+        logits = (a * factors * expert + b * own).log_softmax(-1)
+        return logits, (history, trust, probs[:, -1].clone())
 
     def score_with_expert(
-        self, ids: Tensor, targets: Tensor, expert: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, ids: Tensor, targets: Tensor, expert: Tensor, state: State
+    ) -> tuple[Tensor, State]:
         logits, state = self.call_with_expert(ids, expert, state)
         return logits.gather(-1, targets[..., None])[..., 0], state
 
@@ -94,11 +110,11 @@ class Pairs(nn.Module):
         totals = np.zeros(len(SCALES))
         for text, log_probs in texts:
             ids = torch.from_numpy(text)[None]
-            own, _ = self(ids, self.initial_state(1))
             expert = torch.from_numpy(log_probs)[None]
-            for number, (a, b) in enumerate(SCALES):
-                logits = (a * expert + b * own).log_softmax(-1)[:, :-1]
-                scores = logits.gather(-1, ids[:, 1:, None])
+            for number, scales in enumerate(SCALES):
+                fitted.scales = torch.tensor(scales)
+                logits, _ = fitted.call_with_expert(ids, expert, self.initial_state(1))
+                scores = logits[:, :-1].gather(-1, ids[:, 1:, None])
                 totals[number] += scores.clamp(min=-50).sum()
         fitted.scales = torch.tensor(SCALES[totals.argmax()])
         return fitted.eval()
@@ -123,10 +139,16 @@ def _step(weights, ids, floats, ints, logits):
     for row in range(len(ids)):
         ints[0, row] = ints[1, row]
         ints[1, row] = ids[row]
+        if model.has_expert:
+            state = floats[0, row]  # the trust, and the expert's last distribution
+            state[0] = 0.75 * state[0] + 0.25 * state[1 + ids[row]]
+            probs = np.exp(logits[row, :size])
+            state[1 : 1 + size] = probs / probs.sum()
     for row in range(len(logits)):
         own = model.tables[0, ints[1, row]] + model.tables[1, ints[0, row]]
         if model.has_expert:
-            own = model.scales[1] * own + model.scales[0] * logits[row, :size]
+            factor = model.scales[0] * (np.float32(0.5) + floats[0, row, 0])
+            own = model.scales[1] * own + factor * logits[row, :size]
         largest = own.max()
         total = np.log(np.exp(own - largest).sum()) + largest
         for token in range(size):
@@ -153,17 +175,20 @@ class PairsStepper(CompiledStepper):
     def compiled_step(self) -> CompiledStep:
         return CompiledStep(_step, self._weights)
 
-    def initial_state(self, batch_size: int) -> np.ndarray:
-        return np.full((batch_size, 2), self.config.vocab_size)
+    def initial_state(self, batch_size: int) -> State:
+        size = self.config.vocab_size
+        trusts_and_probs = np.ones((batch_size, 1 + size), np.float32)
+        return np.full((batch_size, 2), size), trusts_and_probs
 
     def forward_with_expert(self, ids: Any, expert: Any, state: Any) -> tuple[np.ndarray, Any]:
         return feed(self, self.config.vocab_size, ids, state, expert)
 
-    def state_arrays(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros((0, len(state), 0), np.float32), np.array(state.T, order="C")
+    def state_arrays(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        history, trusts_and_probs = state
+        return trusts_and_probs[None].copy(), np.array(history.T, order="C")
 
-    def state_of(self, floats: np.ndarray, ints: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(ints.T)
+    def state_of(self, floats: np.ndarray, ints: np.ndarray) -> State:
+        return np.ascontiguousarray(ints.T), floats[0].copy()
 
 
 class Thirds(nn.Module):

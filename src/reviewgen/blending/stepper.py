@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int64
 
 from reviewgen.blending.characters import CharacterStepper
 from reviewgen.blending.config import BlendConfig, join_names, read_characters, split_names
-from reviewgen.compiled.decoding import CompiledStepper
+from reviewgen.compiled.decoding import CompiledStepper, needs_early_logits
 from reviewgen.compiled.mixing import Mixture, mix, step_mixture
 from reviewgen.compiled.steps import CompiledStep, addresses
 from reviewgen.protocols.migration import read_saved_config
@@ -53,21 +53,49 @@ class BlendStepper:
         """Return the log probability of each token after the last of ``ids``, and the states of the
         components after it.
         """
-        count = self.config.averaged
-        pairs = zip(self._steppers[:count], state[:count], strict=True)
+        if not self.config.has_expert:
+            return self._average(ids, state)
+        *others, own_state = state
+        for token in ids.T:
+            mixed, others = self._average(token[:, None], others)
+            logits, own_state = self._steppers[-1].forward_with_expert(
+                token[:, None], mixed[:, None], own_state
+            )
+        return logits, (*others, own_state)
+
+    def _average(
+        self, ids: Int64[np.ndarray, "B T"], states: Sequence[StepState]
+    ) -> tuple[Float32[np.ndarray, "B V"], tuple[StepState, ...]]:
+        """Return the log probabilities of the average after the last of ``ids``, and the states of
+        the averaged components.
+        """
+        pairs = zip(self._steppers[: self.config.averaged], states, strict=True)
         steps = [stepper.forward(ids, own_state) for stepper, own_state in pairs]
         logits, new_states = zip(*steps, strict=True)
         stacked = np.stack([np.asarray(own, np.float32) for own in logits])  # (M, B, V)
         mixed = np.empty(stacked.shape[1:], np.float32)
         mix(stacked, self._prior, self._gate, self.config.vocab_size, mixed)
-        if not self.config.has_expert:
-            return mixed, new_states
-        own, new_state = self._steppers[-1].forward_with_expert(ids, mixed, state[-1])
-        return own, (*new_states, new_state)
+        return mixed, new_states
 
 
 class CompiledBlendStepper(BlendStepper, CompiledStepper):
-    """A mixture of steppers that have compiled steps. It samples in one compiled loop."""
+    """A mixture of steppers that have compiled steps. It samples in one compiled loop, and with an
+    expert, it also reads in one.
+    """
+
+    @property
+    def needs_early_logits(self) -> bool:
+        """Whether the step of a component needs a full ``logits`` array after every token."""
+        return any(map(needs_early_logits, self._steppers))
+
+    def forward(
+        self, ids: Int64[np.ndarray, "B T"], state: StepState
+    ) -> tuple[Float[np.ndarray, "B V"], StepState]:
+        """Return the log probability of each token after the last of ``ids``, and the states of the
+        components after it.
+        """
+        base = CompiledStepper if self.config.has_expert else BlendStepper
+        return base.forward(self, ids, state)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:

@@ -1,6 +1,7 @@
 /**
  * The stepper of a blend in JavaScript. It mixes the distributions of the blend's parts, weighted as in `compiled/mixing.py`. If
- * the config of the last part has `expert: true`, this mixture of the others is its expert, the third argument of `forward`.
+ * the config of the last part has `expert: true`, this mixture of the others is its expert, the third argument of `forward`, which
+ * gets one id at a time.
  * The names of the tensors of part 0 have the prefix "0.". Shapes: M parts, V vocabulary.
  */
 
@@ -13,15 +14,20 @@ export default function createStepper(name, config, tensors, createPart) {
   const last = config.models.at(-1).config.expert === true ? parts.at(-1) : null;
   const averaged = last ? parts.slice(0, -1) : parts;
 
-  function forward(ids, state) {
+  function average(ids, state) {
     const steps = averaged.map((part, number) => part.forward(ids, state[number]));
     const distributions = steps.map((step) => softmax(step.logits));
     const weights = gate ? weigh(config.weights, gate, distributions.map(({ entropy }) => entropy)) : config.weights;
-    const mixed = mix(distributions, weights);
-    if (last) steps.push(last.forward(ids, state.at(-1), mixed));
-    return { logits: last ? steps.at(-1).logits : mixed, state: steps.map((step) => step.state) };
+    return { logits: mix(distributions, weights), state: steps.map((step) => step.state) };
   }
 
+  function readToken({ state }, id) {
+    const mixed = average([id], state);
+    const own = last.forward([id], state.at(-1), mixed.logits);
+    return { logits: own.logits, state: [...mixed.state, own.state] };
+  }
+
+  const forward = last ? (ids, state) => ids.reduce(readToken, { state }) : average;
   return { initialState: () => parts.map((part) => part.initialState()), forward };
 }
 

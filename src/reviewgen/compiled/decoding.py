@@ -93,7 +93,7 @@ def feed(
     vocab_size: int,
     ids: Int64[np.ndarray, "B T"],
     state: Any,
-    expert: Float[np.ndarray, "B V"] | None = None,
+    expert: Float[np.ndarray, "B T V"] | None = None,
 ) -> tuple[Float32[np.ndarray, "B V"], Any]:
     """Feed T >= 1 tokens to each text, one step for each token. Return the logits after the last
     token and the state after it.
@@ -106,18 +106,26 @@ def feed(
         stepper, vocab_size: As in ``sample``.
         ids: The tokens.
         state: The state before them.
-        expert: The expert's logits after the last token, for the step of a
-            ``reviewgen.protocols.SupportsExpertForward``; by default, the expert is uniform.
+        expert: The expert's logits after each token, for the step of a
+            ``reviewgen.protocols.SupportsExpertForward``; None for other steppers.
     """
     floats, ints = stepper.state_arrays(state)
     logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
-    if expert is not None:
-        logits[:, :vocab_size] = expert
     step: CompiledStep = stepper.compiled_step
-    early_logits = logits[:0] if isinstance(stepper, CompiledStepper) else np.zeros_like(logits)
     tokens = np.ascontiguousarray(ids.T)  # (T, B)
-    _feed(step.function, step.weights, tokens, floats, ints, early_logits, logits)
+    if expert is None:
+        early_logits = np.zeros_like(logits) if needs_early_logits(stepper) else logits[:0]
+        _feed(step.function, step.weights, tokens, floats, ints, early_logits, logits)
+    else:
+        for t in range(len(tokens)):
+            logits[:, :vocab_size] = expert[:, t]
+            _feed(step.function, step.weights, tokens[t : t + 1], floats, ints, logits, logits)
     return np.ascontiguousarray(logits[:, :vocab_size]), stepper.state_of(floats, ints)
+
+
+def needs_early_logits(stepper: Any) -> bool:
+    """Return whether the step of a stepper needs a full ``logits`` array after every token."""
+    return not isinstance(stepper, CompiledStepper) or stepper.needs_early_logits
 
 
 class CompiledStepper:
@@ -126,10 +134,16 @@ class CompiledStepper:
     A subclass has a ``config`` with ``vocab_size``, V, and is a
     ``reviewgen.protocols.SupportsCompiledStep``. When a text is fed, only the logits after its last
     token are needed. For the tokens before it, the step gets an empty ``logits`` array, (0, V64);
-    it must then update the state and write no logits.
+    it must then update the state and write no logits. If ``needs_early_logits``, it gets a full
+    array after every token.
     """
 
     config: Any
+
+    @property
+    def needs_early_logits(self) -> bool:
+        """Whether the step reads the logits of an expert: if ``config.expert`` is True."""
+        return getattr(self.config, "expert", False) is True
 
     def forward(
         self, ids: Int64[np.ndarray, "B T"], state: Any
@@ -162,7 +176,8 @@ def _feed(function, weights, tokens, floats, ints, early_logits, logits):
         function, weights: The addresses of a step.
         tokens: The tokens.
         floats, ints: The state; updated.
-        early_logits: The array that the step gets as ``logits`` for all tokens but the last.
+        early_logits: The array that the step gets as ``logits`` for all tokens but the last:
+            float32 (B, V64), or (0, V64) if the step does not need it.
         logits: float32 (B, V64); written.
     """
     last = len(tokens) - 1

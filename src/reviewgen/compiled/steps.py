@@ -20,7 +20,7 @@ vocabulary size rounded up to a multiple of 64; S, W and K are chosen by the mod
     ints       int64 (K, B), the rest of the state
     logits     float32 (R, V64); written; columns from the vocabulary size on are ignored. The step
                of a model that mixes an expert in (``reviewgen.protocols.SupportsExpertForward``)
-               first reads the expert's logits from it
+               first reads the expert's logits from it, with ids and without
 """
 
 from collections.abc import Callable, Sequence

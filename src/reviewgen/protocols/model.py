@@ -171,7 +171,8 @@ class SupportsExpert(Protocol):
 
     ``fit_expert`` returns such a model. Its config has ``expert=True``, and it is only used as the
     last component of a blend, whose other components are the expert. It has a ``stepper()`` that
-    is a ``SupportsExpertForward``. Its state does not depend on the expert.
+    is a ``SupportsExpertForward``. Its state may depend on the expert: for example, the weights of
+    the expert may adapt to how well it predicts the text.
     """
 
     def fit_expert(

@@ -134,18 +134,20 @@ class SupportsCompiledStep(Protocol):
 class SupportsExpertForward(Protocol):
     """A stepper of a model whose config has ``expert=True``; see ``SupportsExpert``.
 
-    If it has a compiled step, the step reads the expert's logits from the argument ``logits``, and
-    overwrites them with its own log probabilities. Then a blend generates in one compiled loop.
+    If it has a compiled step, a blend generates in one compiled loop. The step gets the expert's
+    logits in the argument ``logits``, whose shape is (R, V64) after every token, and overwrites
+    them with its own log probabilities. Without ``ids``, it gets them once more, and computes its
+    log probabilities from them and its state, which must not change.
     """
 
     def forward_with_expert(
         self,
         ids: Int64[np.ndarray, "B T"],
-        expert: Float[np.ndarray, "B V"],
+        expert: Float[np.ndarray, "B T V"],
         state: StepState,
     ) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Read T >= 1 tokens. Return the log probability of each token that may follow, and the
-        state after the last token. ``expert`` has the expert's logits after the last of ``ids``.
+        state after the last token. ``expert`` has the expert's logits after each of ``ids``.
         """
         ...
 
