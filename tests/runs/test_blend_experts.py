@@ -4,6 +4,7 @@ numpy.
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from reviewgen.blending import stepper as blend_steppers
 from reviewgen.blending.config import BlendConfig
 from reviewgen.blending.model import Blend, CharacterModel
 from reviewgen.blending.stepper import BlendStepper, CompiledBlendStepper
+from reviewgen.compiled import feed
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import SupportsExpert
 from reviewgen.registry.metadata import Plugin
@@ -24,6 +26,7 @@ from reviewgen.registry.plugins import THIS_PROCESS, find_model, find_stepper, r
 from reviewgen.runs import blend as blending
 from reviewgen.runs.blend import fit_blend
 from reviewgen.testing import MODEL_LAWS, make_model
+from reviewgen.testing.laws import assert_same
 from tests.support.experts import (
     WEB_STEPPER,
     Pairs,
@@ -85,6 +88,12 @@ def nested() -> Any:
     return make_blend(parts, ("blend", "ngram", "pairs"), (0.5, 0.5, 0.0))
 
 
+def inside() -> Any:
+    """Return an average of such a blend and another model."""
+    parts = [two(), make_model("ngram", VOCABULARY, 2)]
+    return make_blend(parts, ("blend", "ngram"), (0.5, 0.5))
+
+
 def in_characters() -> Any:
     """Return a blend whose expert has another tokenizer: its tokens are spelled with two ids."""
     blend = one()
@@ -143,7 +152,7 @@ def test_the_last_model_mixes_the_others(make):
     np.testing.assert_allclose(step, wanted[:, -1], atol=1e-4)
 
 
-@pytest.mark.parametrize("make", [one, two, nested])
+@pytest.mark.parametrize("make", [one, two, nested, inside])
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
 def test_such_a_blend_keeps_every_law(law, make):
     law(make)
@@ -152,6 +161,29 @@ def test_such_a_blend_keeps_every_law(law, make):
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
 def test_the_model_keeps_every_law(law):
     law(lambda: pairs(is_fitted=False))
+
+
+@pytest.mark.parametrize("make", [one, two, nested, inside])
+def test_every_token_of_a_prompt_is_read_with_its_expert(make):
+    blend = make()
+    ids = some_ids()
+    with torch.no_grad():
+        wanted = blend(ids, blend.initial_state(3))[0][:, -1]
+    stepper: Any = blend.stepper()
+    state = stepper.initial_state(3)
+    single = BlendStepper(stepper._steppers, stepper.config)
+    logits, after = single.forward(ids.numpy(), state)
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+    for forward in stepper.forward, partial(feed, stepper, VOCABULARY):
+        logits, own_after = forward(ids.numpy(), state)
+        np.testing.assert_allclose(logits, wanted, atol=1e-4)
+        assert_same(own_after, after, 1e-4)
+
+
+def test_without_an_expert_only_the_last_logits_are_computed():
+    gru = make_model("gru", VOCABULARY, 0, **SMALL)
+    average: Any = make_blend([gru, gru], ("gru", "gru"), (0.5, 0.5)).stepper()
+    assert not average.needs_early_logits and pairs().stepper().needs_early_logits
 
 
 @pytest.mark.parametrize("make", [one, two, nested])
@@ -240,7 +272,7 @@ def test_the_expert_is_computed_for_some_texts_of_a_limited_length(tokens, monke
 
 
 @pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
-@pytest.mark.parametrize("make", [one, two, nested])
+@pytest.mark.parametrize("make", [one, two, nested, inside])
 def test_a_page_computes_the_same(make, tmp_path):
     blend = make()
     texts = [[row[:4], row[4:5], row[5:]] for row in some_ids(5).tolist()]

@@ -133,7 +133,8 @@ class Weights(NamedTuple):
 
 
 @by_address
-def _step(weights, ids, floats, ints, logits):
+def pairs_step(weights, ids, floats, ints, logits):
+    """Step ``Pairs``; see ``reviewgen.compiled.steps``."""
     model = weights[0]
     size = model.tables.shape[2]
     for row in range(len(ids)):
@@ -173,7 +174,7 @@ class PairsStepper(CompiledStepper):
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
-        return CompiledStep(_step, self._weights)
+        return CompiledStep(pairs_step, self._weights)
 
     def initial_state(self, batch_size: int) -> State:
         size = self.config.vocab_size

@@ -103,6 +103,7 @@ def expert_steps(model: Any) -> None:
     has_forward = isinstance(stepper, SupportsExpertForward)
     assert has_forward, "The stepper has no forward_with_expert."
     size = model.config.vocab_size
+    initial_state = stepper.initial_state(ROWS)
     forwards: dict[str, Any] = {"forward_with_expert": stepper.forward_with_expert}
     if isinstance(stepper, SupportsCompiledStep):
         forwards["its compiled step"] = lambda ids, expert, state: feed(
@@ -111,7 +112,7 @@ def expert_steps(model: Any) -> None:
     ids = some_ids(model, ROWS, STEPS)
     for (kind, expert), (name, forward) in product(_experts(model).items(), forwards.items()):
         whole, _ = _call_with_expert(fitted, ids, expert)
-        state = stepper.initial_state(ROWS)
+        state = initial_state
         end = 0
         for chunk in torch.split(ids, [1, 4, 7], dim=1):
             start = end
@@ -124,7 +125,7 @@ def expert_steps(model: Any) -> None:
     if isinstance(stepper, SupportsCompiledStep) and size > 1:
         # logits of zero are a uniform expert; the step gets no ids before the first sampled token
         expert = _experts(model)["uniform"]
-        _, state = feed(stepper, size, ids.numpy(), stepper.initial_state(ROWS), expert.numpy())
+        _, state = feed(stepper, size, ids.numpy(), initial_state, expert.numpy())
         params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1, True, 1, 0, size)
         numbers = np.zeros((ROWS, 1))
         texts = ids[:, :0].numpy()

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from reviewgen.compiled import CompiledStep, by_address
 from reviewgen.protocols import ModelGraph, Operation
 from reviewgen.testing import train_by_counting
-from tests.support.experts import Pairs, PairsStepper
+from tests.support.experts import Pairs, PairsStepper, pairs_step
 from tests.support.faults.steppers import SamplingStepper, Scaled, V, sampling
 
 __all__ = ["FAULTS", "Able", "CopyTwin", "CountTwin", "LoadsTorch", "Twin", "broken", "make"]
@@ -172,9 +174,36 @@ def broken(base: type = Twin, **members: Any) -> type:
     return type("Broken", (base,), members)
 
 
+def arrays(model: Any) -> dict[str, np.ndarray]:
+    """Return the tensors of a ``Pairs`` for its stepper."""
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
 def without_scales(model: Any) -> dict[str, np.ndarray]:
     """Return the tensors of a ``Pairs`` that ignores its expert."""
-    return {"tables": model.tables.numpy(), "scales": np.array([0, 1], np.float32)}
+    return arrays(model) | {"scales": np.array([0, 1], np.float32)}
+
+
+class LastExpert(PairsStepper):
+    """Knows only the expert's logits after the last token."""
+
+    def forward_with_expert(self, ids, expert, state):
+        return super().forward_with_expert(ids, np.repeat(expert[:, -1:], ids.shape[1], 1), state)
+
+
+@by_address
+def _forget(weights, ids, floats, ints, logits):
+    pairs_step(weights, ids, floats, ints, logits)
+    if len(ids) == 0:
+        floats[0, :, 0] = 0
+
+
+class Forgetful(PairsStepper):
+    """Changes its state without ids."""
+
+    @cached_property
+    def compiled_step(self):
+        return CompiledStep(_forget, self._weights)
 
 
 def scoring(score_all: Callable[[Any, Any], Any]) -> type:
@@ -619,16 +648,33 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
             broken(
                 Pairs,
                 call_with_expert=lambda m, ids, expert, s: Pairs.call_with_expert(
-                    m, ids, expert.exp().mean(1, keepdim=True).log(), s
+                    m, ids, expert.exp().mean(1, keepdim=True).log().expand_as(expert), s
                 ),
             ),
             "The expert at 1 changes logits before it",
-        )
+        ),
+        (
+            broken(
+                Pairs,
+                call_with_expert=lambda m, ids, expert, s: Pairs.call_with_expert(
+                    m, ids, expert, (s[0], *m.initial_state(len(ids))[1:])
+                ),
+            ),
+            "In chunks, logits differ from 1 on",
+        ),
     ],
     "expert_steps": [
         (
             broken(Pairs, stepper=lambda self: PairsStepper(self.config, without_scales(self))),
             "With a random expert, forward_with_expert gives other logits after 1 tokens",
+        ),
+        (
+            broken(Pairs, stepper=lambda self: LastExpert(self.config, arrays(self))),
+            "With a random expert, forward_with_expert gives other logits after 5 tokens",
+        ),
+        (
+            broken(Pairs, stepper=lambda self: Forgetful(self.config, arrays(self))),
+            "Without ids, the compiled step changes the state",
         ),
         (
             broken(Pairs, stepper=lambda self: SamplingStepper(self.config, {})),
