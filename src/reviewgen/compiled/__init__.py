@@ -25,7 +25,7 @@ temperature, a top-p and a copy limit mean the same for every model.
 from typing import TYPE_CHECKING
 
 from reviewgen.compiled.decoding import CompiledStepper, feed, logits_width, sample
-from reviewgen.compiled.jit import by_address, compiled, inlined, inner, reordered
+from reviewgen.compiled.jit import by_address, compiled, inlined, inner, reordered, unmanaged
 from reviewgen.compiled.linear import (
     PANEL,
     add_product,
@@ -126,6 +126,7 @@ __all__ = [
     "start_of_text",
     "tanh32",
     "target_losses",
+    "unmanaged",
 ]
 
 __getattr__ = import_on_first_use(__name__, {"tensors": "target_losses"})  # imports torch

@@ -77,6 +77,13 @@ def inner(function: FunctionT) -> FunctionT:
     return _available_to_compiled(function)
 
 
+def unmanaged(function: FunctionT) -> FunctionT:
+    """Like ``inner``, for a function that creates no arrays: without the counting of references,
+    which takes longer than the computation if a function gets tuples of many arrays.
+    """
+    return _available_to_compiled(function, _nrt=False)
+
+
 def inlined(function: FunctionT) -> FunctionT:
     """Like ``inner``, but inlined into each caller. This lets innermost loops use vector
     instructions.
@@ -86,7 +93,7 @@ def inlined(function: FunctionT) -> FunctionT:
 
 def reordered(function: FunctionT) -> FunctionT:
     """Like ``inner``, but sums may be added in any order, so they can use vector instructions."""
-    return _available_to_compiled(function, fastmath={"reassoc", "nsz"})
+    return _available_to_compiled(function, fastmath={"reassoc", "nsz"}, _nrt=False)
 
 
 def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:

@@ -40,12 +40,12 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 ConfigT = TypeVar("ConfigT")
 
-VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id", "condition_ids", "field_ids")
+VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id", "condition_ids", "field_ids", "alphabet")
 """The fields of a model's config that the tokenizer and the conditions decide. A config must have
 the first; the others are optional.
 """
 
-GIVEN_IDS = VOCABULARY_FIELDS[3:]
+GIVEN_IDS = VOCABULARY_FIELDS[3:5]
 """The fields that say how many ids there are for conditions, and how many for fields of free text.
 A model reads these ids before a text and does not predict them.
 """
@@ -447,7 +447,8 @@ def vocabulary_settings(
     eos_id: int,
     condition_ids: int = 0,
     field_ids: int = 0,
-) -> dict[str, int]:
+    alphabet: str = "",
+) -> dict[str, int | str]:
     """Return the settings of a model that the tokenizer and the conditions decide. Settings that
     the config class does not have are left out, except ``vocab_size``.
 
@@ -458,9 +459,10 @@ def vocabulary_settings(
         condition_ids, field_ids: The number of ids of conditions, and the number of ids of fields
             of free text. The tokenizer's ids come first, then those of conditions, then those of
             fields.
+        alphabet: The character of each id of the tokenizer, NUL for other ids; empty if unknown.
     """
     known = fields_of(config)
-    values = (vocab_size, bos_id, eos_id, condition_ids, field_ids)
+    values = (vocab_size, bos_id, eos_id, condition_ids, field_ids, alphabet)
     named = zip(VOCABULARY_FIELDS, values, strict=True)
     return {name: value for name, value in named if name in known or name == "vocab_size"}
 

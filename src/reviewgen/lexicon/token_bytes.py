@@ -72,6 +72,23 @@ def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
     return Symbols(np.fromiter(chain.from_iterable(symbols), np.uint16, int(offsets[-1])), offsets)
 
 
+def alphabet_of(tokenizer: Tokenizer) -> str:
+    """Return the character of each token, NUL for tokens that are not one character; an empty
+    string if the bytes of the tokens are unknown.
+
+    Raises:
+        BrokenPlugin: The result of ``token_bytes`` breaks the contract.
+    """
+    symbols = token_symbols(tokenizer)
+    if symbols is None:
+        return ""
+    texts = [
+        bytes(token).decode(errors="ignore") if token and max(token) < HALF else ""
+        for token in symbols.tokens()
+    ]
+    return "".join(text if len(text) == 1 else "\0" for text in texts)
+
+
 def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator[str]:
     """Decode texts, and yield them. Empty strings may come between them.
 

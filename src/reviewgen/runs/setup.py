@@ -38,6 +38,7 @@ from reviewgen.config.settings import (
 from reviewgen.config.training import TrainingConfig
 from reviewgen.devices import using_threads
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
+from reviewgen.lexicon.token_bytes import alphabet_of
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.abilities import SupportsInitialWeights
 from reviewgen.protocols.model import CountTrained, LanguageModel
@@ -233,6 +234,7 @@ class TrainingSetup:
             # 0 if an earlier version trained the model: its config lacks these two fields
             getattr(counts, "condition_ids", 0),
             getattr(counts, "field_ids", 0),
+            alphabet_of(tokenizer) if "alphabet" in fields_of(self.model_class.Config) else "",
         )
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:

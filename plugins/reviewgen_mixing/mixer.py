@@ -1,0 +1,193 @@
+"""The mixer: gated logistic units, which turn many predictions of a decision into one.
+
+Each input is a logit. Something known about the text chooses a row of weights from each of S sets;
+each row gives a probability, and learns by its own error, as logistic regression does. A final unit
+mixes the logits of the sets. Two adaptive probability maps then correct the result: they hold what
+followed such a probability in a context before.
+
+A text may change the weights for itself. The *changes* are a part of its state, and are added to
+the trained weights; only the rows of the first sets can change.
+
+Sources: Mahoney 2005, "Adaptive Weighing of Context Models for Lossless Data Compression"; Knoll &
+de Freitas 2012, "A Machine Learning Perspective on Predictive Coding with PAQ"; Veness et al. 2017,
+"Online Learning with Gated Linear Networks", where each unit predicts the decision, too.
+
+Needs no torch. Shapes: K inputs, S sets, R rows of weights, N decision nodes, A rows of a map, C
+contexts; F rows of changes, B texts.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from reviewgen.compiled import exp32, log32, reordered, unmanaged
+
+SETS = 8
+STEPS = 33  # steps of an adaptive probability map, over logits from -8 to 8
+MAP_ROWS = 1 << 14
+FINAL_SHARE = 0.3  # learning rate of the final unit, relative to the sets
+MAX_LOGIT = np.float32(12)
+MAP_LIMIT = np.float32(7.999)
+ONE = np.float32(1)
+ZERO = np.float32(0)
+HALF = np.float32(0.5)
+QUARTER = np.float32(0.25)
+MIN_PROBABILITY = np.float32(1e-6)
+MAX_PROBABILITY = np.float32(1 - 1e-6)
+
+
+class Weights(NamedTuple):
+    """What the mixer has learned."""
+
+    sets: Float32[np.ndarray, "R K"]  # the rows of all sets, one set after another
+    final: Float32[np.ndarray, "N S"]
+    maps: Float32[np.ndarray, "2 A 33"]  # no rows if there are no maps
+    states: Float32[np.ndarray, "C Q"]  # probability of the decision 1 in each state of a slot
+    own_rows: int  # rows that a text may change, the first ones; 0 if it may not
+
+
+class Unit(NamedTuple):
+    """Memory for mixing one decision at each level of the tree."""
+
+    inputs: Float32[np.ndarray, "D K"]
+    rows: Int64[np.ndarray, "D S"]  # the chosen row of each set
+    logits: Float32[np.ndarray, "D S"]  # of the sets
+    probs: Float32[np.ndarray, "D S"]
+    cells: Int64[np.ndarray, "D 3"]  # rows of the two maps, and the step below the logit
+    values: Float32[np.ndarray, "D 2"]  # the mixed probability; the logit's distance from the step
+
+
+@reordered
+def _dot(weights, inputs):
+    """Return the sum of products of two arrays, (K,)."""
+    total = ZERO
+    for k in range(len(inputs)):
+        total += weights[k] * inputs[k]
+    return total
+
+
+@reordered
+def _changed_dot(weights, changes, inputs):
+    """Return the sum of products of the inputs with changed weights, (K,)."""
+    total = ZERO
+    for k in range(len(inputs)):
+        total += (weights[k] + changes[k]) * inputs[k]
+    return total
+
+
+@unmanaged
+def clipped(logit):
+    """Return a logit, moved between the smallest and the largest one."""
+    return min(max(logit, -MAX_LOGIT), MAX_LOGIT)
+
+
+@unmanaged
+def squash(logit):
+    """Return the probability of a logit."""
+    return ONE / (ONE + exp32(-logit))
+
+
+@unmanaged
+def final_changes(weights, node):
+    """Return where the changes of a node's final weights are: the row, and the first column."""
+    width = weights.sets.shape[1] // SETS
+    return weights.own_rows + node // width, node % width * SETS
+
+
+@unmanaged
+def mix_inputs(weights, node, level, unit, changes, text):
+    """Return the probability of the decision 1 at a node, from the inputs and the chosen rows.
+
+    Args:
+        weights: The Weights.
+        node, level: The node, and its level in the tree.
+        unit: The Unit, with inputs and rows.
+        changes: float32 (F, B, K), the changes of B texts; no rows if texts change nothing.
+        text: The number of the text.
+    """
+    count = unit.rows.shape[1]
+    inputs = unit.inputs[level]
+    logits = unit.logits[level]
+    for number in range(count):
+        row = unit.rows[level, number]
+        if row < weights.own_rows:
+            logit = _changed_dot(weights.sets[row], changes[row, text], inputs)
+        else:
+            logit = _dot(weights.sets[row], inputs)
+        logits[number] = clipped(logit)
+    for number in range(count):
+        unit.probs[level, number] = squash(logits[number])
+    logit = ZERO
+    for number in range(count):
+        logit += weights.final[node, number] * logits[number]
+    if weights.own_rows > 0:
+        row, start = final_changes(weights, node)
+        for number in range(count):
+            logit += changes[row, text, start + number] * logits[number]
+    logit = clipped(logit)
+    p = squash(logit)
+    unit.values[level, 0] = p
+    if weights.maps.shape[1] > 0:
+        position = (min(max(logit, -MAP_LIMIT), MAP_LIMIT) + np.float32(8)) * np.float32(2)
+        step = np.int64(position)
+        distance = position - np.float32(step)
+        unit.cells[level, 2] = step
+        unit.values[level, 1] = distance
+        mapped = ZERO
+        for number in range(2):
+            row = weights.maps[number, unit.cells[level, number]]
+            mapped += (ONE - distance) * row[step] + distance * row[step + 1]
+        p = HALF * p + QUARTER * mapped
+    return min(max(p, MIN_PROBABILITY), MAX_PROBABILITY)
+
+
+@unmanaged
+def learn_weights(weights, node, level, unit, bit, rate, map_rate):
+    """Change the trained weights after a decision; see ``mix_inputs``."""
+    count = unit.rows.shape[1]
+    for number in range(count):
+        step = np.float32(rate * (bit - unit.probs[level, number]))
+        _add(weights.sets[unit.rows[level, number]], step, unit.inputs[level])
+    step = np.float32(FINAL_SHARE * rate * (bit - unit.values[level, 0]))
+    for number in range(count):
+        weights.final[node, number] += step * unit.logits[level, number]
+    if weights.maps.shape[1] > 0:
+        nearest = unit.cells[level, 2] + (1 if unit.values[level, 1] > HALF else 0)
+        for number in range(2):
+            row = weights.maps[number, unit.cells[level, number]]
+            row[nearest] += np.float32(map_rate) * (np.float32(bit) - row[nearest])
+
+
+@unmanaged
+def learn_changes(weights, node, level, unit, bit, rate, changes, text):
+    """Change the weights of one text after a decision; see ``mix_inputs``."""
+    count = unit.rows.shape[1]
+    for number in range(count):
+        row = unit.rows[level, number]
+        if row < weights.own_rows:
+            step = np.float32(rate * (bit - unit.probs[level, number]))
+            _add(changes[row, text], step, unit.inputs[level])
+    row, start = final_changes(weights, node)
+    step = np.float32(FINAL_SHARE * rate * (bit - unit.values[level, 0]))
+    for number in range(count):
+        changes[row, text, start + number] += step * unit.logits[level, number]
+
+
+@reordered
+def _add(weights, step, inputs):
+    """Add a multiple of the inputs to weights."""
+    for k in range(len(inputs)):
+        weights[k] += step * inputs[k]
+
+
+@unmanaged
+def stretch_all(probs, inputs, start):
+    """Write the logits of probabilities to the inputs from ``start`` on, then three times the
+    distance of each from one half.
+    """
+    count = len(probs)
+    for number in range(count):
+        inputs[start + number] = log32(probs[number] / (ONE - probs[number]))
+    for number in range(count):
+        inputs[start + count + number] = np.float32(3) * (probs[number] - HALF)

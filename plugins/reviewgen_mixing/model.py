@@ -1,0 +1,273 @@
+"""The mixing model: predicts a symbol, decision by decision, from many contexts at once.
+
+Each of some twenty contexts (the last symbols, words, lines) has counts of what followed it in the
+corpus; a mixer of gated logistic units turns what they say into one probability. A text adds counts
+of its own, and changes the mixer for itself; both are a part of its state, so nothing is kept from
+one text to the next.
+
+Sources: Mahoney 2005, "Adaptive Weighing of Context Models for Lossless Data Compression"; Knoll &
+de Freitas 2012, "A Machine Learning Perspective on Predictive Coding with PAQ".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Int64, Integer
+from torch import Tensor
+
+from reviewgen.errors import DataError, Detail, TrainingError
+from reviewgen.protocols.inputs import check_ids, check_state
+from reviewgen_mixing.coding import Network, float_rows
+from reviewgen_mixing.config import MixingConfig
+from reviewgen_mixing.matching import state_size
+from reviewgen_mixing.passes import distributions, score
+from reviewgen_mixing.stepping import MixingStepper
+from reviewgen_mixing.trained import expect_arrays, read_arrays, write_arrays
+from reviewgen_mixing.training import fit_expert, train_network
+
+State: TypeAlias = tuple[Float32[Tensor, "B F I"], Int64[Tensor, "B K"]]
+
+
+class Mixing:
+    """A model that mixes the predictions of many contexts. Its logits are log probabilities (nats).
+
+    The ids of conditions, and bos, have probability zero; every other id has more.
+
+    The state is a pair: the changes of the mixer's weights, float32 (B, F, I), and the registers,
+    own counts and last symbols of each text, int64 (B, K). Both have a fixed size.
+    """
+
+    Config: ClassVar[type] = MixingConfig
+
+    def __init__(self, config: MixingConfig) -> None:
+        self.config = config
+        self._texts: list[np.ndarray] = []
+        self._network: Network | None = None
+
+    def observe(self, ids: Integer[np.ndarray, " T"]) -> None:
+        """Keep one text for ``finish``: its beginning-of-text id, its tokens, its end-of-text id.
+
+        Raises:
+            TrainingError: The model is finished, or the text has ids outside the vocabulary.
+        """
+        if self._network is not None:
+            raise TrainingError(
+                "This mixing model is finished and cannot count more texts. Create a new one."
+            )
+        if len(ids) and (ids.min() < 0 or ids.max() >= self.config.vocab_size):
+            raise TrainingError(
+                f"A text has ids {ids.min()}..{ids.max()}; this model accepts"
+                f" 0..{self.config.vocab_size - 1}."
+            )
+        self._texts.append(np.array(ids, np.int32))
+
+    def finish(self) -> Mapping[str, Any]:
+        """Train the model on the texts, in their order, and return facts for the training record.
+
+        Raises:
+            TrainingError: No text has a token after its first.
+        """
+        if not any(len(text) > 1 for text in self._texts):
+            raise TrainingError(
+                "No observed text has a token after its first, so there is nothing to predict. Add"
+                " texts."
+            )
+        self._network = train_network(self._texts, self.config)
+        self._texts = []
+        size = sum(tensor.nbytes for tensor in self.state_dict().values())
+        kept = "the training text and " if self.config.keep_text else ""
+        slots = int(np.count_nonzero(self._network.slots.values))
+        note = f"{kept}{slots:,} decisions in their contexts, in {size / 1e6:,.1f} MB."
+        return {"slots": slots, "bytes": size, "notes": [Detail(note[0].upper() + note[1:])]}
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state before the first token of B texts."""
+        return tuple(map(torch.from_numpy, self.stepper().initial_state(batch_size)))
+
+    def __call__(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        """Return the log probability of every token after each of ``ids``, and the state after the
+        last.
+
+        Raises:
+            TrainingError: The model is not trained yet.
+            DataError: An id is outside the vocabulary.
+        """
+        return self._distributions(ids, None, state)
+
+    def score(
+        self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T"], State]:
+        """Return the log probability of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the state
+        after the last of ``ids``. Only the decisions on the way to the targets are computed.
+
+        Raises:
+            TrainingError: The model is not trained yet.
+            DataError: An id or a target is outside the vocabulary.
+        """
+        return self._scores(ids, targets, None, state)
+
+    def fit_expert(
+        self, texts: Iterable[tuple[Int64[np.ndarray, " T"], Float32[np.ndarray, "T V"]]]
+    ) -> "Mixing":
+        """Return a model that mixes the distribution of another model in; see
+        ``reviewgen.protocols.SupportsExpert``. It shares the counts of this model.
+        """
+        fitted = Mixing(replace(self.config, expert=True))
+        fitted._network = fit_expert(self._finished(), self.config, texts)
+        return fitted
+
+    def call_with_expert(
+        self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        """Return what a call returns, with an expert's log probabilities after each of ``ids``."""
+        return self._distributions(ids, expert, state)
+
+    def score_with_expert(
+        self,
+        ids: Int[Tensor, "B T"],
+        targets: Int[Tensor, "B T"],
+        expert: Float[Tensor, "B T V"],
+        state: State,
+    ) -> tuple[Float[Tensor, "B T"], State]:
+        """Return what ``score`` returns, with an expert's log probabilities after each of
+        ``ids``.
+        """
+        return self._scores(ids, targets, expert, state)
+
+    def stepper(self, weight_bits: int = 32) -> MixingStepper:
+        """Return a stepper that shares the model's memory; ``weight_bits`` has no effect.
+
+        Raises:
+            TrainingError: The model is not trained yet.
+        """
+        return MixingStepper(self.config, self._finished())
+
+    def parameter_kinds(self) -> dict[str, int]:
+        """Return the number of counted decisions, and of the weights that mix them."""
+        if self._network is None:
+            return {}
+        weights = self._network.weights
+        return {
+            "counts": int(np.count_nonzero(self._network.slots.values)),
+            "mixer": weights.sets.size + weights.final.size,
+            "probability maps": weights.maps.size,
+            "states": weights.states.size,
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors of the trained model. Before training, they have the same names and no
+        elements.
+        """
+        if self._network is None:
+            specs = expect_arrays(self.config).items()
+            arrays = {name: np.empty((0, *shape[1:]), dtype) for name, (dtype, shape) in specs}
+        else:
+            arrays = write_arrays(self._network, self.config)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Use a trained model's tensors.
+
+        Raises:
+            BundleError: A tensor is missing, unexpected, has another shape, or is damaged; the
+                model stays unchanged.
+        """
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        self._network = read_arrays(arrays, self.config)
+        self._texts = []
+
+    def _distributions(
+        self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"] | None, state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        """Return the log probability of every token, and the state, with an expert or without."""
+        network = self._finished()
+        check_ids(ids)
+        floats, ints = self._arrays(state)
+        logits = np.empty((*ids.shape, self.config.vocab_size), np.float32)
+        opinions = self._opinions(ids, expert)
+        distributions(network, self._checked(ids), opinions, floats, ints, logits)
+        return _like(logits, ids), (_like(floats, ids), _like(ints, ids))
+
+    def _scores(
+        self,
+        ids: Int[Tensor, "B T"],
+        targets: Int[Tensor, "B T"],
+        expert: Float[Tensor, "B T V"] | None,
+        state: State,
+    ) -> tuple[Float[Tensor, "B T"], State]:
+        """Return the log probability of each target, and the state, with an expert or without."""
+        network = self._finished()
+        floats, ints = self._arrays(state)
+        scores = np.empty(ids.shape)
+        score(
+            network,
+            self._checked(ids),
+            self._checked(targets),
+            self._opinions(ids, expert),
+            floats,
+            ints,
+            scores,
+        )
+        return _like(scores.astype(np.float32), ids), (_like(floats, ids), _like(ints, ids))
+
+    def _opinions(
+        self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"] | None
+    ) -> Float32[np.ndarray, "B T V"]:
+        """Return an expert's log probabilities as an array; without an expert, one of no tokens, or
+        of uniform distributions if the model has an expert.
+        """
+        if expert is not None:
+            return np.ascontiguousarray(expert.detach().cpu().numpy(), np.float32)
+        tokens = ids.shape[1] if self.config.expert else 0
+        return np.zeros((len(ids), tokens, self.config.vocab_size), np.float32)
+
+    def _arrays(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of the two tensors of a state as arrays.
+
+        Raises:
+            ShapeError: The state is not one of this model.
+        """
+        check_state(state, 2)
+        floats, ints = (np.array(tensor.detach().cpu().numpy(), order="C") for tensor in state)
+        network = self._finished()
+        expected = (float_rows(network), network.weights.sets.shape[1])
+        size = state_size(network.local_slots)
+        if floats.shape[1:] != expected or ints.shape[1:] != (size,):
+            raise DataError(
+                f"The state has the shapes {floats.shape} and {ints.shape}; expected (B,"
+                f" {expected[0]}, {expected[1]}) and (B, {size})."
+            )
+        return floats, ints
+
+    def _checked(self, ids: Int[Tensor, "B T"]) -> Int64[np.ndarray, "B T"]:
+        """Return ids as an array.
+
+        Raises:
+            DataError: An id is outside the vocabulary.
+        """
+        array = np.ascontiguousarray(ids.detach().cpu().numpy(), np.int64)
+        if array.size and (array.min() < 0 or array.max() >= self.config.vocab_size):
+            raise DataError(
+                f"The ids are {array.min()}..{array.max()}; this model accepts"
+                f" 0..{self.config.vocab_size - 1}."
+            )
+        return array
+
+    def _finished(self) -> Network:
+        """Return the trained network, or raise if there is none yet."""
+        if self._network is None:
+            raise TrainingError(
+                "This mixing model is not trained yet. Call observe and finish, or load_state_dict,"
+                " first."
+            )
+        return self._network
+
+
+def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
+    """Return an array as a tensor on the device of another tensor."""
+    return torch.from_numpy(array).to(tensor.device)
