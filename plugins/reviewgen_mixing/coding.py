@@ -82,6 +82,8 @@ MAX_NODES = 256  # with more decision nodes, a text does not change the weights 
 BIAS = np.float32(0.3)
 MAX_STATE_COUNT = 600  # of the updates of a state's probability, which set its rate
 MIN_STATE = np.float32(1 / 4096)
+MIN_TEXT_RATE = 0.0005  # at which a long text changes the weights
+TEXT_SYMBOLS = 2000  # after these, the additional rate of a text is halved
 MAX_EXPERT = 10.0  # limit of the expert's logits
 
 
@@ -100,7 +102,8 @@ class Network(NamedTuple):
     first_given: int  # the ids from here on are those of conditions and fields
     local_slots: int  # number of slots that a text has of its own; 0 if it does not adapt
     expert: int  # whether the distribution of another model is an input
-    rate: float  # at which a text changes the weights
+    min_count: int  # contexts that were seen less often are ignored
+    rate: float  # additional rate at which a text changes the weights at first
 
 
 class Work(NamedTuple):
@@ -289,6 +292,9 @@ def look_up(network, ints, text, work, node):
     own = 0
     for number in range(count):
         slot = find(network.slots, work.lines[depth, number], work.hashes[depth, number], place)
+        if slot >= 0 and not is_packed:
+            value = np.int64(network.slots.values[slot])
+            slot = slot if counted(value) >= network.min_count else -1
         work.found[number] = slot
         work.probs[number] = HALF
         inputs[start + number] = ZERO
@@ -507,11 +513,13 @@ def score_symbol(network, floats, ints, text, work, symbol, is_learned):
 def learn_symbol(network, floats, ints, text, work, symbol):
     """Let a text learn from a symbol whose decisions were all predicted."""
     tree = network.tree
+    # a text changes the weights fast at first, and slower when it has learned from more symbols
+    rate = MIN_TEXT_RATE + network.rate / (1 + ints[READ, text] / TEXT_SYMBOLS)
     for level in range(tree.lengths[symbol]):
         node = tree.paths[symbol, level]
         bit = tree.bits[symbol, level]
         if network.weights.own_rows > 0:
-            learn_changes(network.weights, node, level, work.unit, bit, network.rate, floats, text)
+            learn_changes(network.weights, node, level, work.unit, bit, rate, floats, text)
         count_own(network, ints, text, work, node, bit)
 
 
@@ -574,7 +582,7 @@ def hear_expert(network, floats, text, work, log_probs):
 
 @unmanaged
 def add_up_leaves(tree, log_probs, sums):
-    """Write the sum of the probabilities of the leaves before each place, (L + 1,), up to a factor."""
+    """Write the sum of the probabilities of the leaves before each place, up to a factor."""
     largest = log_probs[tree.leaves[0]]
     for symbol in tree.leaves:
         largest = max(largest, log_probs[symbol])

@@ -101,4 +101,9 @@ class MixingConfig:
             )
 
 
-MIXING_CHAR = Preset(model="mixing", tokenizer="char", generation_settings=CHAR_GENERATION)
+MIXING_CHAR = Preset(
+    model="mixing",
+    tokenizer="char",
+    # a text that adapts to what it has written itself would repeat it
+    generation_settings=CHAR_GENERATION | {"no_repeat_ngram_size": 20},
+)

@@ -34,7 +34,7 @@ from reviewgen_mixing.slots import LINE, STATES, Slots, read_slots, write_slots
 from reviewgen_mixing.tree import build_tree
 
 EXPERT_WEIGHT = 0.3  # first weight of the expert in each row
-TEXT_RATE = 0.0007  # learning rate at which a text changes the weights
+TEXT_RATE = 0.004  # additional learning rate at which a text changes the weights at first
 _PRIOR_COUNTS = np.array([0, 1, 2, 3, 4, 5.5, 8, 11.5, 16, 22, 28.5])  # of the levels of a slot
 _MAP_LOGITS = np.arange(STEPS) / 2 - 8
 _MAX_INDEX = 1 << 22  # entries of the index of a training text
@@ -105,7 +105,9 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: MixingConfig) -> Netwo
     for name, (dtype, shape) in specs.items():
         array = arrays[name]
         fits = array.ndim == len(shape) and array.dtype == dtype
-        if not fits or any(size not in (None, axis) for size, axis in zip(shape, array.shape)):
+        if not fits or not all(
+            size in (None, axis) for size, axis in zip(shape, array.shape, strict=True)
+        ):
             raise BundleError(
                 f"The tensor {name!r} of the mixing model has the shape {array.shape} and the dtype"
                 f" {array.dtype}; expected {shape} and {dtype}."
@@ -182,6 +184,7 @@ def _connect(
         first_given=first_given,
         local_slots=config.local_slots,
         expert=int(config.expert),
+        min_count=config.min_count,
         rate=TEXT_RATE,
     )
 

@@ -1,8 +1,9 @@
 """The settings of a blend: the mixture weights, and the entry of each component in config.json.
 Also the presets of blends. No torch.
 
-Each preset blends an LSTM and an n-gram with the same tokenizer. The two make different errors: an
-n-gram reproduces names and phrases that it has seen once; an LSTM uses context further back.
+Each preset blends an LSTM with a model of counts that has the same tokenizer: a mixing model over
+characters, an n-gram over words. The two make different errors: counts reproduce names and phrases
+that were seen once; an LSTM uses context further back.
 """
 
 import json
@@ -209,7 +210,7 @@ BLEND_CHAR = Preset(
     model="blend",
     tokenizer="char",
     generation_settings=CHAR_GENERATION,
-    parts=("lstm-char", "ngram-char"),
+    parts=("lstm-char", "mixing-char"),
 )
 BLEND_WORD = Preset(
     model="blend",

@@ -50,7 +50,7 @@ GIVEN_IDS = VOCABULARY_FIELDS[3:5]
 A model reads these ids before a text and does not predict them.
 """
 
-SMALLEST_VOCABULARY = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
+SMALLEST_VOCABULARY: dict[str, Any] = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
 """A placeholder for checking the other settings of a config before there is a tokenizer."""
 
 
@@ -448,7 +448,7 @@ def vocabulary_settings(
     condition_ids: int = 0,
     field_ids: int = 0,
     alphabet: str = "",
-) -> dict[str, int | str]:
+) -> dict[str, Any]:
     """Return the settings of a model that the tokenizer and the conditions decide. Settings that
     the config class does not have are left out, except ``vocab_size``.
 
@@ -464,7 +464,8 @@ def vocabulary_settings(
     known = fields_of(config)
     values = (vocab_size, bos_id, eos_id, condition_ids, field_ids, alphabet)
     named = zip(VOCABULARY_FIELDS, values, strict=True)
-    return {name: value for name, value in named if name in known or name == "vocab_size"}
+    settings: dict[str, Any] = dict(named)
+    return {name: settings[name] for name in settings if name in known or name == "vocab_size"}
 
 
 def without_vocabulary(settings: Mapping[str, Any]) -> dict[str, Any]:
