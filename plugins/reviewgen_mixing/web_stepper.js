@@ -8,42 +8,40 @@
 const PLACES = Array.from({ length: 18 }, (_, number) => 16 + number); // in the registers, which begin with the last 16 symbols
 const [WORD, LETTERS, GAP, PREVIOUS, SECOND, THIRD, ENDING, SUFFIX, PUNCTUATION, SINCE, FIRST, COLUMN] = PLACES;
 const [GIVEN, READ, MATCH, MATCHED, SOURCE, COPIED] = PLACES.slice(12);
-const [SUCCESSORS, SUCCESSOR_PAIRS, LETTER, MARK, NEWLINE, BLOCK, STATES, RATE, RARE] = [34, 512, 1, 2, 3, 3, 242, 0.0007, 1e-4];
-const [ORDERS, WORDS, SPARSE, CONDITIONS] = [[0, 1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15, 16], [17, 18, 19], [20, 21]];
+const [LETTER, MARK, NEWLINE, BLOCK, STATES, RATE, RARE, MIN_MATCH, MIN_COPY] = [1, 2, 3, 3, 242, 0.0007, 1e-4, 5, 7];
 const LOCAL = [2, 3, 4, 6, 9, 10]; // the contexts whose counts a text has of its own
-const LEVELS = [0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10];
-const clip = (number, limit) => Math.min(Math.max(number, -limit), limit);
-const squash = (logit) => Math.fround(1 / Math.fround(1 + Math.fround(Math.exp(-logit)))); // rounded as in Python
-const STRETCHED = Float32Array.from({ length: 32 }, (_, code) => (code * 15) / 31 - 7.5); // logits of adaptive probabilities
-const CODES = Array.from({ length: 4096 }, (_, p) => Math.round(((clip(Math.log((p + 0.5) / (4095.5 - p)), 7.5) + 7.5) * 31) / 15));
+const LEVELS = [0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10]; // of counts
+const [round, clip] = [Math.fround, (number, limit) => Math.min(Math.max(number, -limit), limit)]; // float32, as in Python
+const squash = (logit) => round(1 / round(1 + round(Math.exp(-logit))));
+const codeOf = (p) => Math.round(((clip(Math.log(p / (1 - p)), 7.5) + 7.5) * 31) / 15); // level of an adaptive probability
+const CODES = Array.from({ length: 4096 }, (_, p) => codeOf((p + 0.5) / 4096));
 
 /** Return the stepper of a model: `{initialState(), forward(ids, state, expert)}`. The logits are log probabilities. */
 export default function createStepper(name, config, tensors) {
   const arrays = Object.fromEntries(Object.entries(tensors).map(([key, { data }]) => [key, data]));
   const { sets, final, maps, states, frequencies, text = [] } = arrays;
   const { vocab_size: vocabulary, local_slots: slots } = config;
-  const { children, levels, places, trails, leaves, spans } = readTree(Array.from(arrays.tree, Number), vocabulary);
-  const [alphabet, findCounts, positions] = [readAlphabet(config), readSlots(arrays), indexText(text)];
   const [width, nodes, count] = [tensors.sets.shape[1], ...tensors.final.shape];
-  const chosen = [ORDERS, config.words ? WORDS : [], config.sparse ? SPARSE : [], config.condition_ids ? CONDITIONS : []].flat();
+  const [children, alphabet, findCounts, positions] = [Array.from(arrays.tree, Number), readAlphabet(config), readSlots(arrays), indexText(text)];
+  const { levels, places, trails, leaves, spans } = readTree(children, vocabulary);
+  const isUsed = (context) => context < 9 || (context < 17 ? config.words : context < 20 ? config.sparse : config.condition_ids > 0);
+  const chosen = Array.from({ length: 22 }, (_, context) => context).filter(isUsed);
   const looked = slots ? [...chosen, ...LOCAL] : chosen;
-  const [total, matchAt] = [looked.length + 2, looked.length]; // of the probabilities; the last two are of matches
+  const kinds = looked.map((context, number) => (number >= chosen.length ? 2 : context < 1 || context > 11 ? 3 : context < 9 ? 0 : 1));
   const starts = [0, 64, 172, 332, 467, 467 + nodes, 468 + nodes + vocabulary, 469 + nodes + 2 * vocabulary]; // first row of each set
-  const changed = config.gated ? starts[nodes > 256 ? 4 : 5] : 64;
-  const ownRows = config.adapt_weights ? changed : 0;
-  const stretched = states.map((p) => Math.log(p / Math.fround(1 - p)));
-  const makeHashes = () => new Uint32Array(looked.length);
-  const units = Array.from({ length: Math.max(...levels) + 1 }, () => ({ // memory for a decision at each level
-    ...{ inputs: new Float32Array(width), rows: new Uint32Array(count), logits: new Float32Array(count), p: 0 },
-    ...{ lines: makeHashes(), hashes: makeHashes() }, // of the contexts, if a block begins at this level
-  }));
-  let [own, registers, bases, expected] = []; // the state in use, its registers, hashes of the contexts, and what the matches expect
+  const ownRows = config.adapt_weights && (config.gated ? starts[nodes > 256 ? 4 : 5] : 64); // that a text changes
+  const total = looked.length + 2; // number of probabilities; the last two are those of the matches
+  const stretched = states.map((p) => Math.log(p / round(1 - p)));
+  const floats = (length) => new Float32Array(length);
+  const hashes = () => new Uint32Array(looked.length);
+  const makeUnit = () => ({ inputs: floats(width), rows: [], logits: floats(count), p: 0, lines: hashes(), hashed: hashes() });
+  const units = Array.from({ length: Math.max(...levels) + 1 }, makeUnit); // memory for the decision at each level
+  let [own, registers, bases, expected] = []; // the state, its registers, the hashes of the contexts, and what the matches expect
 
   const initialState = () => ({
-    ...{ registers: new Uint32Array(SUCCESSORS + SUCCESSOR_PAIRS), ring: new Uint16Array(slots), index: new Uint32Array(slots / 8) },
-    ...{ checks: new Uint16Array(slots), values: new Uint32Array(slots) },
-    ...{ sets: new Float32Array(ownRows * width), final: new Float32Array(nodes * count) },
-    expert: new Float32Array(config.expert ? nodes : 0),
+    ...{ registers: new Uint32Array(34 + 512), ring: new Uint16Array(slots), index: new Uint32Array(slots / 8) },
+    ...{ checks: new Uint16Array(slots), values: new Uint32Array(slots), expert: floats(config.expert ? nodes : 0) },
+    ...{ sets: floats(ownRows * width), final: floats(nodes * count) },
   });
 
   function forward(ids, state, expert) {
@@ -51,128 +49,126 @@ export default function createStepper(name, config, tensors) {
     registers = own.registers;
     ids.forEach(read);
     if (config.expert) hearExpert(expert);
-    const logits = new Float32Array(vocabulary).fill(-Infinity);
     beginSymbol();
+    const logits = floats(vocabulary).fill(-Infinity);
     predictBelow(0, 1, logits);
     return { logits, state: own };
   }
 
   function read(symbol) {
-    if (symbol === config.bos_id) return Object.values(own).forEach((part) => part.fill(0));
     const isGiven = symbol >= vocabulary - config.condition_ids - config.field_ids;
-    if (isGiven) return (registers[GIVEN] = mix(registers[GIVEN], symbol + 1));
-    if (slots) learn(trails[symbol]);
-    readSymbol(alphabet, symbol, registers);
-    if (slots) followOwn(symbol);
-    if (text.length) {
-      const hashed = hashBefore(registers, 7) % positions.length;
-      follow((place) => text[place], SOURCE, COPIED, registers[READ] < 7 ? 0 : positions[hashed], 7, symbol);
-      if (registers[SOURCE] >= text.length) registers[COPIED] = 0;
+    if (symbol === config.bos_id) Object.values(own).forEach((part) => part.fill(0));
+    else if (isGiven) registers[GIVEN] = mix(registers[GIVEN], symbol + 1);
+    else {
+      if (slots) learn(trails[symbol]);
+      readSymbol(alphabet, symbol, registers);
+      if (slots) followOwn(symbol);
+      if (text.length) followSource(symbol);
     }
   }
 
   function followOwn(symbol) {
     own.ring[(registers[READ] - 1) % slots] = symbol;
-    const entry = hashBefore(registers, 5) % (slots / 8);
+    const entry = hashSymbols(registers, MIN_MATCH) % (slots / 8);
     const isInRing = registers[READ] - own.index[entry] < slots - 16;
-    follow((place) => own.ring[place % slots], MATCH, MATCHED, isInRing ? own.index[entry] : 0, 5, symbol);
+    follow((place) => own.ring[place % slots], MATCH, MATCHED, isInRing ? own.index[entry] : 0, MIN_MATCH, symbol);
     own.index[entry] = registers[READ];
+  }
+
+  function followSource(symbol) {
+    const candidate = registers[READ] < MIN_COPY ? 0 : positions[hashSymbols(registers, MIN_COPY) % positions.length];
+    follow((place) => text[place], SOURCE, COPIED, candidate, MIN_COPY, symbol);
+    if (registers[SOURCE] >= text.length) registers[COPIED] = 0;
   }
 
   /** Update a match, whose place and length are in two registers, or begin one at a candidate; `at` gives the symbol at a place. */
   function follow(at, place, length, candidate, minimum, symbol) {
-    const goesOn = registers[length] > 0 && at(registers[place]) === symbol;
-    registers[length] = goesOn ? Math.min(registers[length] + 1, 31) : 0;
-    registers[place] += goesOn ? 1 : 0;
-    if (goesOn) return;
+    if (registers[length] > 0 && at(registers[place]++) === symbol) return (registers[length] = Math.min(registers[length] + 1, 31));
     let found = 0;
     while (found < Math.min(16, candidate) && at(candidate - 1 - found) === registers[found]) found++;
-    if (found >= minimum) [registers[place], registers[length]] = [candidate, found];
+    [registers[place], registers[length]] = [candidate, found >= minimum ? found : 0];
   }
 
   function beginSymbol() {
     const contexts = hashContexts(registers);
     bases = looked.map((context) => mix(contexts[context], context));
-    const matches = [[own.ring[registers[MATCH] % slots], registers[MATCHED]], [text[registers[SOURCE]], registers[COPIED]]];
-    expected = matches.map(([symbol, length]) => ({ symbol, length: classOf(length) }));
+    expected = [[own.ring[registers[MATCH] % slots], classOf(registers[MATCHED])], [text[registers[SOURCE]], classOf(registers[COPIED])]];
   }
 
   function openBlock(root) {
-    const { lines, hashes } = units[levels[root]];
-    for (let number = 0; number < looked.length; number++) {
-      const hashed = mix(bases[number], root + 1);
+    const { lines, hashed } = units[levels[root]];
+    bases.forEach((base, number) => {
+      const hash = mix(base, root + 1);
       const isOwn = number >= chosen.length;
-      lines[number] = scale(hashed, isOwn ? slots / 16 : arrays.used.length / 2);
-      hashes[number] = isOwn ? mix(hashed, 1) : Math.imul(hashed, 0xc2b2ae35);
-    }
+      lines[number] = 16 * scale(hash, isOwn ? slots / 16 : arrays.used.length / 2);
+      hashed[number] = isOwn ? mix(hash, 1) : Math.imul(hash, 0xc2b2ae35);
+    });
   }
 
-  /** Return the place of a decision's own slot; if it has none, that of the slot with the fewest counts, as -1 - place. */
-  function findOwn(line, hashed, place) {
+  /** Return the text's own slot of a decision. If it has none: -1, or the slot with the fewest counts, which is claimed. */
+  function findOwn(line, hash, place, claims) {
     let [best, fewest] = [0, Infinity];
     for (let probe = 0; probe < 4; probe++) {
-      const slot = 16 * line + ((((hashed >>> 3) & 15) ^ (2 * place)) ^ probe);
-      if (own.checks[slot] === checkOf(hashed, place)) return slot;
+      const slot = slotOf(line, hash, place, probe);
+      if (own.checks[slot] === checkOf(hash, place)) return slot;
       const counted = own.checks[slot] ? (own.values[slot] & 31) + ((own.values[slot] >>> 5) & 31) : -1;
       if (counted < fewest) [best, fewest] = [slot, counted];
     }
-    return -1 - best;
-  }
-
-  /** Return the state of a context's counts times 32, plus the level of their adaptive probability; -1 if there are no counts. */
-  function lookUp(number, node) {
-    const { lines, hashes } = units[levels[node] - (levels[node] % BLOCK)];
-    if (number < chosen.length) return findCounts(lines[number], hashes[number], places[node]);
-    const slot = findOwn(lines[number], hashes[number], places[node]);
-    return slot < 0 ? -1 : packed(own.values[slot]);
+    if (claims) [own.checks[best], own.values[best]] = [checkOf(hash, place), 1 << 25];
+    return claims ? best : -1;
   }
 
   /** Return the probability of the decision 1 at a node. The unit of its level keeps what learning needs. */
   function predict(node) {
     const level = levels[node];
-    const unit = units[level];
     if (level % BLOCK === 0) openBlock(node);
+    const unit = units[level];
+    const { lines, hashed } = units[level - (level % BLOCK)];
     const { inputs, rows, logits } = unit;
-    const seen = { orders: 0, words: 0, own: 0 };
-    inputs.fill(0);
+    const seen = [0, 0, 0, 0]; // contexts of symbols, of words, of the text's own, and others
     const say = (number, state) => {
       inputs[number] = stretched[STATES * number + state];
       inputs[total + number] = 3 * (states[STATES * number + state] - 0.5);
     };
-    looked.forEach((context, number) => {
-      const found = lookUp(number, node);
-      if (found < 0) return;
-      say(number, found >> 5);
-      inputs[2 * total + number] = STRETCHED[found & 31];
-      if (number >= chosen.length) seen.own++;
-      else if (context > 0 && context < 12) seen[context < 9 ? "orders" : "words"]++;
-    });
-    let longest = { length: 0, bit: 0, symbol: vocabulary };
-    expected.forEach(({ symbol, length }, which) => {
-      const step = length > 0 ? trails[symbol][level] : undefined;
+    inputs.fill(0);
+    for (let number = 0; number < looked.length; number++) {
+      const find = number < chosen.length ? findCounts : findOwn;
+      const slot = find(lines[number], hashed[number], places[node], false);
+      if (slot < 0) continue;
+      const packed = number < chosen.length ? slot : pack(own.values[slot]);
+      say(number, packed >> 5);
+      inputs[2 * total + number] = round(((packed & 31) * 15) / 31 - 7.5);
+      seen[kinds[number]]++;
+    }
+    let longest = [0, 0, vocabulary]; // its length, its decision, and its symbol
+    expected.forEach(([symbol, length], which) => {
+      const step = length ? trails[symbol][level] : undefined;
       if (step === undefined || step >> 1 !== node) return;
-      say(matchAt + which, 2 * length + (step & 1));
-      if (length >= longest.length) longest = { length, bit: step & 1, symbol };
+      say(looked.length + which, 2 * length + (step & 1));
+      if (length >= longest[0]) longest = [length, step & 1, symbol];
     });
-    inputs[2 * total + matchAt] = 0.3;
-    if (config.expert) inputs[2 * total + matchAt + 1] = own.expert[node];
-    const support = config.expert ? 7 + clip(Math.round(1.5 * own.expert[node]), 7) : seen.own;
+    const opinion = config.expert ? own.expert[node] : 0;
+    inputs.set(config.expert ? [0.3, opinion] : [0.3], 3 * total - 2);
+    const [orders, words] = seen;
+    const support = config.expert ? 7 + clip(Math.round(1.5 * opinion), 7) : seen[2];
     const [last, before] = [0, 1].map((back) => (registers[READ] > back ? registers[back] + 1 : 0));
-    const letters = Math.min(7, registers[LETTERS]);
-    const ownClass = Math.min(3, seen.own >> 1);
-    const choices = [(ownClass * 8 + longest.length) * 2 + longest.bit, seen.orders * 12 + Math.min(level, 11)];
-    choices.push((seen.words * 8 + letters) * 5 + (seen.orders >> 1), support * 9 + seen.orders, node, last, before, longest.symbol);
-    let logit = 0;
+    const choices = [(Math.min(3, seen[2] >> 1) * 8 + longest[0]) * 2 + longest[1], orders * 12 + Math.min(level, 11)];
+    choices.push((words * 8 + Math.min(7, registers[LETTERS])) * 5 + (orders >> 1), support * 9 + orders, node, last, before, longest[2]);
+    let sum = 0;
     for (let set = 0; set < count; set++) {
       rows[set] = starts[set] + choices[set];
       logits[set] = clip(weigh(inputs, rows[set]), 12);
-      logit += (final[node * count + set] + own.final[node * count + set]) * logits[set];
+      sum += (final[node * count + set] + own.final[node * count + set]) * logits[set];
     }
-    logit = clip(Math.fround(logit), 12);
+    const logit = clip(round(sum), 12);
     unit.p = squash(logit);
-    const hashed = mix(node + 1, last);
-    const mapped = maps.length ? readMap(logit, hashed, 0) + readMap(logit, mix(hashed, before + 1), 1) : 2 * unit.p;
-    return Math.fround(Math.min(Math.max(0.5 * unit.p + 0.25 * mapped, 1e-6), 1 - 1e-6)); // 1 - p depends on the rounding
+    const hash = mix(node + 1, last);
+    const cells = maps.length ? [hash % 16384, 16384 + (mix(hash, before + 1) % 16384)] : []; // rows of the two maps
+    const position = round((round(clip(logit, 7.999)) + 8) * 2);
+    const step = Math.floor(position);
+    const read = (row) => (1 - position + step) * maps[33 * row + step] + (position - step) * maps[33 * row + step + 1];
+    const p = cells.reduce((mixed, row) => mixed + 0.25 * read(row), cells.length ? 0.5 * unit.p : unit.p);
+    return round(Math.min(Math.max(p, 1e-6), 1 - 1e-6));
   }
 
   /** Return the sum of the inputs with the weights of a row, which the text may have changed. */
@@ -184,49 +180,32 @@ export default function createStepper(name, config, tensors) {
     return sum;
   }
 
-  /** Return the probability in a row of one of the two adaptive probability maps. */
-  function readMap(logit, hashed, which) {
-    const position = Math.fround((Math.fround(clip(logit, 7.999) + 8)) * 2);
-    const step = Math.floor(position);
-    const start = (which * 16384 + (hashed % 16384)) * 33 + step;
-    return (1 - position + step) * maps[start] + (position - step) * maps[start + 1];
-  }
-
   /** Learn the decisions of a symbol, each of which is a node times 2 plus the decision. */
   function learn(trail) {
     beginSymbol();
     for (const step of trail) predict(step >> 1);
-    for (const step of trail) {
+    for (const [level, step] of trail.entries()) {
       const [node, bit] = [step >> 1, step & 1];
-      if (ownRows) changeWeights(node, bit);
-      for (let number = chosen.length; number < looked.length; number++) countOwn(number, node, bit);
+      const { inputs, rows, logits, p } = units[level];
+      for (let set = 0; set < count && ownRows; set++) {
+        own.final[node * count + set] += round(0.3 * RATE * (bit - p)) * logits[set];
+        const change = round(RATE * (bit - squash(logits[set])));
+        if (rows[set] < ownRows) for (let k = 0; k < width; k++) own.sets[rows[set] * width + k] += change * inputs[k];
+      }
+      const { lines, hashed } = units[level - (level % BLOCK)];
+      for (let number = chosen.length; number < looked.length; number++) {
+        const slot = findOwn(lines[number], hashed[number], places[node], true);
+        own.values[slot] = update(own.values[slot], bit);
+      }
     }
   }
 
-  function changeWeights(node, bit) {
-    const { inputs, rows, logits, p } = units[levels[node]];
-    for (let set = 0; set < count; set++) {
-      own.final[node * count + set] += Math.fround(0.3 * RATE * (bit - p)) * logits[set];
-      if (rows[set] >= ownRows) continue;
-      const rate = Math.fround(RATE * (bit - squash(logits[set])));
-      for (let k = 0; k < width; k++) own.sets[rows[set] * width + k] += rate * inputs[k];
-    }
-  }
-
-  function countOwn(number, node, bit) {
-    const { lines, hashes } = units[levels[node] - (levels[node] % BLOCK)];
-    const found = findOwn(lines[number], hashes[number], places[node]);
-    const slot = found < 0 ? -1 - found : found;
-    if (found < 0) [own.checks[slot], own.values[slot]] = [checkOf(hashes[number], places[node]), 1 << 25];
-    own.values[slot] = updated(own.values[slot], bit);
-  }
-
-  /** Write the log probability of each symbol below a node, or of the leaf -1 - node, which has a probability in all. */
+  /** Write the log probability of each symbol below a node of some probability, or of the leaf -1 - node. */
   function predictBelow(node, mass, logits) {
     if (node < 0) logits[-1 - node] = Math.log(mass);
     else if (mass < RARE) {
       const below = leaves.slice(spans[node][0], spans[node][2]);
-      const sum = below.reduce((sum, symbol) => sum + frequencies[symbol], 0);
+      const sum = below.reduce((all, symbol) => all + frequencies[symbol], 0);
       for (const symbol of below) logits[symbol] = Math.log(mass * (frequencies[symbol] / sum));
     } else {
       const p = predict(node);
@@ -235,13 +214,12 @@ export default function createStepper(name, config, tensors) {
     }
   }
 
-  function hearExpert(expert) {
-    const largest = leaves.reduce((most, symbol) => Math.max(most, expert[symbol]), -Infinity);
+  function hearExpert(logits) {
+    const largest = leaves.reduce((most, symbol) => Math.max(most, logits[symbol]), -Infinity);
     const sums = [0]; // of the probabilities of the leaves before each, up to a factor
-    for (const symbol of leaves) sums.push(sums.at(-1) + (largest > -Infinity ? Math.exp(expert[symbol] - largest) : 0));
-    spans.forEach(([start, middle, end], node) => {
-      own.expert[node] = clip(Math.log((sums[end] - sums[middle] + 1e-12) / (sums[middle] - sums[start] + 1e-12)), 10);
-    });
+    for (const symbol of leaves) sums.push(sums.at(-1) + (largest > -Infinity ? Math.exp(logits[symbol] - largest) : 0));
+    const opinionOf = ([start, middle, end]) => Math.log((sums[end] - sums[middle] + 1e-12) / (sums[middle] - sums[start] + 1e-12));
+    own.expert.set(spans.map((span) => clip(opinionOf(span), 10)));
   }
 
   return { initialState, forward };
@@ -252,20 +230,18 @@ export default function createStepper(name, config, tensors) {
  * end; the leaves from left to right; and of each symbol its decisions, each the node times 2 plus the decision.
  */
 function readTree(children, vocabulary) {
-  const [levels, places, spans, leaves, trails] = [[], [], [], [], Array.from({ length: vocabulary }, () => [])];
+  const tree = { levels: [], places: [], spans: [], leaves: [], trails: Array.from({ length: vocabulary }, () => []) };
   function visit(node, place, trail) {
-    [levels[node], places[node], spans[node]] = [trail.length, place, [leaves.length]];
+    [tree.levels[node], tree.places[node], tree.spans[node]] = [trail.length, place, [tree.leaves.length]];
     for (const bit of [0, 1]) {
-      const child = children[2 * node + bit];
-      const way = [...trail, 2 * node + bit];
-      if (child < 0) trails[-1 - child] = way;
-      if (child < 0) leaves.push(-1 - child);
-      else visit(child, way.length % BLOCK ? 2 * place + bit : 1, way);
-      spans[node].push(leaves.length);
+      const [child, way] = [children[2 * node + bit], [...trail, 2 * node + bit]];
+      if (child >= 0) visit(child, way.length % BLOCK ? 2 * place + bit : 1, way);
+      else tree.trails[tree.leaves[tree.leaves.push(-1 - child) - 1]] = way;
+      tree.spans[node].push(tree.leaves.length);
     }
   }
   visit(0, 1, []);
-  return { children, levels, places, spans, leaves, trails };
+  return tree;
 }
 
 /** Return the kind of each symbol, and the id of the same letter in lower case; without an alphabet, all are letters. */
@@ -276,85 +252,79 @@ function readAlphabet({ alphabet, vocab_size: vocabulary }) {
   ids.delete("\0");
   for (const [character, id] of ids) {
     if (/\p{L}/u.test(character)) [kinds[id], folded[id]] = [LETTER, ids.get(character.toLowerCase()) ?? id];
-    else if (character === "\n") kinds[id] = NEWLINE;
-    else if ('.,;:!?()"'.includes(character)) kinds[id] = MARK;
+    else kinds[id] = character === "\n" ? NEWLINE : '.,;:!?()"'.includes(character) ? MARK : 0;
   }
   return { kinds, folded };
 }
 
-/** Return a function that looks up the counts of a decision in a line of the trained slots; -1 if there are none. */
+const checkOf = (hash, place) => ((hash >>> 8) & 0xfff8) | place;
+const slotOf = (line, hash, place, probe) => line + (((hash >>> 3) & 15) ^ (2 * place) ^ probe);
+const scale = (hash, size) => Math.floor(((hash >>> 16) * size + Math.floor(((hash & 0xffff) * size) / 65536)) / 65536);
+
+/** Return a function that looks the counts of a decision up, as `pack` returns them; -1 if there are none. */
 function readSlots({ used, slots }) {
-  const bitsOf = (line) => (used[2 * line] << 8) | used[2 * line + 1];
-  const starts = new Uint32Array(used.length / 2 + 1); // the number of slots in use before each line
-  for (let line = 0; 2 * line < used.length; line++) starts[line + 1] = starts[line] + countOnes(bitsOf(line));
-  return (line, hashed, place) => {
-    const bits = bitsOf(line);
+  const ones = Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
+  const before = new Uint32Array(used.length + 1); // the number of slots in use before each eight
+  used.forEach((byte, at) => (before[at + 1] = before[at] + ones[byte]));
+  return (line, hash, place) => {
     for (let probe = 0; probe < 4; probe++) {
-      const slot = ((hashed >>> 3) & 15) ^ (2 * place) ^ probe;
-      const at = 3 * (starts[line] + countOnes(bits >> (16 - slot)));
-      const value = (bits >> (15 - slot)) & 1 ? slots[at] | (slots[at + 1] << 8) | (slots[at + 2] << 16) : 0;
-      if (value >> 13 === (checkOf(hashed, place) & 0x7ff)) return value & 0x1fff;
+      const slot = slotOf(line, hash, place, probe);
+      const byte = used[slot >> 3] >> (7 - (slot & 7));
+      const at = 3 * (before[slot >> 3] + ones[byte >> 1]);
+      const value = byte & 1 ? slots[at] | (slots[at + 1] << 8) | (slots[at + 2] << 16) : 0;
+      if (value >> 13 === (checkOf(hash, place) & 0x7ff)) return value & 0x1fff;
     }
     return -1;
   };
 }
 
-/** Return how many of 16 bits are set. */
-function countOnes(bits) {
-  const pairs = bits - ((bits >> 1) & 0x5555);
-  const fours = (pairs & 0x3333) + ((pairs >> 2) & 0x3333);
-  return (((fours + (fours >> 4)) & 0x0f0f) * 0x0101 >> 8) & 31;
+/** Return the counts of a text's own slot as trained slots have them: a state times 32, plus the level of the adaptive probability. */
+function pack(value) {
+  const state = (LEVELS[value & 31] * 11 + LEVELS[(value >>> 5) & 31]) * 2 + ((value >>> 10) & 1);
+  return 32 * state + CODES[(value >>> 14) & 4095];
+}
+
+/** Return the value of a text's own slot after one more decision. */
+function update(value, bit) {
+  const shift = 5 * bit;
+  const same = Math.min(((value >>> shift) & 31) + 1, 31);
+  const other = (value >>> (5 - shift)) & 31;
+  const [p, updates] = [(value >>> 12) & 0x3fff, value >>> 26];
+  const moved = p + Math.round((bit * 0x3fff - p) * (1 / (updates + 1.5)));
+  const counts = (same << shift) | ((other > 2 ? (other + 3) >> 1 : other) << (5 - shift));
+  return counts | ((((value >>> 9) & 2) | bit) << 10) | (moved << 12) | (Math.min(updates + 1, 63) << 26);
 }
 
 /** Return where a text goes on after each hash. */
 function indexText(text) {
   const positions = new Uint32Array(text.length ? Math.min(1 << 22, 2 * text.length + 1) : 0);
-  const recent = (position) => text.slice(position - 7, position).reverse();
-  for (let position = 7; position < text.length; position++) positions[hashBefore(recent(position), 7) % positions.length] = position;
+  const hashAt = (position) => hashSymbols(text.slice(position - MIN_COPY, position).reverse(), MIN_COPY);
+  for (let position = MIN_COPY; position < text.length; position++) positions[hashAt(position) % positions.length] = position;
   return positions;
 }
 
-const checkOf = (hashed, place) => ((hashed >>> 8) & 0xfff8) | place;
-const scale = (hashed, size) => Math.floor(((hashed >>> 16) * size + Math.floor(((hashed & 0xffff) * size) / 65536)) / 65536);
-
 /** Return a class of the length of a match. */
-const classOf = (length) => (length < 8 ? (length && 1 + ((length - 5) >> 1)) : Math.min(7, 3 + Math.floor((length - 8) / 5)));
-
-/** Return the state of a value of a text's own slot, times 32, plus the level of its adaptive probability. */
-const packed = (value) =>
-  (((LEVELS[value & 31] * 11 + LEVELS[(value >>> 5) & 31]) * 2 + ((value >>> 10) & 1)) << 5) | CODES[(value >>> 14) & 4095];
-
-/** Return the value of a text's own slot after one more decision. */
-function updated(value, bit) {
-  const shift = 5 * bit;
-  const same = Math.min(((value >>> shift) & 31) + 1, 31);
-  const other = (value >>> (5 - shift)) & 31;
-  const kept = other > 2 ? (other + 3) >> 1 : other;
-  const updates = value >>> 26;
-  const p = (value >>> 12) & 0x3fff;
-  const moved = p + Math.round((bit * 0x3fff - p) * (1 / (updates + 1.5)));
-  const last = ((value >>> 9) & 2) | bit;
-  return (same << shift) | (kept << (5 - shift)) | (last << 10) | (moved << 12) | (Math.min(updates + 1, 63) << 26);
+function classOf(length) {
+  if (length < 8) return length === 0 ? 0 : 1 + ((length - MIN_MATCH) >> 1);
+  return Math.min(7, 3 + Math.floor((length - 8) / 5));
 }
 
-/** Return a hash of a hash and another number. */
-function mix(hashed, value) {
-  const product = Math.imul(hashed ^ Math.imul(value, 0x9e3779b1), 0x85ebca6b);
+/** Return a hash of 32 bits of a hash and another number. */
+function mix(hash, value) {
+  const product = Math.imul(hash ^ Math.imul(value, 0x9e3779b1), 0x85ebca6b);
   return (product ^ (product >>> 15)) >>> 0;
 }
 
-const mixAll = (...numbers) => numbers.reduce((hashed, value) => mix(hashed, value));
-const hashBefore = (recent, count) => mixAll(0, ...Array.from(recent.slice(0, count), (symbol) => symbol + 1));
-const pairOf = (registers) => SUCCESSORS + (mix(registers[1] + 1, registers[0] + 1) % SUCCESSOR_PAIRS);
+const mixAll = (...numbers) => numbers.reduce((hash, value) => mix(hash, value));
+const hashSymbols = (symbols, number) => mixAll(0, ...Array.from(symbols.slice(0, number), (symbol) => symbol + 1));
+const pairOf = (registers) => 34 + (mix(registers[1] + 1, registers[0] + 1) % 512); // the place of its last successors
 
 /** Update the registers with the next symbol. */
 function readSymbol({ kinds, folded }, symbol, registers) {
-  const pair = pairOf(registers);
-  registers[pair] = (registers[pair] << 16) | (symbol + 1);
+  registers[pairOf(registers)] = (registers[pairOf(registers)] << 16) | (symbol + 1);
   registers.copyWithin(1, 0, 15);
   registers[0] = symbol;
-  registers[READ]++;
-  registers[COLUMN]++;
+  for (const place of [READ, COLUMN]) registers[place]++;
   if (kinds[symbol] === LETTER) {
     registers[WORD] = mix(registers[WORD], folded[symbol] + 1);
     registers[LETTERS]++;
@@ -363,8 +333,7 @@ function readSymbol({ kinds, folded }, symbol, registers) {
   }
   if (registers[LETTERS] > 0) {
     registers[FIRST] ||= registers[WORD];
-    registers.copyWithin(SECOND, PREVIOUS, SECOND + 1);
-    registers[PREVIOUS] = registers[WORD];
+    registers.set([registers[WORD], registers[PREVIOUS], registers[SECOND]], PREVIOUS); // to PREVIOUS, SECOND and THIRD
     registers[SUFFIX] = mix(registers[ENDING], Math.min(registers[LETTERS], 15));
     registers[SINCE] = Math.min(registers[SINCE] + 1, 255);
     for (const place of [WORD, LETTERS, ENDING, GAP]) registers[place] = 0;
@@ -376,20 +345,19 @@ function readSymbol({ kinds, folded }, symbol, registers) {
 
 /** Return the hash of each context that `history.py` lists. */
 function hashContexts(registers) {
-  const contexts = [0];
-  let hashed = 0;
+  const orders = [0]; // and contexts of the last symbols
+  let hash = 0;
   for (let place = 0; place < 11; place++) {
-    hashed = mix(hashed, registers[place] + 1);
-    if (place < 6 || place === 7 || place === 10) contexts.push(mix(hashed, contexts.length));
+    hash = mix(hash, registers[place] + 1);
+    if (place < 6 || place === 7 || place === 10) orders.push(mix(hash, orders.length));
   }
   const word = mix(registers[WORD], registers[GAP]);
   const [previous, second, third, , suffix, mark, since, first, column, given] = registers.subarray(PREVIOUS);
   const last = registers[0] + 1;
-  contexts.push(
-    ...[mix(word, 9), mixAll(word, previous, 10), mixAll(word, previous, second, 11), mixAll(word, second, 12), mixAll(word, suffix, 13)],
-    ...[mixAll(word, previous, third, 14), mixAll(word, first, 15), mixAll(word, mark, 4096 + since)],
-    ...[mixAll(...Array.from(registers.slice(1, 4), (symbol) => symbol + 1), 17), mixAll(registers[pairOf(registers)], last, 18)],
-    ...[mixAll(column, last, 19), mixAll(word, given, 20), mixAll(contexts[3], given, 21)],
-  );
-  return contexts;
+  const pairs = [[previous], [previous, second], [second], [suffix], [previous, third], [first]]; // and their words
+  const words = pairs.map((others, number) => mixAll(word, ...others, 10 + number));
+  const skipped = mixAll(registers[1] + 1, registers[2] + 1, registers[3] + 1, 17);
+  const sparse = [skipped, mixAll(registers[pairOf(registers)], last, 18), mixAll(column, last, 19)];
+  const conditioned = [mixAll(word, given, 20), mixAll(orders[3], given, 21)];
+  return [...orders, mix(word, 9), ...words, mixAll(word, mark, 4096 + since), ...sparse, ...conditioned];
 }
