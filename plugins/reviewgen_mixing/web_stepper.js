@@ -6,12 +6,13 @@
  */
 
 const PLACES = Array.from({ length: 18 }, (_, number) => 16 + number); // in the registers, which begin with the last 16 symbols
-const [WORD, LETTERS, GAP, PREVIOUS, SECOND, THIRD, ENDING, SUFFIX, PUNCTUATION, SINCE, FIRST, COLUMN] = PLACES;
+const [WORD, LETTERS, GAP, PREVIOUS, SECOND, , ENDING, SUFFIX, PUNCTUATION, SINCE, FIRST, COLUMN] = PLACES;
 const [GIVEN, READ, MATCH, MATCHED, SOURCE, COPIED] = PLACES.slice(12);
-const [LETTER, MARK, NEWLINE, BLOCK, STATES, RATE, RARE, MIN_MATCH, MIN_COPY] = [1, 2, 3, 3, 242, 0.0007, 1e-4, 5, 7];
+const [LETTER, MARK, NEWLINE, BLOCK, STATES, MIN_MATCH, MIN_COPY] = [1, 2, 3, 3, 242, 5, 7];
 const LOCAL = [2, 3, 4, 6, 9, 10]; // the contexts whose counts a text has of its own
 const LEVELS = [0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10]; // of counts
-const [round, clip] = [Math.fround, (number, limit) => Math.min(Math.max(number, -limit), limit)]; // float32, as in Python
+const round = Math.fround; // to float32, as in Python
+const clip = (number, limit) => Math.min(Math.max(number, -limit), limit);
 const squash = (logit) => round(1 / round(1 + round(Math.exp(-logit))));
 const codeOf = (p) => Math.round(((clip(Math.log(p / (1 - p)), 7.5) + 7.5) * 31) / 15); // level of an adaptive probability
 const CODES = Array.from({ length: 4096 }, (_, p) => codeOf((p + 0.5) / 4096));
@@ -20,17 +21,20 @@ const CODES = Array.from({ length: 4096 }, (_, p) => codeOf((p + 0.5) / 4096));
 export default function createStepper(name, config, tensors) {
   const arrays = Object.fromEntries(Object.entries(tensors).map(([key, { data }]) => [key, data]));
   const { sets, final, maps, states, frequencies, text = [] } = arrays;
-  const { vocab_size: vocabulary, local_slots: slots } = config;
-  const [width, nodes, count] = [tensors.sets.shape[1], ...tensors.final.shape];
-  const [children, alphabet, findCounts, positions] = [Array.from(arrays.tree, Number), readAlphabet(config), readSlots(arrays), indexText(text)];
+  const { vocab_size: vocabulary, local_slots: slots, condition_ids: conditions = 0, field_ids: fields = 0 } = config;
+  const children = Array.from(arrays.tree, Number); // an int64 array may hold BigInts
   const { levels, places, trails, leaves, spans } = readTree(children, vocabulary);
-  const isUsed = (context) => context < 9 || (context < 17 ? config.words : context < 20 ? config.sparse : config.condition_ids > 0);
+  const alphabet = readAlphabet(config);
+  const findCounts = readSlots(arrays);
+  const positions = indexText(text);
+  const isUsed = (context) => context < 9 || (context < 17 ? config.words : context < 20 ? config.sparse : conditions > 0);
   const chosen = Array.from({ length: 22 }, (_, context) => context).filter(isUsed);
   const looked = slots ? [...chosen, ...LOCAL] : chosen;
-  const kinds = looked.map((context, number) => (number >= chosen.length ? 2 : context < 1 || context > 11 ? 3 : context < 9 ? 0 : 1));
-  const starts = [0, 64, 172, 332, 467, 467 + nodes, 468 + nodes + vocabulary, 469 + nodes + 2 * vocabulary]; // first row of each set
-  const ownRows = config.adapt_weights && (config.gated ? starts[nodes > 256 ? 4 : 5] : 64); // that a text changes
-  const total = looked.length + 2; // number of probabilities; the last two are those of the matches
+  const total = looked.length + 2; // of the probabilities that are mixed; the last two are those of the matches
+  const [width, nodes, count] = [tensors.sets.shape[1], ...tensors.final.shape];
+  const starts = [0, 64, 172, 332, 467, 467 + nodes, 468 + nodes + vocabulary, 469 + nodes + 2 * vocabulary]; // of the sets' rows
+  const changed = config.gated ? starts[nodes > 256 ? 4 : 5] : 64;
+  const ownRows = config.adapt_weights ? changed : 0; // whose weights a text changes
   const stretched = states.map((p) => Math.log(p / round(1 - p)));
   const floats = (length) => new Float32Array(length);
   const hashes = () => new Uint32Array(looked.length);
@@ -56,7 +60,7 @@ export default function createStepper(name, config, tensors) {
   }
 
   function read(symbol) {
-    const isGiven = symbol >= vocabulary - config.condition_ids - config.field_ids;
+    const isGiven = symbol >= vocabulary - conditions - fields;
     if (symbol === config.bos_id) Object.values(own).forEach((part) => part.fill(0));
     else if (isGiven) registers[GIVEN] = mix(registers[GIVEN], symbol + 1);
     else {
@@ -83,16 +87,18 @@ export default function createStepper(name, config, tensors) {
 
   /** Update a match, whose place and length are in two registers, or begin one at a candidate; `at` gives the symbol at a place. */
   function follow(at, place, length, candidate, minimum, symbol) {
-    if (registers[length] > 0 && at(registers[place]++) === symbol) return (registers[length] = Math.min(registers[length] + 1, 31));
-    let found = 0;
+    const goesOn = registers[length] > 0 && at(registers[place]) === symbol;
+    let found = 0; // symbols before the candidate that are the text's last ones
     while (found < Math.min(16, candidate) && at(candidate - 1 - found) === registers[found]) found++;
-    [registers[place], registers[length]] = [candidate, found >= minimum ? found : 0];
+    registers[length] = goesOn ? Math.min(registers[length] + 1, 31) : found >= minimum ? found : 0;
+    registers[place] = goesOn ? registers[place] + 1 : candidate;
   }
 
   function beginSymbol() {
     const contexts = hashContexts(registers);
     bases = looked.map((context) => mix(contexts[context], context));
-    expected = [[own.ring[registers[MATCH] % slots], classOf(registers[MATCHED])], [text[registers[SOURCE]], classOf(registers[COPIED])]];
+    const next = [own.ring[registers[MATCH] % slots], text[registers[SOURCE]]];
+    expected = [MATCHED, COPIED].map((place, which) => [next[which], classOf(registers[place])]);
   }
 
   function openBlock(root) {
@@ -125,20 +131,22 @@ export default function createStepper(name, config, tensors) {
     const unit = units[level];
     const { lines, hashed } = units[level - (level % BLOCK)];
     const { inputs, rows, logits } = unit;
-    const seen = [0, 0, 0, 0]; // contexts of symbols, of words, of the text's own, and others
+    let [orders, words, ours] = [0, 0, 0]; // contexts that were seen: of symbols, of words, and of the text's own
     const say = (number, state) => {
       inputs[number] = stretched[STATES * number + state];
       inputs[total + number] = 3 * (states[STATES * number + state] - 0.5);
     };
     inputs.fill(0);
     for (let number = 0; number < looked.length; number++) {
-      const find = number < chosen.length ? findCounts : findOwn;
-      const slot = find(lines[number], hashed[number], places[node], false);
-      if (slot < 0) continue;
-      const packed = number < chosen.length ? slot : pack(own.values[slot]);
-      say(number, packed >> 5);
-      inputs[2 * total + number] = round(((packed & 31) * 15) / 31 - 7.5);
-      seen[kinds[number]]++;
+      const isOwn = number >= chosen.length;
+      const found = (isOwn ? findOwn : findCounts)(lines[number], hashed[number], places[node]);
+      if (found < 0) continue;
+      const counts = isOwn ? pack(own.values[found]) : found;
+      say(number, counts >> 5);
+      inputs[2 * total + number] = ((counts & 31) * 15) / 31 - 7.5;
+      if (isOwn) ours++;
+      else if (looked[number] < 9) orders += Math.sign(looked[number]);
+      else if (looked[number] < 12) words++;
     }
     let longest = [0, 0, vocabulary]; // its length, its decision, and its symbol
     expected.forEach(([symbol, length], which) => {
@@ -149,11 +157,11 @@ export default function createStepper(name, config, tensors) {
     });
     const opinion = config.expert ? own.expert[node] : 0;
     inputs.set(config.expert ? [0.3, opinion] : [0.3], 3 * total - 2);
-    const [orders, words] = seen;
-    const support = config.expert ? 7 + clip(Math.round(1.5 * opinion), 7) : seen[2];
+    const support = config.expert ? 7 + clip(Math.round(1.5 * opinion), 7) : ours;
     const [last, before] = [0, 1].map((back) => (registers[READ] > back ? registers[back] + 1 : 0));
-    const choices = [(Math.min(3, seen[2] >> 1) * 8 + longest[0]) * 2 + longest[1], orders * 12 + Math.min(level, 11)];
-    choices.push((words * 8 + Math.min(7, registers[LETTERS])) * 5 + (orders >> 1), support * 9 + orders, node, last, before, longest[2]);
+    const matched = (Math.min(3, ours >> 1) * 8 + longest[0]) * 2 + longest[1];
+    const spelled = (words * 8 + Math.min(7, registers[LETTERS])) * 5 + (orders >> 1);
+    const choices = [matched, orders * 12 + Math.min(level, 11), spelled, support * 9 + orders, node, last, before, longest[2]];
     let sum = 0;
     for (let set = 0; set < count; set++) {
       rows[set] = starts[set] + choices[set];
@@ -188,8 +196,8 @@ export default function createStepper(name, config, tensors) {
       const [node, bit] = [step >> 1, step & 1];
       const { inputs, rows, logits, p } = units[level];
       for (let set = 0; set < count && ownRows; set++) {
-        own.final[node * count + set] += round(0.3 * RATE * (bit - p)) * logits[set];
-        const change = round(RATE * (bit - squash(logits[set])));
+        own.final[node * count + set] += round(0.3 * 0.0007 * (bit - p)) * logits[set];
+        const change = round(0.0007 * (bit - squash(logits[set])));
         if (rows[set] < ownRows) for (let k = 0; k < width; k++) own.sets[rows[set] * width + k] += change * inputs[k];
       }
       const { lines, hashed } = units[level - (level % BLOCK)];
@@ -203,7 +211,7 @@ export default function createStepper(name, config, tensors) {
   /** Write the log probability of each symbol below a node of some probability, or of the leaf -1 - node. */
   function predictBelow(node, mass, logits) {
     if (node < 0) logits[-1 - node] = Math.log(mass);
-    else if (mass < RARE) {
+    else if (mass < 1e-4) {
       const below = leaves.slice(spans[node][0], spans[node][2]);
       const sum = below.reduce((all, symbol) => all + frequencies[symbol], 0);
       for (const symbol of below) logits[symbol] = Math.log(mass * (frequencies[symbol] / sum));
@@ -218,16 +226,16 @@ export default function createStepper(name, config, tensors) {
     const largest = leaves.reduce((most, symbol) => Math.max(most, logits[symbol]), -Infinity);
     const sums = [0]; // of the probabilities of the leaves before each, up to a factor
     for (const symbol of leaves) sums.push(sums.at(-1) + (largest > -Infinity ? Math.exp(logits[symbol] - largest) : 0));
-    const opinionOf = ([start, middle, end]) => Math.log((sums[end] - sums[middle] + 1e-12) / (sums[middle] - sums[start] + 1e-12));
-    own.expert.set(spans.map((span) => clip(opinionOf(span), 10)));
+    const oddsOf = ([start, middle, end]) => (sums[end] - sums[middle] + 1e-12) / (sums[middle] - sums[start] + 1e-12);
+    own.expert.set(spans.map((span) => clip(Math.log(oddsOf(span)), 10)));
   }
 
   return { initialState, forward };
 }
 
 /**
- * Return the tree of these children: of each node its level, its place in its block, and where the leaves of its two halves begin and
- * end; the leaves from left to right; and of each symbol its decisions, each the node times 2 plus the decision.
+ * Return the tree of these children: of each node its level, its place in its block, and where the leaves of its two halves begin
+ * and end; the leaves from left to right; and of each symbol its decisions, each the node times 2 plus the decision.
  */
 function readTree(children, vocabulary) {
   const tree = { levels: [], places: [], spans: [], leaves: [], trails: Array.from({ length: vocabulary }, () => []) };
@@ -278,7 +286,7 @@ function readSlots({ used, slots }) {
   };
 }
 
-/** Return the counts of a text's own slot as trained slots have them: a state times 32, plus the level of the adaptive probability. */
+/** Return the counts of a text's own slot as a trained slot has them: the state times 32, plus the level of the probability. */
 function pack(value) {
   const state = (LEVELS[value & 31] * 11 + LEVELS[(value >>> 5) & 31]) * 2 + ((value >>> 10) & 1);
   return 32 * state + CODES[(value >>> 14) & 4095];
