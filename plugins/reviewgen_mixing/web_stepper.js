@@ -6,14 +6,16 @@
  */
 
 const PLACES = Array.from({ length: 18 }, (_, number) => 16 + number); // in the registers, which begin with the last 16 symbols
-const [WORD, LETTERS, GAP, PREVIOUS, SECOND, , ENDING, SUFFIX, PUNCTUATION, SINCE, FIRST, COLUMN] = PLACES;
+const [WORD, LETTERS, GAP, PREVIOUS, SECOND, THIRD, ENDING, SUFFIX, PUNCTUATION, SINCE, FIRST, COLUMN] = PLACES;
 const [GIVEN, READ, MATCH, MATCHED, SOURCE, COPIED] = PLACES.slice(12);
 const [LETTER, MARK, NEWLINE, BLOCK, STATES, MIN_MATCH, MIN_COPY] = [1, 2, 3, 3, 242, 5, 7];
+const WITH_WORD = [[], [PREVIOUS], [PREVIOUS, SECOND], [SECOND], [SUFFIX], [PREVIOUS, THIRD], [FIRST]]; // contexts 9 to 15
 const LOCAL = [2, 3, 4, 6, 9, 10]; // the contexts whose counts a text has of its own
-const LEVELS = [0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10]; // of counts
+const LEVELS = [0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10];
 const round = Math.fround; // to float32, as in Python
 const clip = (number, limit) => Math.min(Math.max(number, -limit), limit);
 const squash = (logit) => round(1 / round(1 + round(Math.exp(-logit))));
+const classOf = (length) => (length < 8 ? Math.max(0, (length - 3) >> 1) : Math.min(7, 3 + ((length - 8) / 5 | 0))); // of a match
 const codeOf = (p) => Math.round(((clip(Math.log(p / (1 - p)), 7.5) + 7.5) * 31) / 15); // level of an adaptive probability
 const CODES = Array.from({ length: 4096 }, (_, p) => codeOf((p + 0.5) / 4096));
 
@@ -60,32 +62,26 @@ export default function createStepper(name, config, tensors) {
   }
 
   function read(symbol) {
-    const isGiven = symbol >= vocabulary - conditions - fields;
-    if (symbol === config.bos_id) Object.values(own).forEach((part) => part.fill(0));
-    else if (isGiven) registers[GIVEN] = mix(registers[GIVEN], symbol + 1);
-    else {
-      if (slots) learn(trails[symbol]);
-      readSymbol(alphabet, symbol, registers);
-      if (slots) followOwn(symbol);
-      if (text.length) followSource(symbol);
+    if (symbol === config.bos_id) return Object.values(own).forEach((part) => part.fill(0));
+    if (symbol >= vocabulary - conditions - fields) return (registers[GIVEN] = mix(registers[GIVEN], symbol + 1));
+    if (slots) learn(trails[symbol]);
+    readSymbol(alphabet, symbol, registers);
+    const length = registers[READ];
+    if (slots) {
+      own.ring[(length - 1) % slots] = symbol;
+      const entry = hashSymbols(registers, MIN_MATCH) % own.index.length;
+      const candidate = length - own.index[entry] < slots - 16 ? own.index[entry] : 0;
+      follow((place) => own.ring[place % slots], MATCH, MATCHED, candidate, MIN_MATCH, symbol);
+      own.index[entry] = length;
+    }
+    if (text.length) {
+      const candidate = length < MIN_COPY ? 0 : positions[hashSymbols(registers, MIN_COPY) % positions.length];
+      follow((place) => text[place], SOURCE, COPIED, candidate, MIN_COPY, symbol);
+      if (registers[SOURCE] >= text.length) registers[COPIED] = 0;
     }
   }
 
-  function followOwn(symbol) {
-    own.ring[(registers[READ] - 1) % slots] = symbol;
-    const entry = hashSymbols(registers, MIN_MATCH) % (slots / 8);
-    const isInRing = registers[READ] - own.index[entry] < slots - 16;
-    follow((place) => own.ring[place % slots], MATCH, MATCHED, isInRing ? own.index[entry] : 0, MIN_MATCH, symbol);
-    own.index[entry] = registers[READ];
-  }
-
-  function followSource(symbol) {
-    const candidate = registers[READ] < MIN_COPY ? 0 : positions[hashSymbols(registers, MIN_COPY) % positions.length];
-    follow((place) => text[place], SOURCE, COPIED, candidate, MIN_COPY, symbol);
-    if (registers[SOURCE] >= text.length) registers[COPIED] = 0;
-  }
-
-  /** Update a match, whose place and length are in two registers, or begin one at a candidate; `at` gives the symbol at a place. */
+  /** Update a match, whose place and length are in two registers, or begin one at a candidate; `at` returns a symbol. */
   function follow(at, place, length, candidate, minimum, symbol) {
     const goesOn = registers[length] > 0 && at(registers[place]) === symbol;
     let found = 0; // symbols before the candidate that are the text's last ones
@@ -101,14 +97,15 @@ export default function createStepper(name, config, tensors) {
     expected = [MATCHED, COPIED].map((place, which) => [next[which], classOf(registers[place])]);
   }
 
+  /** Find the lines of all contexts for the block of the tree that begins at a node. */
   function openBlock(root) {
     const { lines, hashed } = units[levels[root]];
-    bases.forEach((base, number) => {
-      const hash = mix(base, root + 1);
+    for (let number = 0; number < looked.length; number++) {
+      const hash = mix(bases[number], root + 1);
       const isOwn = number >= chosen.length;
       lines[number] = 16 * scale(hash, isOwn ? slots / 16 : arrays.used.length / 2);
       hashed[number] = isOwn ? mix(hash, 1) : Math.imul(hash, 0xc2b2ae35);
-    });
+    }
   }
 
   /** Return the text's own slot of a decision. If it has none: -1, or the slot with the fewest counts, which is claimed. */
@@ -174,7 +171,8 @@ export default function createStepper(name, config, tensors) {
     const cells = maps.length ? [hash % 16384, 16384 + (mix(hash, before + 1) % 16384)] : []; // rows of the two maps
     const position = round((round(clip(logit, 7.999)) + 8) * 2);
     const step = Math.floor(position);
-    const read = (row) => (1 - position + step) * maps[33 * row + step] + (position - step) * maps[33 * row + step + 1];
+    const rise = position - step;
+    const read = (row) => (1 - rise) * maps[33 * row + step] + rise * maps[33 * row + step + 1];
     const p = cells.reduce((mixed, row) => mixed + 0.25 * read(row), cells.length ? 0.5 * unit.p : unit.p);
     return round(Math.min(Math.max(p, 1e-6), 1 - 1e-6));
   }
@@ -182,8 +180,9 @@ export default function createStepper(name, config, tensors) {
   /** Return the sum of the inputs with the weights of a row, which the text may have changed. */
   function weigh(inputs, row) {
     const start = row * width;
+    const changes = own.sets;
     let sum = 0;
-    if (row < ownRows) for (let k = 0; k < width; k++) sum += (sets[start + k] + own.sets[start + k]) * inputs[k];
+    if (row < ownRows) for (let k = 0; k < width; k++) sum += (sets[start + k] + changes[start + k]) * inputs[k];
     else for (let k = 0; k < width; k++) sum += sets[start + k] * inputs[k];
     return sum;
   }
@@ -257,7 +256,7 @@ function readAlphabet({ alphabet, vocab_size: vocabulary }) {
   const kinds = new Uint8Array(vocabulary).fill(alphabet ? 0 : LETTER);
   const folded = Array.from(kinds, (_, id) => id);
   const ids = new Map(Array.from(alphabet, (character, id) => [character, id]));
-  ids.delete("\0");
+  ids.delete("\0"); // stands for ids that are not characters
   for (const [character, id] of ids) {
     if (/\p{L}/u.test(character)) [kinds[id], folded[id]] = [LETTER, ids.get(character.toLowerCase()) ?? id];
     else kinds[id] = character === "\n" ? NEWLINE : '.,;:!?()"'.includes(character) ? MARK : 0;
@@ -306,15 +305,12 @@ function update(value, bit) {
 /** Return where a text goes on after each hash. */
 function indexText(text) {
   const positions = new Uint32Array(text.length ? Math.min(1 << 22, 2 * text.length + 1) : 0);
-  const hashAt = (position) => hashSymbols(text.slice(position - MIN_COPY, position).reverse(), MIN_COPY);
-  for (let position = MIN_COPY; position < text.length; position++) positions[hashAt(position) % positions.length] = position;
+  for (let position = MIN_COPY; position < text.length; position++) {
+    let hash = 0;
+    for (let back = 1; back <= MIN_COPY; back++) hash = mix(hash, text[position - back] + 1);
+    positions[hash % positions.length] = position;
+  }
   return positions;
-}
-
-/** Return a class of the length of a match. */
-function classOf(length) {
-  if (length < 8) return length === 0 ? 0 : 1 + ((length - MIN_MATCH) >> 1);
-  return Math.min(7, 3 + Math.floor((length - 8) / 5));
 }
 
 /** Return a hash of 32 bits of a hash and another number. */
@@ -332,7 +328,8 @@ function readSymbol({ kinds, folded }, symbol, registers) {
   registers[pairOf(registers)] = (registers[pairOf(registers)] << 16) | (symbol + 1);
   registers.copyWithin(1, 0, 15);
   registers[0] = symbol;
-  for (const place of [READ, COLUMN]) registers[place]++;
+  registers[READ]++;
+  registers[COLUMN]++;
   if (kinds[symbol] === LETTER) {
     registers[WORD] = mix(registers[WORD], folded[symbol] + 1);
     registers[LETTERS]++;
@@ -360,12 +357,11 @@ function hashContexts(registers) {
     if (place < 6 || place === 7 || place === 10) orders.push(mix(hash, orders.length));
   }
   const word = mix(registers[WORD], registers[GAP]);
-  const [previous, second, third, , suffix, mark, since, first, column, given] = registers.subarray(PREVIOUS);
   const last = registers[0] + 1;
-  const pairs = [[previous], [previous, second], [second], [suffix], [previous, third], [first]]; // and their words
-  const words = pairs.map((others, number) => mixAll(word, ...others, 10 + number));
+  const words = WITH_WORD.map((places, number) => mixAll(word, ...places.map((place) => registers[place]), 9 + number));
+  const punctuated = mixAll(word, registers[PUNCTUATION], 4096 + registers[SINCE]);
   const skipped = mixAll(registers[1] + 1, registers[2] + 1, registers[3] + 1, 17);
-  const sparse = [skipped, mixAll(registers[pairOf(registers)], last, 18), mixAll(column, last, 19)];
-  const conditioned = [mixAll(word, given, 20), mixAll(orders[3], given, 21)];
-  return [...orders, mix(word, 9), ...words, mixAll(word, mark, 4096 + since), ...sparse, ...conditioned];
+  const sparse = [skipped, mixAll(registers[pairOf(registers)], last, 18), mixAll(registers[COLUMN], last, 19)];
+  const given = registers[GIVEN];
+  return [...orders, ...words, punctuated, ...sparse, mixAll(word, given, 20), mixAll(orders[3], given, 21)];
 }

@@ -3,6 +3,7 @@ ones: ``tests/web``.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def test_a_mixing_model_predicts_as_in_python(which, tmp_path):
     vocab_size = model.config.vocab_size
     given = {name: MIXINGS[which].get(name, 0) for name in ("condition_ids", "field_ids")}
     texts = write_texts(vocab_size, **given, seed=2)
-    one_by_one = [[token] for text in texts[:4] for token in text]
+    one_by_one = [[token] for token in chain.from_iterable(texts[:4])]
     pieces = [one_by_one, *([text[:cut], text[cut:]] for cut, text in enumerate(texts[4:9], 1))]
     name = "blend" if "expert" in MIXINGS[which] else "mixing"
     expected = logits_in_python(model.stepper(), pieces)
