@@ -1,5 +1,5 @@
 """Context mixing: many contexts predict each symbol, and a mixer learns which of them to trust."""
 
-from reviewgen_mixing.model import Mixing
+from pathlib import Path
 
-__all__ = ["Mixing"]
+WEB_STEPPER = Path(__file__).with_name("web_stepper.js")

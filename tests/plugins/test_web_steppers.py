@@ -3,6 +3,7 @@ ones: ``tests/web``.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.plugin_models import (
     count_ngram,
     make_blend,
     make_network,
+    train_mixing,
 )
 from tests.support.web_steppers import (
     Pieces,
@@ -64,6 +66,62 @@ def blend(
     with torch.no_grad():
         first.output.weight.mul_(scale)
     return make_blend([first, count(20, 3, "none")], ("gru", "ngram"), weights, gate)
+
+
+LETTERS = "\0\0\n .,'abcdeABCDEèÈßδΣσ日本語木人" + "\U0001d54f"
+"""The alphabet of the texts of ``mixing``; bos and eos have no character."""
+NO_ADAPTATION = {"local_slots": 0, "adapt_weights": False}
+MIXINGS: dict[str, dict[str, Any]] = {
+    "all contexts": {},
+    "few own slots": {"local_slots": 64},
+    "fixed weights": {"adapt_weights": False},
+    "no adaptation": NO_ADAPTATION,
+    "one set of weights": {"gated": False, "maps": False},
+    "no words": {"words": False, "sparse": False},
+    "no alphabet": {"alphabet": ""},
+    "rare counts dropped": {"min_count": 3},
+    "conditions and fields": {"condition_ids": 3, "field_ids": 3},
+    "the training text": {"keep_text": True},
+    "the training text, no adaptation": {"keep_text": True, **NO_ADAPTATION},
+    "many symbols": {"vocab_size": 400},
+    "an expert": {"expert": True, "condition_ids": 3},
+    "an expert, fixed weights": {"expert": True, "adapt_weights": False},
+    "an expert, no adaptation": {"expert": True, **NO_ADAPTATION},
+}
+
+
+def write_texts(
+    vocab_size: int, condition_ids: int = 0, field_ids: int = 0, seed: int = 0
+) -> list[list[int]]:
+    """Return texts of few words, so that they repeat themselves and one another."""
+    random = np.random.default_rng(seed)
+    words = np.random.default_rng(5).integers(7, vocab_size - condition_ids - field_ids, (40, 9))
+    texts = []
+    for _ in range(30):
+        text = [BOS, *(vocab_size - 1 - random.permutation(condition_ids + field_ids)[:2])]
+        for number in random.geometric(0.1, random.integers(1, 60)):
+            word = words[number % 40]
+            text += [*word[: 1 + word[0] % 8], *random.choice([2, 3, 3, 4, 5, 6], 1 + number % 2)]
+        texts.append([*map(int, text), EOS])
+    return texts
+
+
+def mixing(expert: bool = False, **settings: Any) -> Any:
+    """Return a mixing model; with an expert, a blend in which it mixes a gru in."""
+    given = {name: settings.get(name, 0) for name in ("condition_ids", "field_ids")}
+    vocab_size = settings.pop("vocab_size", len(LETTERS)) + sum(given.values())
+    settings = {"alphabet": LETTERS, "local_slots": 256} | settings
+    model = train_mixing(write_texts(vocab_size, **given), vocab_size, **settings)
+    if not expert:
+        return model
+    gru = make_network("gru", vocab_size=vocab_size, hidden_size=24, bos_id=BOS, **given)
+    pairs = []
+    for text in write_texts(vocab_size, **given, seed=1)[:3]:
+        ids = np.array([text])
+        with torch.no_grad():
+            logits, _ = gru(torch.from_numpy(ids), gru.initial_state(1))
+        pairs.append((ids[0], logits[0].log_softmax(-1).numpy()))
+    return make_blend([gru, model.fit_expert(pairs)], ("gru", "mixing"), (1.0, 0.0))
 
 
 MODELS: dict[str, tuple[str, Any]] = {
@@ -144,6 +202,26 @@ def test_logits_are_those_of_python(which, tmp_path):
     compare(logits_in_node(write_model(tmp_path, name, model), texts, vocab_size), expected)
 
 
+@pytest.mark.parametrize("which", MIXINGS)
+def test_a_mixing_model_predicts_as_in_python(which, tmp_path):
+    """float32 rounds a probability near 1, so the logits of improbable symbols are compared as
+    probabilities.
+    """
+    model = mixing(**MIXINGS[which])
+    vocab_size = model.config.vocab_size
+    given = {name: MIXINGS[which].get(name, 0) for name in ("condition_ids", "field_ids")}
+    texts = write_texts(vocab_size, **given, seed=2)
+    one_by_one = [[token] for token in chain.from_iterable(texts[:4])]
+    pieces = [one_by_one, *([text[:cut], text[cut:]] for cut, text in enumerate(texts[4:9], 1))]
+    name = "blend" if "expert" in MIXINGS[which] else "mixing"
+    expected = logits_in_python(model.stepper(), pieces)
+    found = logits_in_node(write_model(tmp_path, name, model), pieces, vocab_size)
+    is_probable = expected > -7
+    compare(np.where(is_probable, found, -np.inf), np.where(is_probable, expected, -np.inf))
+    assert np.abs(np.exp(found) - np.exp(expected)).max() < TOLERANCE
+    assert np.array_equal(np.isfinite(found), np.isfinite(expected)) and len(expected) > 500
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"smoothing": "none"}, {"quantized": True}, {"order": 1}], ids=str
 )
@@ -217,9 +295,10 @@ console.log(same(one, again) && !same(one, other), ...isKept);
 """
 
 
-@pytest.mark.parametrize("name", ["ngram", "nnlm", "rnn", "gru", "lstm", "blend"])
+@pytest.mark.parametrize("name", ["ngram", "nnlm", "rnn", "gru", "lstm", "blend", "mixing"])
 def test_a_state_is_a_value(name, tmp_path):
-    model = {"ngram": count, "blend": blend}.get(name, lambda: make_network(name, vocab_size=20))()
+    made = {"ngram": count, "blend": blend, "mixing": mixing}
+    model = made.get(name, lambda: make_network(name, vocab_size=20))()
     script = tmp_path / "states.mjs"
     write_model(tmp_path / "model", name, model)
     script.write_text(

@@ -22,6 +22,7 @@ __all__ = [
     "log_probabilities",
     "make_blend",
     "make_network",
+    "train_mixing",
 ]
 __all__ += ["random_texts", "spell"]
 
@@ -76,6 +77,16 @@ def count_ngram(
     for text in texts:
         model.observe(np.array(text, np.int64))
     return model, model.finish()
+
+
+def train_mixing(texts: Sequence[Sequence[int]], vocab_size: int, **settings: Any) -> Any:
+    """Return a mixing model of texts of ids."""
+    cls: Any = find_model("mixing")[0]
+    model = cls(cls.Config(vocab_size=vocab_size, **settings))
+    for text in texts:
+        model.observe(np.array(text, np.int64))
+    model.finish()
+    return model
 
 
 def spell(*lines: str) -> list[list[int]]:

@@ -20,6 +20,7 @@ from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.export.html import pack
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.lexicon.lexicon import Lexicon
+from reviewgen.lexicon.token_bytes import alphabet_of
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import (
     find_tokenizer,
@@ -28,10 +29,12 @@ from reviewgen.registry.plugins import (
     find_weights,
 )
 from reviewgen.saving.layout import Bundle
+from reviewgen.saving.weights import ModelWeights
 from reviewgen.sentences import sentence_ends
 from reviewgen.web.composing import PackedModel, compose, static_files
 from tests.support.fakes import TEXTS, TableModel, review_model, table
 from tests.support.node import run_node, why_no_node
+from tests.support.plugin_models import train_mixing
 from tests.support.settings_table import SETTINGS
 
 pytestmark = pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
@@ -104,7 +107,8 @@ def write_packed(folder: Path, bundle: Bundle, bits: int = 32) -> dict[str, Any]
     (folder / "manifest.json").write_text(json.dumps(packed.manifest), encoding="utf-8")
     (folder / "blob.bin").write_bytes(packed.blob)
     files = {
-        name: find_web_stepper(name) for name in ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
+        name: find_web_stepper(name)
+        for name in ("mixing", "ngram", "nnlm", "rnn", "gru", "lstm", "blend")
     }
     steppers = {"fake": FAKE} | {
         name: file.read_text(encoding="utf-8") for name, file in files.items() if file is not None
@@ -396,6 +400,22 @@ def test_shipped_models_generate_the_texts_of_python(preset, tmp_path):
             **{{"n": "num_return_sequences"}.get(key, key): value for key, value in request.items()}
         )
         assert [text["text"] for text in result["texts"]] == expected, request
+
+
+@pytest.mark.node
+def test_a_mixing_model_generates_the_texts_of_python(tmp_path):
+    tokenizer = TOKENIZERS["char"]
+    texts = [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in TEXTS * 8]
+    settings = {"alphabet": alphabet_of(tokenizer), "local_slots": 1024}
+    trained = train_mixing(texts, tokenizer.vocab_size, **settings)
+    made = model("char", lexicon=None, max_new_tokens=300)
+    plugin = Plugin("model", "mixing", "reviewgen", "0")
+    made = ReviewModel(replace(made.bundle, weights=ModelWeights(trained), model_plugin=plugin))
+    requests = [{"do_sample": False}, {"n": 3, "seed": 4}, {"seed": 2, "prompt": TEXTS[0][:9]}]
+    results = complete(tmp_path, made.bundle, [{"model": "fake-fake", **each} for each in requests])
+    for request, result in zip(requests, results, strict=True):
+        found = [(text["text"], text["reason"]) for text in result["texts"]]
+        assert found == in_python(made, **request)
 
 
 ODD = [
