@@ -501,7 +501,7 @@ def score_symbol(network, floats, ints, text, work, symbol, is_learned):
             break
         if tree.roots[node] == node:
             open_block(network, node, work)
-        p = np.float64(predict(network, floats, ints, text, work, node))
+        p = predict(network, floats, ints, text, work, node)
         if not is_rare:
             mass *= p if tree.bits[symbol, level] else 1 - p
     if is_learned:
@@ -559,7 +559,7 @@ def write_distribution(network, floats, ints, text, work, logits):
         else:
             if tree.roots[node] == node:
                 open_block(network, node, work)
-            p = np.float64(predict(network, floats, ints, text, work, node))
+            p = predict(network, floats, ints, text, work, node)
             stack[count] = tree.children[node, 1]
             masses[count] = mass * p
             stack[count + 1] = tree.children[node, 0]

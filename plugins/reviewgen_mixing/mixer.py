@@ -16,6 +16,7 @@ Needs no torch. Shapes: K inputs, S sets, R rows of weights, N decision nodes, A
 contexts; F rows of changes, B texts.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,7 @@ MAP_LIMIT = np.float32(7.999)
 ONE = np.float32(1)
 ZERO = np.float32(0)
 HALF = np.float32(0.5)
-QUARTER = np.float32(0.25)
-MIN_PROBABILITY = np.float32(1e-6)
-MAX_PROBABILITY = np.float32(1 - 1e-6)
+MIN_PROBABILITY = 1e-6
 
 
 class Weights(NamedTuple):
@@ -126,7 +125,8 @@ def mix_inputs(weights, node, level, unit, changes, text):
         for number in range(count):
             logit += changes[row, text, start + number] * logits[number]
     logit = clipped(logit)
-    p = squash(logit)
+    # in float64, since 1 - p of a certain decision has few digits in float32
+    p = 1 / (1 + math.exp(-np.float64(logit)))
     unit.values[level, 0] = p
     if weights.maps.shape[1] > 0:
         position = (min(max(logit, -MAP_LIMIT), MAP_LIMIT) + np.float32(8)) * np.float32(2)
@@ -134,12 +134,12 @@ def mix_inputs(weights, node, level, unit, changes, text):
         distance = position - np.float32(step)
         unit.cells[level, 2] = step
         unit.values[level, 1] = distance
-        mapped = ZERO
+        mapped = 0.0
         for number in range(2):
             row = weights.maps[number, unit.cells[level, number]]
             mapped += (ONE - distance) * row[step] + distance * row[step + 1]
-        p = HALF * p + QUARTER * mapped
-    return min(max(p, MIN_PROBABILITY), MAX_PROBABILITY)
+        p = p / 2 + mapped / 4
+    return min(max(p, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
 
 
 @unmanaged

@@ -26,7 +26,7 @@ from reviewgen_mixing.coding import (
     write_distribution,
 )
 from reviewgen_mixing.history import GIVEN, mixed, read_symbol, write_contexts
-from reviewgen_mixing.mixer import ONE, learn_weights
+from reviewgen_mixing.mixer import learn_weights
 
 
 @compiled
@@ -61,7 +61,7 @@ def learn(network, ids, floats, ints, counts, rates, opinions):
             if len(opinions) > 0:
                 work.expert[node] = opinions[time, level]
             p = predict(network, floats, ints, 0, work, node)
-            nats -= math.log(p if bit else ONE - p)
+            nats -= math.log(p if bit else 1 - p)
             rate = rates[time, 0]
             map_rate = rates[time, 1]
             learn_weights(network.weights, node, level, work.unit, bit, rate, map_rate)

@@ -232,5 +232,5 @@ def _check_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> None:
         and len(np.unique(leaves)) == len(leaves)
         and leaves.max(initial=0) < vocab_size
     )
-    if not is_tree or not len(structure):
+    if not is_tree or (not len(structure) and vocab_size > 1):
         raise BundleError("The tensor 'tree' of the mixing model is not a tree of its symbols.")

@@ -68,6 +68,8 @@ def build_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> Tree:
         paths[symbol, : len(trail)] = [node for node, _ in trail]
         bits[symbol, : len(trail)] = [bit for _, bit in trail]
     leaves, spans = _order_leaves(structure)
+    if count == 0:  # a vocabulary of one symbol
+        leaves = np.zeros(1, np.int64)
     return Tree(structure, levels, roots, places, paths, bits, lengths, leaves, spans)
 
 
@@ -173,7 +175,8 @@ def _order_leaves(
     """Return the symbols from left to right, and those below each node; see ``Tree.spans``."""
     leaves: list[int] = []
     spans = np.zeros((len(structure), 3), np.int64)
-    pending = [(0, 0)] if len(structure) else []  # nodes, and how many of their spans are known
+    # nodes, and how many of their spans are known
+    pending = [(0, 0)] if len(structure) else []
     while pending:
         node, known = pending.pop()
         if node < 0:

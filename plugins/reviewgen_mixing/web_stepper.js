@@ -166,7 +166,7 @@ export default function createStepper(name, config, tensors) {
       sum += (final[node * count + set] + own.final[node * count + set]) * logits[set];
     }
     const logit = clip(round(sum), 12);
-    unit.p = squash(logit);
+    unit.p = 1 / (1 + Math.exp(-logit));
     const hash = mix(node + 1, last);
     const cells = maps.length ? [hash % 16384, 16384 + (mix(hash, before + 1) % 16384)] : []; // rows of the two maps
     const position = round((round(clip(logit, 7.999)) + 8) * 2);
@@ -174,7 +174,7 @@ export default function createStepper(name, config, tensors) {
     const rise = position - step;
     const read = (row) => (1 - rise) * maps[33 * row + step] + rise * maps[33 * row + step + 1];
     const p = cells.reduce((mixed, row) => mixed + 0.25 * read(row), cells.length ? 0.5 * unit.p : unit.p);
-    return round(Math.min(Math.max(p, 1e-6), 1 - 1e-6));
+    return Math.min(Math.max(p, 1e-6), 1 - 1e-6);
   }
 
   /** Return the sum of the inputs with the weights of a row, which the text may have changed. */
@@ -191,12 +191,13 @@ export default function createStepper(name, config, tensors) {
   function learn(trail) {
     beginSymbol();
     for (const step of trail) predict(step >> 1);
+    const rate = 0.0005 + 0.004 / (1 + registers[READ] / 2000); // of learning, as in `learn_symbol`
     for (const [level, step] of trail.entries()) {
       const [node, bit] = [step >> 1, step & 1];
       const { inputs, rows, logits, p } = units[level];
       for (let set = 0; set < count && ownRows; set++) {
-        own.final[node * count + set] += round(0.3 * 0.0007 * (bit - p)) * logits[set];
-        const change = round(0.0007 * (bit - squash(logits[set])));
+        own.final[node * count + set] += round(0.3 * rate * (bit - p)) * logits[set];
+        const change = round(rate * (bit - squash(logits[set])));
         if (rows[set] < ownRows) for (let k = 0; k < width; k++) own.sets[rows[set] * width + k] += change * inputs[k];
       }
       const { lines, hashed } = units[level - (level % BLOCK)];

@@ -236,9 +236,11 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         BundleError: A page cannot read a tensor, or a file of the tokenizer.
     """
     if bits is None:
-        # only matrices count: the arrays of an n-gram have one axis
+        # only matrices of weights count, and not the arrays of counts
         tensors = bundle.model.state_dict().values()
-        weights = sum(tensor.numel() for tensor in tensors if tensor.ndim == 2)
+        weights = sum(
+            tensor.numel() for tensor in tensors if tensor.ndim == 2 and tensor.is_floating_point()
+        )
         bits = next((width for width, max_weights in _DEFAULT_BITS if weights <= max_weights), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
