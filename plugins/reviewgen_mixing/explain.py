@@ -31,12 +31,6 @@ from reviewgen_mixing.matching import state_size
 from reviewgen_mixing.mixer import ONE, SETS, final_changes
 from reviewgen_mixing.trained import expect_arrays
 
-LOOPS = {
-    "contexts": "last symbols",
-    "own": "own counts",
-    "sets": "changes",
-    "final": "changes",
-}
 NOTE = (
     "A symbol is predicted as the decisions on the way to its leaf of a binary tree. What a text"
     " has learned, its own counts and changes of the weights, is a part of its state."
@@ -138,10 +132,10 @@ def describe_mixing(config: MixingConfig, slots: int) -> ModelGraph:
         ("ids", "", "value"),
         ("contexts", "hashes of symbols and words", "operation"),
         ("counts", f"{slots:,} decisions", "layer"),
-        ("own", "counts and matches of the text", "operation"),
+        ("own counts", "and matches of the text", "operation"),
         ("states", "p of each state", "layer"),
         ("expert", "log p of the other models", "value"),
-        ("inputs", "x = log p / (1 − p)", "operation"),
+        ("inputs", "x = log(p / (1 − p))", "operation"),
         ("sets", "y_{s} = w_{s} x", "layer"),
         ("final", "p = σ(Σ v_{s} y_{s})", "layer"),
         ("maps", "what followed such a p", "layer"),
@@ -162,10 +156,10 @@ def describe_mixing(config: MixingConfig, slots: int) -> ModelGraph:
     loops = ["contexts"]
     left_out = set() if config.maps else {"maps"}
     if config.local_slots:
-        links += [("contexts", "own", "BTP"), ("own", "states", "BTNP")]
-        loops.append("own")
+        links += [("contexts", "own counts", "BTP"), ("own counts", "states", "BTNP")]
+        loops.append("own counts")
     else:
-        left_out.add("own")
+        left_out.add("own counts")
     if config.adapt_weights:
         loops += ["sets", "final"]
     if config.expert:
@@ -188,5 +182,5 @@ def describe_mixing(config: MixingConfig, slots: int) -> ModelGraph:
         for source, target, axes in links
         if source not in left_out
     ]
-    edges += [GraphEdge(source=name, target=name, label=LOOPS[name], delay=1) for name in loops]
+    edges += [GraphEdge(source=name, target=name, label="state", delay=1) for name in loops]
     return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes=sizes, note=NOTE)
