@@ -1,14 +1,15 @@
 """What each context contributes to the prediction of a text, and the graph of the model, to be
 drawn. Must not import torch.
 
-Shapes: T symbols, V symbols of the vocabulary, P contexts and matches, I inputs of the mixer; those
-of the graph are in ``describe_mixing``.
+Shapes: T symbols, N = T - 1, V symbols of the vocabulary, P contexts and matches; those of the
+state are in ``coding``, those of the graph in ``describe_mixing``.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from reviewgen.compiled import compiled, inner
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
@@ -18,7 +19,6 @@ from reviewgen_mixing.coding import (
     RARE,
     Network,
     begin_symbol,
-    float_rows,
     hear_expert,
     make_work,
     open_block,
@@ -27,8 +27,7 @@ from reviewgen_mixing.coding import (
 )
 from reviewgen_mixing.config import MixingConfig
 from reviewgen_mixing.history import NAMES
-from reviewgen_mixing.matching import state_size
-from reviewgen_mixing.mixer import ONE, SETS, final_changes
+from reviewgen_mixing.mixer import ONE, final_changes
 from reviewgen_mixing.trained import expect_arrays
 
 NOTE = (
@@ -38,19 +37,21 @@ NOTE = (
 
 
 def contributions(
-    network: Network, ids: Int64[np.ndarray, " T"], expert: Float[np.ndarray, "N V"] | None
+    network: Network,
+    ids: Int64[np.ndarray, " T"],
+    expert: Float[np.ndarray, "N V"] | None,
+    floats: Float32[np.ndarray, "F 1 I"],
+    ints: Int64[np.ndarray, "K 1"],
 ) -> dict[str, Float64[np.ndarray, " N"]]:
     """Return what each context contributes to each of ``ids`` after the first; see
-    ``reviewgen.protocols.SupportsContributions``.
+    ``reviewgen.protocols.SupportsContributions``. ``floats`` and ``ints`` are the state before the
+    first.
     """
     own = LOCAL if network.local_slots else LOCAL[:0]
     contexts = len(network.chosen) + len(own)
     spoken = contexts + MATCHES
-    width = network.weights.sets.shape[1]
-    sums = np.zeros((len(ids) - 1, width))
+    sums = np.zeros((len(ids) - 1, network.weights.sets.shape[1]))
     was_seen = np.zeros((len(sums), spoken), np.bool_)
-    floats = np.zeros((float_rows(network), 1, width), np.float32)
-    ints = np.zeros((state_size(network.local_slots), 1), np.int64)
     opinions = np.zeros((0, 1), np.float32) if expert is None else expert.astype(np.float32)
     _contribute(network, ids, np.ascontiguousarray(opinions), floats, ints, sums, was_seen)
     # a context has up to three inputs; see ``predict``
@@ -60,7 +61,7 @@ def contributions(
     parts[~was_seen] = np.nan
     names = [NAMES[number] for number in network.chosen]
     names += [f"own {NAMES[number]}" for number in own]
-    named = dict(zip(names, parts.T))
+    named = dict(zip(names, parts.T[:contexts], strict=True))
     if network.local_slots:
         named["match in this text"] = parts[:, contexts]
     if len(network.text):
@@ -72,8 +73,8 @@ def contributions(
 
 @compiled
 def _contribute(network, ids, expert, floats, ints, sums, was_seen):
-    """Add up what each input contributes to each symbol, (T, I), and write which contexts and
-    matches were seen, (T, P).
+    """Add up what each input contributes to each symbol, (N, I), and write which contexts and
+    matches were seen, (N, P).
     """
     tree = network.tree
     work = make_work(network)
@@ -128,59 +129,39 @@ def describe_mixing(config: MixingConfig, slots: int) -> ModelGraph:
         "I": shapes["sets"][1],
         "S": shapes["final"][1],
     }
-    boxes: list[tuple[str, str, Any]] = [
-        ("ids", "", "value"),
-        ("contexts", "hashes of symbols and words", "operation"),
-        ("counts", f"{slots:,} decisions", "layer"),
-        ("own counts", "and matches of the text", "operation"),
-        ("states", "p of each state", "layer"),
-        ("expert", "log p of the other models", "value"),
-        ("inputs", "x = log(p / (1 − p))", "operation"),
-        ("sets", "y_{s} = w_{s} x", "layer"),
-        ("final", "p = σ(Σ v_{s} y_{s})", "layer"),
-        ("maps", "what followed such a p", "layer"),
-        ("leaves", "Σ log p", "operation"),
-        ("logits", "", "value"),
-    ]
-    links = [
-        ("ids", "contexts", "BT"),
-        ("contexts", "counts", "BTP"),
-        ("counts", "states", "BTNP"),
-        ("states", "inputs", "BTNP"),
-        ("inputs", "sets", "BTNI"),
-        ("sets", "final", "BTNS"),
-        ("final", "maps" if config.maps else "leaves", "BTN"),
-        ("maps", "leaves", "BTN"),
-        ("leaves", "logits", "BTV"),
-    ]
-    loops = ["contexts"]
-    left_out = set() if config.maps else {"maps"}
+    # of each node: its kind, the axes of its result, and a remark
+    boxes: dict[str, Any] = {
+        "ids": ("value", "BT", ""),
+        "contexts": ("operation", "BTP", "hashes of symbols and words"),
+        "counts": ("layer", "BTNP", f"{slots:,} decisions"),
+        "states": ("layer", "BTNP", "p of each state"),
+        "inputs": ("operation", "BTNI", "x = log(p / (1 − p))"),
+        "sets": ("layer", "BTNS", "y_{s} = w_{s} x"),
+        "final": ("layer", "BTN", "p = σ(Σ v_{s} y_{s})"),
+        "maps": ("layer", "BTN", "what followed such a p"),
+        "leaves": ("operation", "BTV", "Σ log p"),
+        "logits": ("value", "", ""),
+    }
+    if not config.maps:
+        del boxes["maps"]
+    links = [*pairwise(boxes), ("contexts", "contexts")]
     if config.local_slots:
-        links += [("contexts", "own counts", "BTP"), ("own counts", "states", "BTNP")]
-        loops.append("own counts")
-    else:
-        left_out.add("own counts")
+        boxes["own counts"] = ("operation", "BTNP", "and matches of the text")
+        links += [("contexts", "own counts"), ("own counts", "states")]
+        links.append(("own counts", "own counts"))
     if config.adapt_weights:
-        loops += ["sets", "final"]
+        links += [("sets", "sets"), ("final", "final")]
     if config.expert:
-        links.append(("expert", "inputs", "BTV"))
-    else:
-        left_out.add("expert")
-    nodes = [
-        GraphNode(
-            id=name,
-            label=name,
-            detail=detail,
-            kind=kind,
-            parameters=(name,) if name in shapes else (),
-        )
-        for name, detail, kind in boxes
-        if name not in left_out
-    ]
-    edges = [
-        GraphEdge(source=source, target=target, axes=tuple(axes))
-        for source, target, axes in links
-        if source not in left_out
-    ]
-    edges += [GraphEdge(source=name, target=name, label="state", delay=1) for name in loops]
+        boxes["expert"] = ("value", "BTV", "log p of other models")
+        links.append(("expert", "inputs"))
+    nodes = []
+    for name, (kind, _, detail) in boxes.items():
+        tensors = (name,) if name in shapes else ()
+        nodes.append(GraphNode(id=name, label=name, detail=detail, kind=kind, parameters=tensors))
+    edges = []
+    for source, target in links:
+        if source == target:
+            edges.append(GraphEdge(source=source, target=target, label="state", delay=1))
+        else:
+            edges.append(GraphEdge(source=source, target=target, axes=tuple(boxes[source][1])))
     return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes=sizes, note=NOTE)

@@ -72,7 +72,8 @@ class MixingStepper(CompiledStepper):
         """Return what each context contributes to each of ``ids`` after the first; see
         ``reviewgen.protocols.SupportsContributions``.
         """
-        return contributions(self._network, ids, expert)
+        state = self.state_arrays(self.initial_state(1))
+        return contributions(self._network, ids, expert, *state)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from markupsafe import Markup
 
 from reviewgen.config.bounded import to_json
+from reviewgen.errors import ConfigError
 from reviewgen.web.charts import draw_heat_map
 from reviewgen.web.rendering import HtmlReport, refuse_file, save_text
 from reviewgen.words import WordMap
@@ -208,8 +209,8 @@ class Contributions:
             self.parts,
             [f"{bits:.1f}" for bits in self.bits],
             "Which contexts predict each token",
-            "Contribution to the log odds of the token: squares speak for it, discs against it, and"
-            " an empty cell is a context that was not seen. Below: the bits of the token.",
+            "Contributions to the log odds of the token: squares speak for it, discs against it;"
+            " a context without a cell was not seen. Below: the bits of the token.",
         )
 
     def save(self, file: str | Path, *, overwrite: bool = False) -> None:
@@ -319,6 +320,20 @@ class Explanation(HtmlReport):
         return (
             f"Explanation({self.source!r}, {models}, texts={len(self.texts)},"
             f" bits_per_character={bits:.4f})"
+        )
+
+    def heat_map(self) -> Contributions:
+        """Return what the contexts of a mixing model contribute to the first text, to be drawn.
+
+        Raises:
+            ConfigError: The model does not mix contexts.
+        """
+        for model in self.models:
+            if model.contributions:
+                return model.contributions[0]
+        raise ConfigError(
+            f"{self.source} does not mix contexts, so there is no heat map of them. Write a page"
+            " instead: a file with the suffix .html."
         )
 
     def to_dict(self) -> dict[str, Any]:

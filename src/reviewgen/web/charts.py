@@ -232,8 +232,8 @@ def draw_heat_map(
     title: str,
     summary: str,
 ) -> str:
-    """Draw a table of numbers as SVG, a cell for each. A positive number is a square, a negative one
-    a disc of another colour; the larger the number, the darker. NaN has no cell.
+    """Draw a table of numbers as SVG. A positive number is a square, a negative one a disc of
+    another colour; the larger the number, the stronger the colour. NaN has no cell.
 
     Args:
         columns: The labels above the columns.
