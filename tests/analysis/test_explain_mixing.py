@@ -18,7 +18,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.export import export_onnx
 from reviewgen.protocols import SupportsContributions
 from reviewgen.testing import make_model
-from tests.support.fakes import LETTERS, LetterTokenizer, TableModel, review_model, table
+from tests.support.fakes import LETTERS, LetterTokenizer, review_model
 from tests.support.plugin_models import make_blend, make_network
 
 TEXTS = ("bad cab", "head a beach", "a bad beach", "cabbage", "a head", "aaa", "bab", "dada")
@@ -126,8 +126,7 @@ def test_contexts_of_the_text_and_its_match_speak_where_it_repeats_itself():
     assert first < second < third
     match = np.array(parts["match in this text"])[:24].reshape(3, 8)
     assert np.isnan(match[0]).all() and np.nansum(match[1:]) > 0 and not np.isnan(match[2]).any()
-    names = [name for index in range(20, 24) for name, _ in contributions.strongest(index)]
-    assert any(name.startswith("own") for name in names)
+    assert any(name.startswith("own") for name, _ in contributions.strongest(22))
 
 
 def test_a_condition_is_read_and_not_predicted():
@@ -155,8 +154,10 @@ def test_a_blend_whose_last_model_mixes_the_others_shows_the_expert(tmp_path):
     assert [model.name for model in explanation.models] == ["gru", "mixing"]
     contributions = explanation.models[1].contributions
     assert "expert" in contributions[0].contexts and not explanation.models[0].contributions
-    bits = [token.bits for text in ("bad", "a cab") for token in review.score(text).tokens]
-    assert [bit for each in contributions for bit in each.bits] == pytest.approx(bits, rel=1e-4)
+    first, second = (review.score(text).tokens for text in ("bad", "a cab"))
+    bits = [token.bits for token in (*first, *second)]
+    shown = (*contributions[0].bits, *contributions[1].bits)
+    assert shown == pytest.approx(bits, rel=1e-4)
     assert [token.bits for token in explanation.loss.tokens] == pytest.approx(bits, rel=1e-4)
     pytest.importorskip("onnxscript")
     with pytest.raises(ConfigError, match=r"a part of 'fake', Mixing, was trained by counting"):
@@ -196,17 +197,21 @@ def test_the_heat_map_has_a_cell_for_each_contribution_and_is_escaped(tmp_path):
 
 
 def test_the_command_prints_the_strongest_contexts_and_writes_the_heat_map(
-    tmp_path, monkeypatch, run_command
+    model_folder, tmp_path, run_command
 ):
-    explanation = reviewgen.explain(mixing(), "bad cab")
-    monkeypatch.setattr("reviewgen.analysis.explanation_run.explain", lambda *_, **__: explanation)
-    status, output, _ = run_command("explain", "x", "--tokens", 3, "--html", tmp_path / "m.svg")
+    trained = reviewgen.train("mixing-char", [*TEXTS] * 4, clean=False)
+    trained.save_pretrained(tmp_path / "model")
+    picture = tmp_path / "contexts.svg"
+    words = ("explain", tmp_path / "model", "--text", "bad cab", "--tokens", 3, "--html", picture)
+    status, output, _ = run_command(*words)
     assert status == 0 and "The strongest contexts" in output and "... and 5 more tokens" in output
-    assert all(f"{part:+.2f}" in output for _, part in explanation.heat_map().strongest(0))
-    assert (tmp_path / "m.svg").read_text(encoding="utf-8").startswith("<svg")
-    plain = reviewgen.explain(review_model(TableModel(table(LETTERS.vocab_size)), LETTERS), "bad")
-    with pytest.raises(ConfigError, match=r"does not mix contexts.*\.html"):
-        plain.heat_map()
+    strongest = reviewgen.explain(trained, "bad cab").heat_map().strongest(0)
+    assert all(f"{part:+.2f}" in output for _, part in strongest)
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    status, _, message = run_command(
+        "explain", model_folder("ngram-char"), "--html", tmp_path / "other.svg"
+    )
+    assert status == 2 and "does not mix contexts" in message and ".html" in message
 
 
 @pytest.mark.parametrize(
