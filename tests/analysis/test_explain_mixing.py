@@ -192,7 +192,7 @@ def test_the_heat_map_has_a_cell_for_each_contribution_and_is_escaped(tmp_path):
     assert max(strengths) == 1 and min(strengths) >= 0.1
     explanation.save_html(tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert HOSTILE not in html and "The contexts that" in html and html.count("<svg") == 1
+    assert HOSTILE not in html and "The mixed contexts of" in html and html.count("<svg") == 1
     assert "1 symbol, &lt;:" in html
 
 
