@@ -19,9 +19,11 @@ from jaxtyping import Float, Float32, Int, Int64, Integer
 from torch import Tensor
 
 from reviewgen.errors import DataError, Detail, TrainingError
+from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import check_ids, check_state
 from reviewgen_mixing.coding import Network, float_rows
 from reviewgen_mixing.config import MixingConfig
+from reviewgen_mixing.explain import describe_mixing
 from reviewgen_mixing.matching import state_size
 from reviewgen_mixing.passes import distributions, score
 from reviewgen_mixing.stepping import MixingStepper
@@ -158,6 +160,10 @@ class Mixing:
             "probability maps": weights.maps.size,
             "states": weights.states.size,
         }
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the computational graph, to be drawn."""
+        return describe_mixing(self.config, self.parameter_kinds().get("counts", 0))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the trained model. Before training, they have the same names and no

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from reviewgen.compiled import CompiledStep, CompiledStepper, feed
 from reviewgen.protocols import TensorSpec
 from reviewgen_mixing.coding import Network, float_rows
 from reviewgen_mixing.config import MixingConfig
+from reviewgen_mixing.explain import contributions
 from reviewgen_mixing.matching import state_size
 from reviewgen_mixing.passes import step
 from reviewgen_mixing.trained import expect_arrays, read_arrays
@@ -64,6 +65,15 @@ class MixingStepper(CompiledStepper):
         see ``reviewgen.protocols.SupportsExpertForward``.
         """
         return feed(self, self.config.vocab_size, ids, state, expert)
+
+    def contributions(
+        self, ids: Int64[np.ndarray, " T"], expert: Float[np.ndarray, "N V"] | None = None
+    ) -> dict[str, Float64[np.ndarray, " N"]]:
+        """Return what each context contributes to each of ``ids`` after the first; see
+        ``reviewgen.protocols.SupportsContributions``.
+        """
+        state = self.state_arrays(self.initial_state(1))
+        return contributions(self._network, ids, expert, *state)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:

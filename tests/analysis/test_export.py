@@ -25,7 +25,7 @@ from reviewgen.export.folders import export_transformers
 from reviewgen.export.html import export_html, pack
 from reviewgen.export.onnx import export_onnx
 from reviewgen.registry.plugins import find_tokenizer
-from reviewgen.testing import NASTY_TEXTS
+from reviewgen.testing import NASTY_TEXTS, make_model
 from tests.support.disks import largest_file, listing
 from tests.support.fakes import (
     LETTERS,
@@ -242,7 +242,8 @@ def test_what_cannot_be_exported_to_onnx_says_why_and_leaves_nothing(tmp_path, m
             export_onnx(review_model(Odd(operation), TOKENIZER), tmp_path / "model")
         assert len(str(raised.value)) < 500
     ngram = counted(["ab"], TOKENIZER, order=2)
-    for model in (ngram, make_blend([built("lstm"), ngram], ["lstm", "ngram"])):
+    mixing = make_model("mixing", TOKENIZER.vocab_size)
+    for model in (ngram, mixing, make_blend([built("lstm"), ngram], ["lstm", "ngram"])):
         with pytest.raises(ConfigError, match="trained by counting"):
             export_onnx(review_model(model, TOKENIZER), tmp_path / "model")
     # smaller than the graph

@@ -145,6 +145,7 @@ def pictures():
     sources = {
         **{name: reviewgen.load(name) for name in PRESETS},
         **{kind.__name__: kind() for kind in (Deep, Nested, Named)},
+        "mixing": make_model("mixing", 40),
     }
     for name, kind in (("mingru", "MinGru"), ("attention", "Attention")):
         sys.path.insert(0, str(EXAMPLES / f"reviewgen-{name}"))

@@ -368,7 +368,8 @@ def test_an_explanation_has_the_loss_of_the_blend(reviews):
     explanation = reviewgen.explain(blend, "abc hag")
     score = blend.score("abc hag")
     assert explanation.loss.bits_per_character == pytest.approx(score.bits_per_character, abs=1e-4)
-    assert [model.name for model in explanation.models] == ["table"] and not explanation.mixture
+    assert [model.name for model in explanation.models] == ["table", "pairs"]
+    assert not explanation.mixture
 
 
 @pytest.mark.parametrize(

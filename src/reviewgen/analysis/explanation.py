@@ -1,12 +1,16 @@
 """``Explanation``, the result of ``explain``, as plain data and as a page."""
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from markupsafe import Markup
 
 from reviewgen.config.bounded import to_json
-from reviewgen.web.rendering import HtmlReport
+from reviewgen.errors import ConfigError
+from reviewgen.web.charts import draw_heat_map
+from reviewgen.web.rendering import HtmlReport, refuse_file, save_text
 from reviewgen.words import WordMap
 
 
@@ -162,6 +166,65 @@ class CountedToken:
 
 
 @dataclass(frozen=True)
+class Contributions:
+    """What each context contributes to the tokens of a text, in a model that mixes contexts; see
+    ``reviewgen.protocols.SupportsContributions``.
+
+    The parts of a token sum to the log odds of the decisions by which it is predicted. They say
+    which contexts spoke for the token and which against it, not how many bits each one saves: the
+    model may correct the result, and a sum of log odds is not a log probability.
+
+    Attributes:
+        tokens: The predicted tokens, for display.
+        bits: The negative log probability of each token, in bits.
+        contexts: The names of the contexts.
+        parts: For each context, what it contributes to each token, in nats; NaN where the context
+            was not seen.
+    """
+
+    tokens: tuple[str, ...]
+    bits: tuple[float, ...]
+    contexts: tuple[str, ...]
+    parts: tuple[tuple[float, ...], ...]
+
+    def strongest(self, token: int, count: int = 3) -> list[tuple[str, float]]:
+        """Return the contexts that contribute most to a token, by its index, with what they
+        contribute; the largest absolute value first.
+        """
+        pairs = zip(self.contexts, (part[token] for part in self.parts), strict=True)
+        seen = [(name, part) for name, part in pairs if not math.isnan(part)]
+        return sorted(seen, key=lambda pair: -abs(pair[1]))[:count]
+
+    def log_odds(self, token: int) -> float:
+        """Return the sum of all contributions to a token, by its index, in nats."""
+        return math.fsum(part[token] for part in self.parts if not math.isnan(part[token]))
+
+    def to_svg(self) -> str:
+        """Return a heat map of the contributions as SVG: a row for each context, a column for each
+        token, with the bits of the token below.
+        """
+        return draw_heat_map(
+            self.tokens,
+            self.contexts,
+            self.parts,
+            [f"{bits:.1f}" for bits in self.bits],
+            "Which contexts predict each token",
+            "Contributions to the log odds of the token: squares speak for it, discs against it;"
+            " a context without a cell was not seen. Below: the bits of the token.",
+        )
+
+    def save(self, file: str | Path, *, overwrite: bool = False) -> None:
+        """Save the heat map as a .svg file.
+
+        Raises:
+            ConfigError: The file is not a path, or its suffix is not .svg.
+            OutputExists: The file exists, and ``overwrite`` is false.
+            StorageError: The file cannot be written.
+        """
+        save_text(self.to_svg(), refuse_file(file, [".svg"], overwrite))
+
+
+@dataclass(frozen=True)
 class Gate:
     """How far a gate of a recurrent network is open.
 
@@ -204,7 +267,8 @@ class ModelExplanation:
         lines: The operations.
         parameters: The number of all parameters; for a count model, how many numbers it stores.
         multiplications: The number of all multiplications for the batch.
-        counts: For a count model: the counts that the probabilities of tokens come from.
+        counts: For an n-gram: the counts that the probabilities of tokens come from.
+        contributions: For a model that mixes contexts: what each contributes, text by text.
         gates: The gates of a model that describes itself.
     """
 
@@ -213,6 +277,7 @@ class ModelExplanation:
     parameters: int
     multiplications: int
     counts: tuple[CountedToken, ...] = ()
+    contributions: tuple[Contributions, ...] = ()
     gates: tuple[Gate, ...] = ()
 
 
@@ -257,6 +322,20 @@ class Explanation(HtmlReport):
             f" bits_per_character={bits:.4f})"
         )
 
+    def heat_map(self) -> Contributions:
+        """Return what the contexts of a mixing model contribute to the first text, to be drawn.
+
+        Raises:
+            ConfigError: The model does not mix contexts.
+        """
+        for model in self.models:
+            if model.contributions:
+                return model.contributions[0]
+        raise ConfigError(
+            f"{self.source} does not mix contexts, so there is no heat map of them. Write a page"
+            " instead: a file with the suffix .html."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything except the map of words as JSON values; an infinite number becomes
         None.
@@ -271,6 +350,7 @@ class Explanation(HtmlReport):
             "share": show_percent,
             "number": show_number,
             "word_map": word_map,
+            "heat_map": lambda contributions: Markup(contributions.to_svg()),
         }
 
 

@@ -27,8 +27,13 @@ from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
 from reviewgen.generation.next_tokens import show
 from reviewgen.protocols.abilities import Operation, SupportsOperations, count_parameters
-from reviewgen.protocols.model import CountTrained, SupportsScore, SupportsStep
-from reviewgen.protocols.stepper import CountedContext, SupportsExplain
+from reviewgen.protocols.model import (
+    CountTrained,
+    SupportsExpert,
+    SupportsScore,
+    SupportsStep,
+)
+from reviewgen.protocols.stepper import CountedContext, SupportsContributions, SupportsExplain
 from reviewgen.words import WordMap
 
 if TYPE_CHECKING:
@@ -198,6 +203,12 @@ def explain(
         models = list(subject.model.components[:count])
         passes = [_run_forward(model, batch) for model in models]
         logits, mixture = _mix(subject.model, passes, batch)
+        if subject.model.config.has_expert:
+            names.append(str(subject.model.config.models[-1]["name"]))
+            models.append(subject.model.components[-1])
+            passes.append(_run_with_expert(models[-1], logits, batch))
+            logits = passes[-1].logits
+            mixture = ()  # it is only an input of the last model
     else:
         names = [subject.name]
         models = [subject.model]
@@ -232,12 +243,14 @@ def _map_words(subject: LoadedModel) -> WordMap | None:
 
 class _ForwardPass(NamedTuple):
     """The result of a forward pass: a line for each operation, the logits, and the operations.
-    ``operations`` is empty for a model that does not describe itself.
+    ``operations`` is empty for a model that does not describe itself. ``expert`` has the logits
+    that the model mixed in.
     """
 
     lines: list[Line]
     logits: Float[Tensor, "B T V"]
     operations: list[Operation]
+    expert: Float[Tensor, "B T V"] | None = None
 
 
 @torch.no_grad()
@@ -266,10 +279,24 @@ def _run_forward(model: Any, batch: TextBatch) -> _ForwardPass:
     logits = traced.logits
     if isinstance(model, nn.Module):
         return _ForwardPass(list(_module_lines(model, traced.calls, batch)), logits, [])
+    return _ForwardPass([_logits_line(model, logits, batch)], logits, [])
+
+
+@torch.no_grad()
+def _run_with_expert(
+    model: SupportsExpert, expert: Float[Tensor, "B T V"], batch: TextBatch
+) -> _ForwardPass:
+    """Run a model that mixes the log probabilities of an expert in."""
+    state = model.initial_state(len(batch.ids))  # type: ignore[attr-defined]  # of a model
+    logits, _ = model.call_with_expert(batch.ids, expert, state)
+    return _ForwardPass([_logits_line(model, logits, batch)], logits, [], expert)
+
+
+def _logits_line(model: Any, logits: Float[Tensor, "B T V"], batch: TextBatch) -> Line:
+    """Return the line of a model without modules, which has its logits."""
     figures = _mean_and_spread(logits, batch.is_read)
     parameters = sum(count_parameters(model).values())
-    line = Line("logits", "", ("B", "T", "V"), tuple(logits.shape), parameters, 0, *figures)
-    return _ForwardPass([line], logits, [])
+    return Line("logits", "", ("B", "T", "V"), tuple(logits.shape), parameters, 0, *figures)
 
 
 def _module_lines(
@@ -336,18 +363,47 @@ def _explain_model(
             openings = tuple(tuple(mean[: len(row)]) for mean, row in pairs)  # without padding
             gates.append(explanation.Gate(op.name, openings))
     multiplications = sum(line.multiplications for line in forward.lines)
-    counts = tuple(_explain_counts(model, forward.logits, batch))
-    parameters = sum(count_parameters(model).values())
+    stepper = None
+    if isinstance(model, CountTrained) and isinstance(model, SupportsStep):
+        stepper = model.stepper()
     return explanation.ModelExplanation(
-        name, tuple(forward.lines), parameters, multiplications, counts, tuple(gates)
+        name,
+        tuple(forward.lines),
+        sum(count_parameters(model).values()),
+        multiplications,
+        counts=tuple(_explain_counts(stepper, forward.logits, batch)),
+        contributions=tuple(_explain_contributions(stepper, forward, batch)),
+        gates=tuple(gates),
     )
 
 
+def _explain_contributions(
+    stepper: Any, forward: _ForwardPass, batch: TextBatch
+) -> Iterator[explanation.Contributions]:
+    """Yield what each context contributes to the tokens of each text. Only a model that mixes
+    contexts has contributions.
+    """
+    if not isinstance(stepper, SupportsContributions):
+        return
+    nats = -forward.logits.double().log_softmax(-1)
+    for row, ids in enumerate(batch.rows):
+        times = [time for text, time in batch.positions if text == row]
+        targets = batch.targets[row, times]
+        expert = None if forward.expert is None else forward.expert[row, : len(ids)].numpy()
+        named = stepper.contributions(np.array([*ids, int(targets[-1])], np.int64), expert)
+        yield explanation.Contributions(
+            tokens=tuple(map(batch.labels.__getitem__, targets.tolist())),
+            bits=tuple((nats[row, times, targets] / math.log(2)).tolist()),
+            contexts=tuple(named),
+            parts=tuple(tuple(part[times].tolist()) for part in named.values()),
+        )
+
+
 def _explain_counts(
-    model: Any, logits: Tensor, batch: TextBatch
+    stepper: Any, logits: Tensor, batch: TextBatch
 ) -> Iterator[explanation.CountedToken]:
-    """Yield the counts that the probabilities of the tokens come from. A model that does not count
-    has none.
+    """Yield the counts that the probabilities of the tokens come from; none for a stepper that does
+    not return its counts.
 
     The contexts of a token are numbered from 1, the longest that was seen, to the empty one. With
     their counts c, discounts D and back-off weights g, the probability of the token is::
@@ -359,9 +415,6 @@ def _explain_counts(
     it. Then p is the stored probability after the longest context that has one, times the back-off
     weights of the longer contexts.
     """
-    if not isinstance(model, CountTrained) or not isinstance(model, SupportsStep):
-        return
-    stepper = model.stepper()
     if not isinstance(stepper, SupportsExplain):
         return
     log_probs = logits.double().log_softmax(-1)
@@ -409,11 +462,9 @@ def _count_steps(
 def _mix(
     blend: Blend, passes: Sequence[_ForwardPass], batch: TextBatch
 ) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
-    """Return the log probabilities of a blend, (B, T, V), and how the probability of each target is
-    averaged; nothing if the last model mixes the others in another way.
+    """Return the log of the weighted average of the models' distributions, (B, T, V), and how the
+    probability of each target is averaged.
     """
-    if blend.config.has_expert:
-        return blend(batch.ids, blend.initial_state(len(batch.ids)))[0], ()
     log_probs = torch.stack([each.logits.log_softmax(-1) for each in passes])  # (models, B, T, V)
     by_model = blend.log_weights(list(log_probs))
     log_weights = torch.stack([each.expand(batch.ids.shape) for each in by_model])  # (models, B, T)

@@ -45,18 +45,24 @@ def explain(
     Args:
         text: A text to explain, - for standard input. [default: two short sentences]
         tokens: How many tokens of each table to print; --json and the page have all.
-        page: Also write everything, with heat maps, as a page.
+        page: Also write everything, with heat maps, as a page; or, as a .svg file, the contexts
+            that a mixing model uses for the first text.
     """
     from reviewgen.analysis.explanation_run import explain
     from reviewgen.cli.explain_tables import render
+    from reviewgen.web.rendering import PAGES, refuse_file
 
     check_count("--tokens", tokens)
-    refuse_outputs(html=page, overwrite=overwrite)
+    if page is not None:
+        refuse_file(page, (*PAGES, ".svg"), overwrite)
     texts = [read_stdin() if each == "-" else each for each in text or ()]
     with show_status("Explaining ..."):
         explanation = explain(model, texts or None, **options)
     if page is not None:
-        explanation.save_html(page, overwrite=overwrite)
+        if page.suffix.lower() == ".svg":
+            explanation.heat_map().save(page, overwrite=overwrite)
+        else:
+            explanation.save_html(page, overwrite=overwrite)
         note(f"Wrote {page}.")
     return Result(explanation.to_dict(), render(explanation, tokens))
 

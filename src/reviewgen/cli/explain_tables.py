@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewgen.analysis.explanation import (
+    Contributions,
     CountedToken,
     CountStep,
     Explanation,
@@ -59,6 +60,10 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
         if model.counts:
             yield _heading(f"The contexts{name}, from the longest that was seen")
             yield from _counts(model.counts, tokens)
+        for number, contributions in enumerate(model.contributions, 1):
+            text = f", text {number}" if len(model.contributions) > 1 else ""
+            yield _heading(f"The strongest contexts{name}{text}")
+            yield from _contributions(contributions, tokens)
         if model.gates:
             yield _heading(
                 f"The gates{name}: mean opening over the hidden units, 0 closed to 1 open"
@@ -212,6 +217,22 @@ def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
     count = "?" if step.count is None else f"{about}{step.count:,}"
     total = "?" if step.divisor is None else f"{step.divisor:,.0f}"
     return [count, show_number(step.discount), total]
+
+
+def _contributions(contributions: Contributions, tokens: int) -> Iterator[RenderableType]:
+    """Yield the table of the contexts that contribute most to the log odds of each token."""
+    yield Text("+ for the token, - against it; all contexts sum to the log odds", style="dim")
+    rows = []
+    for index, token in enumerate(contributions.tokens[:tokens]):
+        cells = [f"{part:+.2f} {context}" for context, part in contributions.strongest(index)]
+        cells += [""] * (3 - len(cells))
+        sums = (f"{contributions.bits[index]:.4f}", f"{contributions.log_odds(index):.2f}")
+        rows.append([token, *sums, *cells])
+    names = ("1st", "2nd", "3rd")
+    table = make_table(
+        "token", "bits", "log odds", *names, rows=rows, left=["token", *names], padding=(0, 1, 0, 0)
+    )
+    yield from _table_of_tokens(table, tokens, len(contributions.tokens))
 
 
 def _gates(

@@ -199,6 +199,31 @@ class SupportsExplain(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsContributions(Protocol):
+    """A stepper of a model that mixes the predictions of several contexts, and returns what each of
+    them contributes.
+    """
+
+    def contributions(
+        self, ids: Int64[np.ndarray, " T"], expert: Float[np.ndarray, "N V"] | None = None
+    ) -> Mapping[str, Float64[np.ndarray, " N"]]:
+        """Return the contribution of each context to each of the tokens after the first, N = T - 1,
+        by the name of the context. The first of the tokens is bos.
+
+        A token is predicted as one or more binary decisions. The model computes the log odds of
+        each as a sum over its contexts. The contribution of a context is the sum of its terms over
+        all decisions of the token, with a positive sign where it speaks for the decision that was
+        taken; NaN if the context was not seen. So the contributions of all contexts sum to the log
+        odds of the decisions, in nats. These are not yet the model's log probabilities: the model
+        may limit and correct them afterwards.
+
+        ``expert`` has the expert's logits after each of the tokens but the last; see
+        ``SupportsExpertForward``.
+        """
+        ...
+
+
 class StepperFactory(Protocol):
     """Builds a stepper from a saved model, without torch. Its entry point in the group
     ``reviewgen.steppers`` has the model's name.

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import chain, product
+from itertools import accumulate, chain, product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,6 +51,10 @@ _MAP_HEIGHT = 640.0
 _MAP_HALF_WIDTHS = 7_500.0
 _WORD_HEIGHT = 1.3 * NOTE  # height of a word on a map, in pixels
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
+_CELL = 24.0  # minimum width of a column of a heat map, in pixels
+_ROW = 17.0  # height of a row
+_SIDE = 14.0  # size of a cell
+_BELOW = 10.0  # size of the texts below the columns
 _LEFT = 46.0  # space on the left of a panel's area, for the labels of its axis
 _TOP = 26.0  # space above a panel's area
 _BETWEEN = 14.0  # space below a panel's area, before the next panel
@@ -218,6 +222,62 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
             near[cell].append((spot_x, spot_y, half_width))
         content.append(label(word, spot_x, spot_y, NOTE, "word", "middle"))
     return document(content, width, height, title, summary, margin=8.0)
+
+
+def draw_heat_map(
+    columns: Sequence[str],
+    rows: Sequence[str],
+    values: Sequence[Sequence[float]],
+    below: Sequence[str],
+    title: str,
+    summary: str,
+) -> str:
+    """Draw a table of numbers as SVG. A positive number is a square, a negative one a disc of
+    another colour; the larger the number, the stronger the colour. NaN has no cell.
+
+    Args:
+        columns: The labels above the columns.
+        rows: The labels of the rows.
+        values: The numbers, row by row.
+        below: Short texts below the columns.
+        title: The title.
+        summary: A sentence on its content.
+    """
+    labels = list(map(shorten, columns))
+    widths = [max(_CELL, text_width(text, DETAIL) + 4) for text in labels]
+    left = max(text_width(name, NOTE) for name in rows) + 8
+    xs = list(accumulate(widths, initial=left))  # left edges of the columns
+    head: Lines = [(title, LABEL + 2, "title")]
+    head += [(line, DETAIL, "note") for line in wrap(summary, DETAIL, max(xs[-1], _WIDTH))]
+    content = block(head, 0.0, 0.0)
+    top = block_size(head)[1] + _TOP
+    bottom = top + _ROW * len(rows)
+    for x, width, text, note in zip(xs, widths, labels, below, strict=False):
+        content.append(label(text, x + width / 2, top - 10, DETAIL, "detail", "middle"))
+        content.append(label(note, x + width / 2, bottom + 10, _BELOW, "note", "middle"))
+    largest = max((abs(value) for value in chain(*values) if math.isfinite(value)), default=0.0)
+    for y, (name, numbers) in enumerate(zip(rows, values, strict=True)):
+        middle = top + _ROW * (y + 0.5)
+        line = f"M0 {number(middle + _ROW / 2)}H{number(xs[-1])}"
+        content.append(tag("path", class_="grid", d=line))
+        content.append(label(name, left - 8, middle, NOTE, "note", "end"))
+        for x, width, text, value in zip(xs, widths, labels, numbers, strict=False):
+            if math.isfinite(value):
+                share = math.sqrt(abs(value) / (largest or 1.0))  # shows small numbers, too
+                content.append(
+                    tag(
+                        "rect",
+                        tooltip(f"{name}, {text}: {value:+.2f}"),
+                        class_="cell series-0" if value >= 0 else "cell series-1",
+                        x=x + (width - _SIDE) / 2,
+                        y=middle - _SIDE / 2,
+                        width=_SIDE,
+                        height=_SIDE,
+                        rx=2 if value >= 0 else _SIDE / 2,
+                        fill_opacity=f"{0.1 + 0.9 * share:.2f}",
+                    )
+                )
+    return document(content, max(xs[-1], _WIDTH), bottom + 20, title, summary, margin=8.0)
 
 
 def _spots(x: float, y: float, half_width: float, width: float, height: float) -> Iterator[Point]:
