@@ -27,7 +27,7 @@ from reviewgen_mixing.coding import (
 )
 from reviewgen_mixing.config import MixingConfig
 from reviewgen_mixing.history import NAMES
-from reviewgen_mixing.mixer import ONE, final_changes
+from reviewgen_mixing.mixer import final_changes
 from reviewgen_mixing.trained import expect_arrays
 
 NOTE = (
@@ -84,7 +84,7 @@ def _contribute(network, ids, expert, floats, ints, sums, was_seen):
             hear_expert(network, floats, 0, work, expert[time])
         symbol = ids[time + 1]
         begin_symbol(network, ints, 0, work)
-        mass = ONE
+        mass = 1.0
         for level in range(tree.lengths[symbol]):
             if mass < RARE:
                 break
@@ -93,7 +93,7 @@ def _contribute(network, ids, expert, floats, ints, sums, was_seen):
                 open_block(network, node, work)
             p = predict(network, floats, ints, 0, work, node)
             bit = tree.bits[symbol, level]
-            mass *= p if bit else ONE - p
+            mass *= p if bit else 1 - p
             _add_inputs(network.weights, floats, work.unit, node, level, 2 * bit - 1, sums[time])
             for number in range(was_seen.shape[1]):
                 seen = work.found if number < len(work.found) else work.seen

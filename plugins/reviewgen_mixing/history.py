@@ -62,7 +62,7 @@ NAMES = (
     "words since punctuation",
     "2 to 4 symbols back",
     "last successors",
-    "column",
+    "column and 1 symbol",
     "conditions and word",
     "conditions and 3 symbols",
 )

@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from reviewgen_mixing import Mixing, coding, mixer
+from reviewgen_mixing import coding, mixer
 from reviewgen_mixing.config import MixingConfig
+from reviewgen_mixing.model import Mixing
 
 import reviewgen
 from reviewgen.errors import ConfigError
