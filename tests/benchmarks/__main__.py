@@ -23,7 +23,7 @@ NAMES = (
         "quality_2018",
         "preparing",
     ),
-    *("readability", "serving_http", "bits"),
+    *("readability", "serving_http", "bits", "mixing"),
 )
 
 
