@@ -574,7 +574,7 @@ def hear_expert(network, floats, text, work, log_probs):
 
 @unmanaged
 def add_up_leaves(tree, log_probs, sums):
-    """Write the sum of the probabilities of the leaves before each place, (L + 1,), up to a factor."""
+    """Write the sum of the probabilities of the leaves before each place, (L + 1,), scaled."""
     largest = log_probs[tree.leaves[0]]
     for symbol in tree.leaves:
         largest = max(largest, log_probs[symbol])

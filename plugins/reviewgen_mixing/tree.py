@@ -83,9 +83,12 @@ def make_structure(
         vocab_size: V.
     """
     codes = {symbol: ord(alphabet[symbol]) for symbol in ids if symbol < len(alphabet)}
-    is_ascii = {symbol: 0 < codes.get(symbol, 0) < 1 << _ASCII_BITS for symbol in ids}
-    by_code = [symbol for symbol in ids if is_ascii[symbol]]
-    others = [symbol for symbol in ids if not is_ascii[symbol]]
+    # the first symbol of each character of ASCII; a tokenizer may have several
+    first = {
+        code: symbol for symbol, code in reversed(codes.items()) if 0 < code < 1 << _ASCII_BITS
+    }
+    by_code = sorted(first.values())
+    others = [symbol for symbol in ids if first.get(codes.get(symbol)) != symbol]
     counts = np.bincount(texts, minlength=vocab_size).astype(np.float64)
     clusters = _clustered(others, _neighbours(others, texts, vocab_size), counts)
     if not by_code:
