@@ -94,13 +94,6 @@ class MixingConfig:
                 "adapt_weights needs counts of the text: set local_slots to 8192, or adapt_weights"
                 " to false."
             )
-        symbols = self.vocab_size - self.condition_ids - self.field_ids
-        if symbols < 3:
-            raise ConfigError(
-                "mixing needs two symbols besides bos; got"
-                f" vocab_size={self.vocab_size}, of which {self.condition_ids + self.field_ids} are"
-                " ids of conditions and fields."
-            )
         if len(self.alphabet) > self.vocab_size:
             raise ConfigError(
                 f"alphabet must have a character for each of {self.vocab_size} ids, or fewer; got"

@@ -68,8 +68,16 @@ class Mixing:
         """Train the model on the texts, in their order, and return facts for the training record.
 
         Raises:
-            TrainingError: No text has a token after its first.
+            TrainingError: No text has a token after its first, or the vocabulary has fewer than two
+                symbols besides bos, conditions and fields.
         """
+        config = self.config
+        given = config.condition_ids + config.field_ids
+        if config.vocab_size - given < 3:
+            raise TrainingError(
+                f"A mixing model needs two symbols besides bos; got vocab_size={config.vocab_size},"
+                f" of which {given} are ids of conditions and fields."
+            )
         if not any(len(text) > 1 for text in self._texts):
             raise TrainingError(
                 "No observed text has a token after its first, so there is nothing to predict. Add"
