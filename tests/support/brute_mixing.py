@@ -295,15 +295,15 @@ class BruteMixing:
         states = self.tensors["states"].astype(float)
         probs = [0.5 if slot is None else states[row, slot[0]] for row, slot in enumerate(found)]
         adaptive = [0.0 if slot is None else STRETCHED[slot[1]] for slot in found]
-        length, expected_bit, expected = 0, 0, self.config.vocab_size
+        best = (0, 0, self.config.vocab_size)  # class of the match, its decision, its symbol
         for row, (symbol, match_length) in enumerate(self._expected(), len(found)):
             path = dict(self.paths[symbol]) if match_length else {}
             probs.append(0.5)
             if node in path:
                 match_class = length_class(match_length)
                 probs[-1] = states[row, 2 * match_class + path[node]]
-                if match_class >= length:
-                    length, expected_bit, expected = match_class, path[node], symbol
+                if match_class >= best[0]:
+                    best = (match_class, path[node], symbol)
         inputs = np.zeros(self.sets.shape[1])
         expert = [self.expert[node]] if self.config.expert else []
         values = [*map(stretch, probs), *(3 * (np.array(probs) - 0.5)), *adaptive, 0.3, *expert]
@@ -311,28 +311,26 @@ class BruteMixing:
         seen = {context for context, slot in zip(self.contexts, found, strict=False) if slot}
         orders = len(seen & set(range(1, 9)))
         own = sum(slot is not None for slot in found[len(self.contexts) :])
-        support = own
-        if self.config.expert:
-            support = int(np.clip(7 + np.round(1.5 * self.expert[node]), 0, 14))
+        opinion = int(np.clip(7 + np.round(1.5 * self.expert[node]), 0, 14))
+        support = opinion if self.config.expert else own
         last = self.text[-1] + 1 if self.text else 0
         before = self.text[-2] + 1 if len(self.text) > 1 else 0
         sizes = [64, 108, 160, 135, len(self.children), *[self.config.vocab_size + 1] * 3]
         choices = [
-            (min(3, own // 2) * 8 + length) * 2 + expected_bit,
+            (min(3, own // 2) * 8 + best[0]) * 2 + best[1],
             orders * 12 + min(level, 11),
             (len(seen & {9, 10, 11}) * 8 + min(7, self._letters())) * 5 + orders // 2,
             support * 9 + orders,
             node,
             last,
             before,
-            expected,
+            best[2],
         ]
         rows = np.cumsum([0, *sizes[:-1]]) + choices
         rows = rows[: self.final.shape[1]]  # only the first without gates
         logits = np.clip(self.sets[rows] @ inputs, -12, 12)
         logit = clipped(self.final[node] @ logits)
-        unmapped = squash(logit)
-        p = unmapped
+        p = unmapped = squash(logit)
         if self.config.maps:
             position = (np.clip(logit, -7.999, 7.999) + 8) * 2
             step = int(position)
