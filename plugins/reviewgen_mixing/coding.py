@@ -488,7 +488,7 @@ def score_symbol(network, floats, ints, text, work, symbol, is_learned):
     tree = network.tree
     count = tree.lengths[symbol]
     if count == 0:
-        return 0.0 if len(tree.leaves) == 1 and tree.leaves[0] == symbol else -np.inf
+        return -np.inf
     begin_symbol(network, ints, text, work)
     mass = 1.0
     is_rare = False
@@ -539,9 +539,6 @@ def write_distribution(network, floats, ints, text, work, logits):
     stack = work.stack
     masses = work.masses
     logits[: len(tree.lengths)] = -np.inf
-    if len(tree.levels) == 0:
-        logits[tree.leaves[0]] = ZERO
-        return
     begin_symbol(network, ints, text, work)
     stack[0] = 0
     masses[0] = 1.0
@@ -597,7 +594,10 @@ def expert_logit(tree, sums, node):
     """Return the logit of a decision, from the sums that ``add_up_leaves`` writes."""
     left = sums[tree.spans[node, 1]] - sums[tree.spans[node, 0]] + 1e-12
     right = sums[tree.spans[node, 2]] - sums[tree.spans[node, 1]] + 1e-12
-    return np.float32(min(max(math.log(right / left), -MAX_EXPERT), MAX_EXPERT))
+    logit = math.log(right / left)
+    if np.isnan(logit):  # the expert's probabilities are not numbers
+        return ZERO
+    return np.float32(min(max(logit, -MAX_EXPERT), MAX_EXPERT))
 
 
 @unmanaged

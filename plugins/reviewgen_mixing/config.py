@@ -94,6 +94,11 @@ class MixingConfig:
                 "adapt_weights needs counts of the text: set local_slots to 8192, or adapt_weights"
                 " to false."
             )
+        if len(self.alphabet) > self.vocab_size:
+            raise ConfigError(
+                f"alphabet must have a character for each of {self.vocab_size} ids, or fewer; got"
+                f" {len(self.alphabet)}."
+            )
         if self.vocab_size > 1 << 16:
             raise ConfigError(
                 f"mixing takes at most 65536 symbols; got vocab_size={self.vocab_size}. Use the"

@@ -12,6 +12,7 @@ from jaxtyping import Int32, Int64
 from reviewgen.compiled import compiled, unmanaged
 from reviewgen_mixing.history import (
     COPIED,
+    LETTERS,
     MATCH,
     MATCHED,
     READ,
@@ -34,6 +35,21 @@ def state_size(local_slots: int) -> int:
     ring with four symbols in each integer, and where the ring has each hash.
     """
     return OWN + local_slots + local_slots // 4 + local_slots // 8
+
+
+def is_state(
+    ints: Int64[np.ndarray, "B K"], vocab_size: int, local_slots: int, text_length: int
+) -> bool:
+    """Return whether the symbols and positions of states are within the vocabulary and the training
+    text, which compiled functions do not check.
+    """
+    ring = OWN + local_slots
+    recent = ints[:, :2]
+    symbols = np.ascontiguousarray(ints[:, ring : ring + local_slots // 4]).view(np.uint16)
+    positions = ints[ints[:, COPIED] > 0, SOURCE]
+    smallest = min(part.min(initial=0) for part in (recent, ints[:, LETTERS], positions))
+    largest = max(recent.max(initial=0), symbols.max(initial=0))
+    return bool(smallest >= 0 and largest < vocab_size and positions.max(initial=-1) < text_length)
 
 
 def index_text(text: Int32[np.ndarray, " T"], first: int, starts: Int64[np.ndarray, " H"]) -> None:

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from reviewgen.errors import DataError, Detail, TrainingError
 from reviewgen.protocols.graph import ModelGraph
-from reviewgen.protocols.inputs import check_ids, check_state
+from reviewgen.protocols.inputs import check_ids, check_shape, check_state
 from reviewgen_mixing.coding import Network, float_rows
 from reviewgen_mixing.config import MixingConfig
 from reviewgen_mixing.explain import describe_mixing
-from reviewgen_mixing.matching import state_size
+from reviewgen_mixing.matching import is_state, state_size
 from reviewgen_mixing.passes import distributions, score
 from reviewgen_mixing.stepping import MixingStepper
-from reviewgen_mixing.trained import expect_arrays, read_arrays, write_arrays
+from reviewgen_mixing.trained import MAX_WEIGHT, expect_arrays, read_arrays, write_arrays
 from reviewgen_mixing.training import fit_expert, train_network
 
 State: TypeAlias = tuple[Float32[Tensor, "B F I"], Int64[Tensor, "B K"]]
@@ -70,8 +70,16 @@ class Mixing:
         """Train the model on the texts, in their order, and return facts for the training record.
 
         Raises:
-            TrainingError: No text has a token after its first.
+            TrainingError: No text has a token after its first, or the vocabulary has fewer than two
+                symbols besides bos, conditions and fields.
         """
+        config = self.config
+        given = config.condition_ids + config.field_ids
+        if config.vocab_size - given < 3:
+            raise TrainingError(
+                f"A mixing model needs two symbols besides bos; got vocab_size={config.vocab_size},"
+                f" of which {given} are ids of conditions and fields."
+            )
         if not any(len(text) > 1 for text in self._texts):
             raise TrainingError(
                 "No observed text has a token after its first, so there is nothing to predict. Add"
@@ -97,7 +105,8 @@ class Mixing:
 
         Raises:
             TrainingError: The model is not trained yet.
-            DataError: An id is outside the vocabulary.
+            DataError: An id is outside the vocabulary, or the state is not one of this model.
+            ShapeError: The ids or the state have another shape.
         """
         return self._distributions(ids, None, state)
 
@@ -109,7 +118,9 @@ class Mixing:
 
         Raises:
             TrainingError: The model is not trained yet.
-            DataError: An id or a target is outside the vocabulary.
+            DataError: An id or a target is outside the vocabulary, or the state is not one of this
+                model.
+            ShapeError: The ids, the targets or the state have another shape.
         """
         return self._scores(ids, targets, None, state)
 
@@ -192,8 +203,7 @@ class Mixing:
     ) -> tuple[Float[Tensor, "B T V"], State]:
         """Return the log probability of every token, and the state, with an expert or without."""
         network = self._finished()
-        check_ids(ids)
-        floats, ints = self._arrays(state)
+        floats, ints = self._arrays(state, check_ids(ids))
         logits = np.empty((*ids.shape, self.config.vocab_size), np.float32)
         opinions = self._opinions(ids, expert)
         distributions(network, self._checked(ids), opinions, floats, ints, logits)
@@ -208,7 +218,8 @@ class Mixing:
     ) -> tuple[Float[Tensor, "B T"], State]:
         """Return the log probability of each target, and the state, with an expert or without."""
         network = self._finished()
-        floats, ints = self._arrays(state)
+        floats, ints = self._arrays(state, check_ids(ids))
+        check_shape("The targets", targets, {"B": len(ids), "T": ids.shape[1]}, is_integer=True)
         scores = np.empty(ids.shape)
         score(
             network,
@@ -226,27 +237,47 @@ class Mixing:
     ) -> Float32[np.ndarray, "B T V"]:
         """Return an expert's log probabilities as an array; without an expert, one of no tokens, or
         of uniform distributions if the model has an expert.
-        """
-        if expert is not None:
-            return np.ascontiguousarray(expert.detach().cpu().numpy(), np.float32)
-        tokens = ids.shape[1] if self.config.expert else 0
-        return np.zeros((len(ids), tokens, self.config.vocab_size), np.float32)
 
-    def _arrays(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        Raises:
+            DataError: The model was not fitted to an expert, or the expert's log probabilities
+                are NaN or infinite.
+            ShapeError: The expert does not have a log probability for each symbol after each id.
+        """
+        vocab_size = self.config.vocab_size
+        if expert is None:
+            tokens = ids.shape[1] if self.config.expert else 0
+            return np.zeros((len(ids), tokens, vocab_size), np.float32)
+        check_shape("The expert", expert, {"B": len(ids), "T": ids.shape[1], "V": vocab_size})
+        if not self.config.expert:
+            raise DataError("This mixing model has no expert. Call fit_expert first.")
+        array = np.ascontiguousarray(expert.detach().cpu().numpy(), np.float32)
+        if not (array < np.inf).all():
+            raise DataError("The log probabilities of the expert are NaN or infinite.")
+        return array
+
+    def _arrays(self, state: State, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the two tensors of a state as arrays.
 
         Raises:
-            ShapeError: The state is not one of this model.
+            ShapeError: The state has other shapes.
+            DataError: The state is not one of this model.
         """
-        check_state(state, 2)
-        floats, ints = (np.array(tensor.detach().cpu().numpy(), order="C") for tensor in state)
         network = self._finished()
-        expected = (float_rows(network), network.weights.sets.shape[1])
+        changes, memory = check_state(state, 2)
+        sizes = {"F": float_rows(network), "I": network.weights.sets.shape[1]}
+        check_shape("The changes in the state", changes, {"B": batch, **sizes})
         size = state_size(network.local_slots)
-        if floats.shape[1:] != expected or ints.shape[1:] != (size,):
+        check_shape("The numbers of the state", memory, {"B": batch, "K": size}, is_integer=True)
+        floats = np.array(changes.detach().cpu().numpy(), np.float32, order="C")
+        ints = np.array(memory.detach().cpu().numpy(), np.int64, order="C")
+        are_numbers = (np.abs(floats) < MAX_WEIGHT).all()
+        vocab_size = self.config.vocab_size
+        if not are_numbers or not is_state(
+            ints, vocab_size, network.local_slots, len(network.text)
+        ):
             raise DataError(
-                f"The state has the shapes {floats.shape} and {ints.shape}; expected (B,"
-                f" {expected[0]}, {expected[1]}) and (B, {size})."
+                "The state is not one of this model, which has"
+                f" {vocab_size} symbols. Start with initial_state."
             )
         return floats, ints
 

@@ -85,7 +85,8 @@ class MixingStepper(CompiledStepper):
     ) -> tuple[Float32[np.ndarray, "F B I"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state in the form that the compiled step needs."""
         floats, ints = state
-        return np.ascontiguousarray(floats.swapaxes(0, 1)), np.ascontiguousarray(ints.T)
+        # ascontiguousarray would not copy the state of a single text
+        return np.array(floats.swapaxes(0, 1), order="C"), np.array(ints.T, order="C")
 
     def state_of(
         self, floats: Float32[np.ndarray, "F B I"], ints: Int64[np.ndarray, "K B"]

@@ -15,6 +15,7 @@ from reviewgen.protocols import TensorSpec
 from reviewgen_mixing.coding import (
     LOCAL,
     MATCHES,
+    MIN_STATE,
     Network,
     changed_rows,
     input_count,
@@ -35,6 +36,9 @@ from reviewgen_mixing.tree import build_tree
 
 EXPERT_WEIGHT = 0.3  # first weight of the expert in each row
 TEXT_RATE = 0.004  # additional learning rate at which a text changes the weights at first
+WEIGHTS = ("sets", "final", "maps", "states")
+MAX_WEIGHT = 1e6
+MAX_DEPTH = 128  # decisions of a symbol; a tree of 65,536 symbols by their frequencies has fewer
 _PRIOR_COUNTS = np.array([0, 1, 2, 3, 4, 5.5, 8, 11.5, 16, 22, 28.5])  # of the levels of a slot
 _MAP_LOGITS = np.arange(STEPS) / 2 - 8
 _MAX_INDEX = 1 << 22  # entries of the index of a training text
@@ -118,7 +122,9 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: MixingConfig) -> Netwo
     sizes = set_sizes(nodes, config.vocab_size)
     rows = sum(sizes) if config.gated else sizes[0]
     used_slots = int(np.unpackbits(arrays["used"]).sum())
-    floats = [arrays[name] for name in ("sets", "final", "maps", "states", "frequencies")]
+    # larger weights give infinite logits
+    weights = tuple(np.array(arrays[name], order="C") for name in WEIGHTS)
+    are_weights = all((np.abs(array) < MAX_WEIGHT).all() for array in weights)
     text = arrays.get("text", np.empty(0, np.int32))
     are_symbols = not len(text) or (text.min() >= 0 and text.max() < config.vocab_size)
     is_whole = (
@@ -128,16 +134,16 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: MixingConfig) -> Netwo
         and len(arrays["used"]) % (LINE // 8) == 0
         and len(arrays["used"]) > 0
         and are_symbols
-        and all(np.isfinite(array).all() for array in floats)
-        and (arrays["states"] > 0).all()
-        and (arrays["states"] < 1).all()
+        and are_weights
+        and (arrays["states"] >= MIN_STATE).all()
+        and (arrays["states"] <= 1 - MIN_STATE).all()
         and (arrays["frequencies"] > 0).all()
+        and np.isfinite(arrays["frequencies"]).all()
     )
     values = read_slots(arrays["used"], arrays["slots"]) if is_whole else np.empty(0, np.uint32)
     if not is_whole or ((values >> 5) & 255).max(initial=0) >= STATES:
         raise BundleError("The tensors of the mixing model do not belong together, or are damaged.")
     slots = Slots(np.empty(0, np.uint16), values)
-    weights = tuple(np.array(arrays[name]) for name in ("sets", "final", "maps", "states"))
     frequencies = np.ascontiguousarray(arrays["frequencies"])
     return _connect(config, structure, frequencies, slots, weights, np.ascontiguousarray(text))
 
@@ -217,7 +223,8 @@ def _rows_of_states(config: MixingConfig) -> int:
 
 
 def _check_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> None:
-    """Check that children follow their parents, and that no node or symbol has two parents.
+    """Check that children follow their parents, that no node or symbol has two parents, and that
+    paths are short.
 
     Raises:
         BundleError: The array is not a tree of symbols.
@@ -232,5 +239,16 @@ def _check_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> None:
         and len(np.unique(leaves)) == len(leaves)
         and leaves.max(initial=0) < vocab_size
     )
-    if not is_tree or (not len(structure) and vocab_size > 1):
+    if not is_tree or not len(structure) or _depth(structure) > MAX_DEPTH:
         raise BundleError("The tensor 'tree' of the mixing model is not a tree of its symbols.")
+
+
+def _depth(structure: Int64[np.ndarray, "N 2"]) -> int:
+    """Return the maximum number of decisions of a symbol."""
+    level = np.zeros(1, np.int64)
+    depth = 0
+    while len(level):
+        children = structure[level]
+        level = children[children >= 0]
+        depth += 1
+    return depth

@@ -4,8 +4,6 @@ So the weights are learned as they will be used, from contexts whose counts come
 while each text adds counts of its own. Had the block been counted first, or symbol by symbol, the
 mixer would trust counts that are fresher than those of any text outside the training.
 
-A small corpus is read twice: the second time with the weights of the first, and with new counts.
-
 Needs no torch. Shapes: T symbols, N decision nodes, D decisions.
 """
 
@@ -32,8 +30,7 @@ from reviewgen_mixing.tree import make_structure
 BLOCK = 50_000  # symbols that are predicted before they are counted, at most
 MIN_BLOCK = 1_000
 BLOCKS = 20  # a small corpus has at least this many blocks
-TWICE = 2_000_000  # a corpus with at most this many symbols is read twice
-RATE = 0.004  # the learning rate falls from this to a tenth, along a line
+RATE = 0.006  # the learning rate falls from this to a tenth, along a line
 WARM_UP = 0.02  # the first learning rate, which is halved after these symbols
 WARM_UP_SYMBOLS = 3_000
 MAP_RATE = 0.02
@@ -55,34 +52,26 @@ def train_network(texts: Sequence[Int32[np.ndarray, " T"]], config: MixingConfig
     slots = Slots(np.zeros(size, np.uint16), np.zeros(size, np.uint32))
     text = ids if config.keep_text else ids[:0]
     network = new_network(config, structure, frequencies.astype(np.float32), slots, text)
-    passes = 2 if len(ids) <= TWICE else 1
-    rates = _rates(len(ids), passes)
-    counts = np.zeros(network.weights.states.shape, np.float32)
-    for number in range(passes):
-        slots.checks[:] = 0
-        slots.values[:] = 0
-        network.starts[:] = 0
-        _read_once(network, texts, counts, rates[number * len(ids) :])
+    network.starts[:] = 0
+    _read(network, texts, _rates(len(ids)))
     pack(slots.checks, slots.values, config.min_count)
     return network._replace(slots=Slots(np.empty(0, np.uint16), slots.values))
 
 
-def _rates(symbols: int, passes: int) -> Float64[np.ndarray, "T 2"]:
+def _rates(symbols: int) -> Float64[np.ndarray, "T 2"]:
     """Return the learning rates of weights and maps at each symbol of the training."""
-    time = np.arange(symbols * passes)
-    falling = RATE * (1 - 0.9 * time / max(1, len(time)))
-    rates = np.full((len(time), 2), MAP_RATE)
+    time = np.arange(symbols)
+    falling = RATE * (1 - 0.9 * time / max(1, symbols))
+    rates = np.full((symbols, 2), MAP_RATE)
     rates[:, 0] = np.maximum(falling, WARM_UP / (1 + time / WARM_UP_SYMBOLS))
     return rates
 
 
-def _read_once(
-    network: Network,
-    texts: Sequence[Int32[np.ndarray, " T"]],
-    counts: Float32[np.ndarray, "C Q"],
-    rates: Float64[np.ndarray, "T 2"],
+def _read(
+    network: Network, texts: Sequence[Int32[np.ndarray, " T"]], rates: Float64[np.ndarray, "T 2"]
 ) -> None:
     """Predict and count each block of the texts."""
+    counts = np.zeros(network.weights.states.shape, np.float32)
     learning = network._replace(weights=network.weights._replace(own_rows=0))
     done = 0
     for block in _blocks(texts):

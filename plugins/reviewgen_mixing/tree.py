@@ -68,8 +68,6 @@ def build_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> Tree:
         paths[symbol, : len(trail)] = [node for node, _ in trail]
         bits[symbol, : len(trail)] = [bit for _, bit in trail]
     leaves, spans = _order_leaves(structure)
-    if count == 0:  # a vocabulary of one symbol
-        leaves = np.zeros(1, np.int64)
     return Tree(structure, levels, roots, places, paths, bits, lengths, leaves, spans)
 
 
@@ -85,9 +83,12 @@ def make_structure(
         vocab_size: V.
     """
     codes = {symbol: ord(alphabet[symbol]) for symbol in ids if symbol < len(alphabet)}
-    is_ascii = {symbol: 0 < codes.get(symbol, 0) < 1 << _ASCII_BITS for symbol in ids}
-    by_code = [symbol for symbol in ids if is_ascii[symbol]]
-    others = [symbol for symbol in ids if not is_ascii[symbol]]
+    # the first symbol of each character of ASCII; a tokenizer may have several
+    first = {
+        code: symbol for symbol, code in reversed(codes.items()) if 0 < code < 1 << _ASCII_BITS
+    }
+    by_code = sorted(first.values())
+    others = [symbol for symbol in ids if first.get(codes.get(symbol)) != symbol]
     counts = np.bincount(texts, minlength=vocab_size).astype(np.float64)
     clusters = _clustered(others, _neighbours(others, texts, vocab_size), counts)
     if not by_code:
@@ -160,7 +161,8 @@ def _neighbours(
     column = np.full(vocab_size, -1)
     column[frequent] = np.arange(width)
     table = np.zeros((2, vocab_size, width))
-    before, after = texts[:-1], texts[1:]
+    before = texts[:-1]
+    after = texts[1:]
     known = column[before] >= 0
     np.add.at(table[0], (after[known], column[before[known]]), 1)
     known = column[after] >= 0
