@@ -158,7 +158,8 @@ def _neighbours(
     column = np.full(vocab_size, -1)
     column[frequent] = np.arange(width)
     table = np.zeros((2, vocab_size, width))
-    before, after = texts[:-1], texts[1:]
+    before = texts[:-1]
+    after = texts[1:]
     known = column[before] >= 0
     np.add.at(table[0], (after[known], column[before[known]]), 1)
     known = column[after] >= 0
