@@ -390,7 +390,7 @@ ROWS = (
         "Learns which contexts to trust in each place.",
         "Cannot tell that two words are alike.",
         8,
-        ("counts", "mix"),
+        ("mixer",),
         False,
         "",
         None,
