@@ -79,7 +79,7 @@ def _read_once(
     network: Network,
     texts: Sequence[Int32[np.ndarray, " T"]],
     counts: Float32[np.ndarray, "C Q"],
-    rates: Float64[np.ndarray, "T 2"],
+    rates: Float64[np.ndarray, "R 2"],
 ) -> None:
     """Predict and count each block of the texts."""
     learning = network._replace(weights=network.weights._replace(own_rows=0))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 BLOCK = 3  # levels of the tree whose slots lie in one line of memory
 _ASCII_BITS = 7
@@ -72,7 +72,7 @@ def build_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> Tree:
 
 
 def make_structure(
-    alphabet: str, ids: Sequence[int], texts: Int64[np.ndarray, " T"], vocab_size: int
+    alphabet: str, ids: Sequence[int], texts: Int32[np.ndarray, " T"], vocab_size: int
 ) -> Int64[np.ndarray, "N 2"]:
     """Return the children of each node of a tree over some symbols.
 
@@ -146,7 +146,7 @@ def _clustered(
 
 
 def _neighbours(
-    symbols: list[int], texts: Int64[np.ndarray, " T"], vocab_size: int
+    symbols: list[int], texts: Int32[np.ndarray, " T"], vocab_size: int
 ) -> Float64[np.ndarray, "V F"]:
     """Return how often each symbol follows and precedes each of the most frequent symbols, as
     square roots of shares, which make frequent and rare symbols comparable.
