@@ -357,9 +357,7 @@ COUNTING = {"copy_tokens": 0, "novelty": "none"}
 
 def preset(name: str, **model: Any) -> Callable[[Texts, float], Result]:
     """Return how a preset is measured with settings of its model."""
-    return partial(
-        measure_preset, name, model, COUNTING if name in COUNTED else TRAINING, WHOLE
-    )
+    return partial(measure_preset, name, model, COUNTING if name in COUNTED else TRAINING, WHOLE)
 
 
 ROWS = (
@@ -570,9 +568,10 @@ def draw_table(rows: dict[str, Result], seconds: float, corpus: str) -> str:
         parts += draw_row(row, rows[row.name], HEAD + HEIGHT * number)
     notes = (
         f"Corpus: {corpus}. {duration(seconds)} of one CPU core for each model; in 2018, networks"
-        f" on a GPU. All networks but the last have the sizes of 2018, embeddings of {EMBEDDING} and layers"
-        f" of {HIDDEN}. clean: held-out texts without copies of training texts. –: not known. Texts"
-        " continue “the ” with seed 1; all but the last are drawn from the whole distribution."
+        " on a GPU. All networks but the last have the sizes of 2018, embeddings of"
+        f" {EMBEDDING} and layers of {HIDDEN}. clean: held-out texts without copies of training"
+        " texts. –: not known. Texts continue “the ” with seed 1; all but the last are drawn from the"
+        " whole distribution."
     )
     lines = textwrap.wrap(notes, 122)
     parts += [
