@@ -570,8 +570,8 @@ def draw_table(rows: dict[str, Result], seconds: float, corpus: str) -> str:
         f"Corpus: {corpus}. {duration(seconds)} of one CPU core for each model; in 2018, networks"
         " on a GPU. All networks but the last have the sizes of 2018, embeddings of"
         f" {EMBEDDING} and layers of {HIDDEN}. clean: held-out texts without copies of training"
-        " texts. –: not known. Texts continue “the ” with seed 1; all but the last are drawn from the"
-        " whole distribution."
+        " texts. –: not known. Texts continue “the ” with seed 1; all but the last are drawn from"
+        " the whole distribution."
     )
     lines = textwrap.wrap(notes, 122)
     parts += [
