@@ -83,9 +83,10 @@ def make_structure(
         vocab_size: V.
     """
     codes = {symbol: ord(alphabet[symbol]) for symbol in ids if symbol < len(alphabet)}
-    is_ascii = {symbol: 0 < codes.get(symbol, 0) < 1 << _ASCII_BITS for symbol in ids}
-    by_code = [symbol for symbol in ids if is_ascii[symbol]]
-    others = [symbol for symbol in ids if not is_ascii[symbol]]
+    # of several symbols with the same character, as in a word tokenizer, the first has its code
+    first = {code: symbol for symbol, code in reversed(codes.items())}
+    by_code = [first[code] for code in range(1, 1 << _ASCII_BITS) if code in first]
+    others = [symbol for symbol in ids if symbol not in by_code]
     counts = np.bincount(texts, minlength=vocab_size).astype(np.float64)
     clusters = _clustered(others, _neighbours(others, texts, vocab_size), counts)
     if not by_code:
