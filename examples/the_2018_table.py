@@ -51,6 +51,7 @@ STEPS = 64
 # of each network
 EMBEDDING = 42
 HIDDEN = 128
+COUNTED = ("ngram-char", "mixing-char")  # presets that are trained in one pass
 KEPT_BACK = 40  # training texts, to choose the best weights by
 COPY = 50  # characters that a text must share with the training texts to count as a copy
 TIMED = 200  # steps
@@ -157,15 +158,16 @@ def measure_preset(
     texts: Texts,
     seconds: float,
 ) -> Result:
-    """Train a preset and measure it; without settings of the model, an epoch is timed as the preset
+    """Train a preset and measure it; an epoch of a network without settings is timed as it
     trains.
     """
-    epoch = time_epoch(preset, model, texts) if model else 0.0
+    has_own_epoch = model or preset in COUNTED
+    epoch = time_epoch(preset, model, texts) if has_own_epoch else 0.0
     options: dict[str, Any] = {"validation": texts.validation, "clean": False, "progress": False}
     trained = reviewgen.train(
         preset, texts.train, budget=seconds, model=model, training=training, **options
     )
-    if not model:
+    if not has_own_epoch:
         curve = trained.training["curve"]
         pace = np.median(np.diff(curve["seconds"]) / np.diff(curve["tokens_seen"]))
         epoch = float(pace) * trained.training["data"]["tokens"]["train"]
@@ -178,10 +180,10 @@ def measure_preset(
 
 
 def time_epoch(preset: str, model: dict[str, Any], texts: Texts) -> float:
-    """Return the seconds of an epoch, from the median of some steps; of an n-gram, those of
-    counting once all is compiled.
+    """Return the seconds of an epoch, from the median of some steps; of a preset that
+    is trained in one pass, those of this pass once all is compiled.
     """
-    if preset.startswith("ngram"):
+    if preset in COUNTED:
         return min(time_counting(preset, model, texts) for _ in range(2))
     run = prepare(preset, texts, model)
     marks = [(time.process_time(), report.tokens) for report in islice(run, TIMED)]
@@ -355,9 +357,7 @@ COUNTING = {"copy_tokens": 0, "novelty": "none"}
 
 def preset(name: str, **model: Any) -> Callable[[Texts, float], Result]:
     """Return how a preset is measured with settings of its model."""
-    return partial(
-        measure_preset, name, model, COUNTING if name.startswith("ngram") else TRAINING, WHOLE
-    )
+    return partial(measure_preset, name, model, COUNTING if name in COUNTED else TRAINING, WHOLE)
 
 
 ROWS = (
@@ -382,6 +382,17 @@ ROWS = (
         "4.69 s",
         None,
         preset("ngram-char", order=9),
+    ),
+    Row(
+        "context mixing",
+        "Learns which contexts to trust in each place.",
+        "Cannot tell that two words are alike.",
+        8,
+        ("mixer",),
+        False,
+        "",
+        None,
+        preset("mixing-char"),
     ),
     Row(
         "neural n-gram",
@@ -542,7 +553,7 @@ def draw_table(rows: dict[str, Result], seconds: float, corpus: str) -> str:
     )
     parts = [
         head,
-        "<title>Nine models from an n-gram to an LSTM, in 2018 and now</title>",
+        "<title>Ten models from an n-gram to an LSTM, in 2018 and now</title>",
         f"<style>{STYLE}</style>",
     ]
     parts += [f'<rect width="{WIDTH}" height="{height}" rx="6" fill="var(--paper)"/>']
@@ -557,9 +568,10 @@ def draw_table(rows: dict[str, Result], seconds: float, corpus: str) -> str:
         parts += draw_row(row, rows[row.name], HEAD + HEIGHT * number)
     notes = (
         f"Corpus: {corpus}. {duration(seconds)} of one CPU core for each model; in 2018, networks"
-        f" on a GPU. All but the last have the sizes of 2018, embeddings of {EMBEDDING} and layers"
-        f" of {HIDDEN}. clean: held-out texts without copies of training texts. –: not known. Texts"
-        " continue “the ” with seed 1; all but the last are drawn from the whole distribution."
+        " on a GPU. All networks but the last have the sizes of 2018, embeddings of"
+        f" {EMBEDDING} and layers of {HIDDEN}. clean: held-out texts without copies of training"
+        " texts. –: not known. Texts continue “the ” with seed 1; all but the last are drawn from"
+        " the whole distribution."
     )
     lines = textwrap.wrap(notes, 122)
     parts += [

@@ -23,7 +23,13 @@ from tests.support.launches import made_once
 if TYPE_CHECKING:
     from reviewgen import ReviewModel
 
-PACKAGES = ["reviewgen", "reviewgen_ngram", "reviewgen_nnlm", "reviewgen_recurrent"]
+PACKAGES = [
+    "reviewgen",
+    "reviewgen_mixing",
+    "reviewgen_ngram",
+    "reviewgen_nnlm",
+    "reviewgen_recurrent",
+]
 # before the packages are imported; an int may stand for a float (PEP 484)
 if os.environ.get("REVIEWGEN_CHECK_TYPES"):
     install_import_hook(

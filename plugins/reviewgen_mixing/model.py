@@ -234,7 +234,7 @@ class Mixing:
 
     def _opinions(
         self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"] | None
-    ) -> Float32[np.ndarray, "B T V"]:
+    ) -> Float32[np.ndarray, "B U V"]:
         """Return an expert's log probabilities as an array; without an expert, one of no tokens, or
         of uniform distributions if the model has an expert.
 

@@ -43,8 +43,6 @@ def train_network(texts: Sequence[Int32[np.ndarray, " T"]], config: MixingConfig
     ids = np.concatenate(texts)
     first_given = config.vocab_size - config.condition_ids - config.field_ids
     symbols = [symbol for symbol in range(first_given) if symbol != config.bos_id]
-    if len(symbols) < 2:  # bos, which is never predicted otherwise
-        symbols = sorted({*symbols, config.bos_id})
     plain = ids[ids < first_given]
     structure = make_structure(config.alphabet, symbols, plain, config.vocab_size)
     frequencies = np.bincount(plain, minlength=config.vocab_size).astype(np.float32) + 0.1

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 BLOCK = 3  # levels of the tree whose slots lie in one line of memory
 _ASCII_BITS = 7
@@ -72,7 +72,7 @@ def build_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> Tree:
 
 
 def make_structure(
-    alphabet: str, ids: Sequence[int], texts: Int64[np.ndarray, " T"], vocab_size: int
+    alphabet: str, ids: Sequence[int], texts: Int32[np.ndarray, " T"], vocab_size: int
 ) -> Int64[np.ndarray, "N 2"]:
     """Return the children of each node of a tree over some symbols.
 
@@ -83,12 +83,10 @@ def make_structure(
         vocab_size: V.
     """
     codes = {symbol: ord(alphabet[symbol]) for symbol in ids if symbol < len(alphabet)}
-    # the first symbol of each character of ASCII; a tokenizer may have several
-    first = {
-        code: symbol for symbol, code in reversed(codes.items()) if 0 < code < 1 << _ASCII_BITS
-    }
-    by_code = sorted(first.values())
-    others = [symbol for symbol in ids if first.get(codes.get(symbol)) != symbol]
+    # of several symbols with the same character, as in a word tokenizer, the first has its code
+    first = {code: symbol for symbol, code in reversed(codes.items())}
+    by_code = [first[code] for code in range(1, 1 << _ASCII_BITS) if code in first]
+    others = sorted(set(ids) - set(by_code))
     counts = np.bincount(texts, minlength=vocab_size).astype(np.float64)
     clusters = _clustered(others, _neighbours(others, texts, vocab_size), counts)
     if not by_code:
@@ -149,7 +147,7 @@ def _clustered(
 
 
 def _neighbours(
-    symbols: list[int], texts: Int64[np.ndarray, " T"], vocab_size: int
+    symbols: list[int], texts: Int32[np.ndarray, " T"], vocab_size: int
 ) -> Float64[np.ndarray, "V F"]:
     """Return how often each symbol follows and precedes each of the most frequent symbols, as
     square roots of shares, which make frequent and rare symbols comparable.

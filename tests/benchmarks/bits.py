@@ -16,7 +16,7 @@ from pathlib import Path
 import reviewgen
 from tests.benchmarks.corpora import captions, reviews, shakespeare, split_2018, verses
 
-PRESETS = "lstm-char,lstm-word,blend-char,blend-word"
+PRESETS = "mixing-char,lstm-char,lstm-word,blend-char,blend-word"
 BUDGETS = "1m,5m"
 FREQUENCIES = (0, 1, 10, 100, 1000)  # of a word: never seen, from 1, ...
 POSITIONS = (0, 32, 128, 512, 2048)  # characters from the beginning of the text

@@ -21,7 +21,7 @@ KEPT_BACK = 40
 def main(budget="3m", *presets):
     """Print a line for each preset."""
     train, held_out, clean = split_2018()
-    for preset in presets or ("lstm-char", "ngram-char", "blend-char"):
+    for preset in presets or ("ngram-char", "mixing-char", "lstm-char", "blend-char"):
         start = time.monotonic()
         model = reviewgen.train(
             preset,

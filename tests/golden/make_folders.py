@@ -52,6 +52,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "gru-char-conditions": ("gru-char", CHARS | {"conditions": ["stars", "genre"]}, "float32"),
     "lstm-char-int8": ("lstm-char", CHARS, "int8"),
     "lstm-word-float16": ("lstm-word", WORDS, "float16"),
+    # as the preset was in version 0.1.0, with an n-gram
     "blend-char": ("blend-char", CHARS | {"model": CHARS["model"] | COUNTED["model"]}, "float32"),
 }
 DEFAULTS: dict[str, dict[str, Any]] = {

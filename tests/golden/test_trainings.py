@@ -24,7 +24,9 @@ PRESETS = [
     for tokenizer in TOKENIZERS
     for model in ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
 ]
-FAST = ["ngram-char", "ngram-word", "gru-word"]
+PRESETS += ["mixing-char"]
+COUNTED = ["ngram-char", "ngram-word", "mixing-char"]
+FAST = [*COUNTED, "gru-word"]
 TRAINING = {
     "evaluations": 1,
     "copy_tokens": 0,
@@ -41,7 +43,7 @@ def observe(preset: str) -> dict[str, float]:
     """
     model, tokenizer = preset.split("-")
     options: dict[str, Any] = {"tokenizer": TOKENIZERS[tokenizer], "training": TRAINING}
-    if model != "ngram":
+    if preset not in COUNTED:
         options |= {
             "steps": 200,
             "model": {"hidden_size": 96, "embedding_size": 16 if model == "nnlm" else 48},

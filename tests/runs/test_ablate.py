@@ -151,7 +151,7 @@ def test_what_has_no_plain_form_or_no_technique_is_refused():
         (
             "blend-char-plain",
             ConfigError,
-            "blend of several models.*lstm-char-plain or ngram-char-plain",
+            "blend of several models.*lstm-char-plain or mixing-char-plain",
         ),
         ("lstm-chat-plain", UnknownPlugin, "lstm-chat"),
         (

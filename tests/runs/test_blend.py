@@ -254,14 +254,20 @@ TRAINING = {
     "precision": "no",
 }
 # else it would know the names as well
-LSTM = {"hidden_size": 64, "embedding_size": 16, "ngrams": 2, "layer": "fused"}
-NGRAM = {"order": 5}
+LSTM = {"hidden_size": 64, "embedding_size": 16, "layer": "fused"}
+NGRAM = {"order": 2}
+WORDS = {"vocab_size": 300, "min_frequency": 2}
 STEPS = 100
-SHORT: dict[str, Any] = {"model": LSTM | NGRAM, "training": TRAINING, "steps": STEPS}
+SHORT: dict[str, Any] = {
+    "model": LSTM | NGRAM,
+    "tokenizer": WORDS,
+    "training": TRAINING,
+    "steps": STEPS,
+}
 
 
 def started(**options: Any) -> TrainingRun:
-    return ready("blend-char", CORPUS, **(SHORT | options))
+    return ready("blend-word", CORPUS, **(SHORT | options))
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +281,9 @@ def trained(tmp_path_factory) -> tuple[ReviewModel, list[Any], Path]:
 
 def test_it_is_the_blend_of_its_models_trained_one_by_one(trained):
     blend = trained[0]
-    ngram = reviewgen.train("ngram-char", CORPUS, model=NGRAM, training=TRAINING)
-    lstm = reviewgen.train("lstm-char", CORPUS, model=LSTM, training=TRAINING, steps=STEPS)
+    common: dict[str, Any] = {"tokenizer": WORDS, "training": TRAINING}
+    ngram = reviewgen.train("ngram-word", CORPUS, model=NGRAM, **common)
+    lstm = reviewgen.train("lstm-word", CORPUS, model=LSTM, steps=STEPS, **common)
     by_hand = reviewgen.blend([ngram, lstm], data=CORPUS, split="validation")
     assert blend.model.config.weights == pytest.approx(by_hand.model.config.weights, abs=1e-4)
     bits = [model.evaluate(OTHERS).bits_per_character for model in (blend, by_hand, ngram, lstm)]
@@ -293,8 +300,8 @@ def test_it_is_the_blend_of_its_models_trained_one_by_one(trained):
 def test_the_folder_records_both_trainings(trained):
     folder = trained[2]
     training = json.loads((folder / "training.json").read_text())
-    assert (training["preset"], training["steps"], training["seed"]) == ("blend-char", STEPS, 0)
-    assert [part["preset"] for part in training["parts"]] == ["ngram-char", "lstm-char"]
+    assert (training["preset"], training["steps"], training["seed"]) == ("blend-word", STEPS, 0)
+    assert [part["preset"] for part in training["parts"]] == ["ngram-word", "lstm-word"]
     assert [len(part["evaluations"]) for part in training["parts"]] == [1, 3]
     assert training["parts"][1]["curve"]["step"][-1] == STEPS and training["verdict"]["words"]
 
@@ -308,20 +315,20 @@ def test_the_folder_is_a_blend_like_any_other(trained):
 
 def test_the_curves_of_both_trainings_are_plotted(trained, tmp_path):
     (curves,) = reviewgen.plot_training([trained[2]], tmp_path / "curves.png")
-    assert [part.name for part in curves.parts] == ["ngram-char", "lstm-char"]
+    assert [part.name for part in curves.parts] == ["ngram-word", "lstm-word"]
 
 
 def test_a_resumed_run_gives_the_same_model(trained, tmp_path):
     frequent = {"out": tmp_path / "m", "training": TRAINING | {"checkpoint_seconds": 1e-9}}
     run = started(**frequent)
     for report in run:
-        if (report.part, report.step) == ("lstm-char", 40):
+        if (report.part, report.step) == ("lstm-word", 40):
             break
     del run, report
     gc.collect()  # as if the process had ended
     run = started(resume=True, **frequent)
     reports = list(run)
-    steps = [report.step for report in reports if report.part == "lstm-char"]
+    steps = [report.step for report in reports if report.part == "lstm-word"]
     assert 1 <= steps[0] <= 41 and steps == list(range(steps[0], STEPS + 1))
     notes = chain.from_iterable(report.notes for report in reports)
     assert any("resumes from step" in note for note in notes)
@@ -340,9 +347,9 @@ def test_a_resumed_run_gives_the_same_model(trained, tmp_path):
 def test_an_interrupt_keeps_the_best_so_far_once_each_model_has_a_step(tmp_path):
     run = started(out=tmp_path / "m")
     reports = iter(run)
-    assert next(reports).part == "ngram-char"
+    assert next(reports).part == "ngram-word"
     for report in reports:
-        if report.part == "lstm-char" and report.step == 20:
+        if report.part == "lstm-word" and report.step == 20:
             break
     run.interrupt()
     model = run.finish()
@@ -352,7 +359,7 @@ def test_an_interrupt_keeps_the_best_so_far_once_each_model_has_a_step(tmp_path)
     run = started(out=tmp_path / "early")
     next(iter(run))
     run.interrupt()
-    with pytest.raises(TrainingError, match=r"before the first step of lstm-char"):
+    with pytest.raises(TrainingError, match=r"before the first step of lstm-word"):
         run.finish()
     assert not (tmp_path / "early").exists()
 
@@ -385,3 +392,12 @@ def test_a_blend_that_was_interrupted_can_be_trained_again():
     next(iter(run))
     assert len(list(run)) > 3
     assert len(run.record.parts) == len(run.model.config.models) == 2
+
+
+def test_the_last_model_of_blend_char_mixes_the_others():
+    model = reviewgen.train("blend-char", CORPUS, steps=STEPS, model=LSTM, training=TRAINING)
+    assert model.model.config.has_expert and model.training["weights"]["method"] == "mixing"
+    parts = {part["preset"]: part["held_out"] for part in model.training["parts"]}
+    assert list(parts) == ["lstm-char", "mixing-char"]
+    held_out = model.training["held_out"]
+    assert held_out["bits_per_character"] < parts["lstm-char"]["bits_per_character"]

@@ -192,7 +192,7 @@ for name, options in ALIKE.items():
     facts[name] = train(**options, **({"out": "own"} if name == "own term" else {}))
 
 blend = {"model": GRU | {"order": 3}, "training": {"copy_tokens": 0}, "steps": 20}
-facts["blend"] = train("blend-char", **blend)
+facts["blend"] = train("blend-word", **blend)
 run = ready("lstm-char", TEXTS, budget=60.0, training={"evaluations": 1, "copy_tokens": 0})
 steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
 config = run.record.training

@@ -32,7 +32,7 @@ def test_small_corpora():
 
 
 def test_a_run_says_what_to_call_first():
-    run = TrainingRun("blend-char", TEXTS, steps=2, model=MODEL, training=TRAINING)
+    run = TrainingRun("blend-word", TEXTS, steps=2, model=MODEL, training=TRAINING)
     with pytest.raises(TrainingError, match="call read before"):
         _ = run.corpus
     with pytest.raises(TrainingError, match="call read and tokenize before you train"):
@@ -45,7 +45,7 @@ def test_a_run_says_what_to_call_first():
         _ = run.model
     list(run)
     model = run.finish()
-    assert run.model is model.bundle.model and list(run.record.parts) == ["ngram-char", "lstm-char"]
+    assert run.model is model.bundle.model and list(run.record.parts) == ["ngram-word", "lstm-word"]
     facts = run.facts()
     assert all(facts[name] == model.training[name] for name in ("parts", "weights", "held_out"))
 
