@@ -77,7 +77,8 @@ def split(corpus):
         train, held_out = shakespeare()
     else:
         text = Path(corpus).read_text(encoding="utf-8")
-        train, held_out = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
+        train = text[: len(text) * 9 // 10]
+        held_out = text[len(text) * 9 // 10 :]
     return [train], [held_out], options
 
 
@@ -93,7 +94,8 @@ def curve(file):
     the time that mixing takes.
     """
     texts = reviews(int((SIZES[-1] + 0.3) * 1e6))
-    held_out, rest = texts[:FILM_HELD_OUT], texts[FILM_HELD_OUT:]
+    held_out = texts[:FILM_HELD_OUT]
+    rest = texts[FILM_HELD_OUT:]
     points = {"ngram-char": [], "mixing-char": [], "lstm-char, in the same time": []}
     for size in SIZES:
         ends = accumulate(map(len, rest))
