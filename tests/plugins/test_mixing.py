@@ -64,10 +64,15 @@ def query_of(corpus: Prose) -> list[int]:
 
 def assert_equal(log_probs: Tensor, expected: np.ndarray) -> None:
     """Compare log probabilities. float32 has few digits for 1 - p if p is near one, so those of
-    rare symbols are compared as probabilities.
+    rare symbols are compared as probabilities. A subtree of about 1e-4 may be divided by the
+    frequencies of its symbols in one of the two, and by their decisions in the other.
     """
     actual = log_probs.double().numpy()
-    np.testing.assert_allclose(np.exp(actual), np.exp(expected), rtol=0, atol=1e-6)
+    is_common = expected > np.log(1e-4)
+    np.testing.assert_allclose(
+        np.exp(actual[is_common]), np.exp(expected[is_common]), rtol=0, atol=1e-6
+    )
+    np.testing.assert_allclose(np.exp(actual), np.exp(expected), rtol=0, atol=1e-4)
     is_likely = expected > np.log(1e-3)
     np.testing.assert_allclose(actual[is_likely], expected[is_likely], rtol=0, atol=1e-4)
 
@@ -217,8 +222,8 @@ def test_only_a_model_that_adapts_learns_from_repetitions():
     assert nats == pytest.approx([nats[0]] * 3, rel=1e-6)
 
 
-def learned_nats(texts: Any, vocab_size: int, monkeypatch: Any) -> np.ndarray:
-    """Train a model; return the nats of each symbol in each of the two passes."""
+def learned_nats(texts: Any, vocab_size: int, monkeypatch: Any) -> float:
+    """Train a model; return the nats of each symbol."""
     pieces = []
 
     def learn(network: Any, ids: Any, *arguments: Any) -> float:
@@ -229,15 +234,15 @@ def learned_nats(texts: Any, vocab_size: int, monkeypatch: Any) -> np.ndarray:
     real_learn = training.learn
     monkeypatch.setattr(training, "learn", learn)
     count_mixing(texts, vocab_size)
-    halves = np.array(pieces).reshape(2, -1, 2).sum(axis=1)
-    return halves[:, 0] / halves[:, 1]
+    nats, lengths = np.array(pieces).sum(axis=0)
+    return float(nats / lengths)
 
 
 def test_a_block_is_predicted_before_it_is_counted(monkeypatch):
     # random symbols: what is not predicted before it is counted would cost less
     text = [0, *np.random.default_rng(0).integers(2, 18, 6_000).tolist(), 1]
     nats = learned_nats([text], 18, monkeypatch)
-    assert (nats / np.log(16)).min() > 0.995 and (nats / np.log(16)).max() < 1.1
+    assert 0.995 < nats / np.log(16) < 1.1
 
 
 def test_copies_of_texts_do_not_fool_the_weights():

@@ -55,7 +55,7 @@ def test_a_row_has_the_numbers_of_a_run_of_its_own(orders):
     assert [row.value for row in rows] == [1, 2, 4]
     for row in rows:
         assert numbers(row) == pytest.approx(by_hand("ngram-char", model={"order": row.value}))
-        assert row.seconds > 0
+        assert 0 <= row.seconds < 60  # in hundredths, of which a fast machine needs none
 
 
 def test_higher_orders_are_larger_and_copy_more(orders):

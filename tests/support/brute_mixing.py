@@ -24,7 +24,6 @@ LETTER, PUNCTUATION, NEWLINE, OTHER = range(4)
 LEVELS = [0, 1, 2, 3, 4, 5, 5, *[6] * 3, *[7] * 4, *[8] * 5, *[9] * 7, *[10] * 6]
 STRETCHED = np.linspace(-7.5, 7.5, 32)  # logits of the levels of an adaptive probability
 OWN_CONTEXTS = (2, 3, 4, 6, 9, 10)
-RATE = 0.0007  # learning rate of a text
 RARE = 1e-4
 
 
@@ -383,10 +382,12 @@ class BruteMixing:
         changeable = len(self.sets)
         if self.config.gated:
             changeable = 64 + 108 + 160 + 135 + (nodes if nodes <= 256 else 0)
+        # the rate falls with the number of symbols that were read
+        rate = 0.0005 + 0.004 / (1 + len(self.text) / 2000)
         for row, logit in zip(made["rows"], made["logits"], strict=True):
             if row < changeable:
-                self.sets[row] += RATE * (bit - squash(logit)) * made["inputs"]
-        self.final[node] += 0.3 * RATE * (bit - made["unmapped"]) * made["logits"]
+                self.sets[row] += rate * (bit - squash(logit)) * made["inputs"]
+        self.final[node] += 0.3 * rate * (bit - made["unmapped"]) * made["logits"]
 
     def _follow_own(self, symbol: int) -> None:
         """Update the match within the text with its last symbol."""

@@ -94,7 +94,7 @@ def files_of(folder: Path) -> dict[str, Any]:
     }
 
 
-RISING = {"learning_rate": 2.0, "warmup": 0.3, "patience": 2, "evaluations": 20, "batch_size": 16}
+RISING = {"learning_rate": 8.0, "warmup": 0.3, "patience": 2, "evaluations": 20, "batch_size": 16}
 BF16 = {"precision": native_precision("cpu")}
 CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]]] = {
     "lstm, dropout, averaged": (
