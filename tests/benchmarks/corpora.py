@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import os
+import random
 import subprocess
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def captions(count: int = 2000) -> list[str]:
     """Return the first captions of MusicCaps."""
     with gzip.open(SHARED / "data" / "musiccaps.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line)["text"] for line, _ in zip(lines, range(count), strict=False)]
+
+
+def posts() -> list[str]:
+    """Return the posts about music, each once, in a random order."""
+    rows = json.loads((SHARED / "data" / "music_blog_reviews.json").read_text(encoding="utf-8"))
+    texts = list(dict.fromkeys(row["content"] for row in rows))
+    random.Random(0).shuffle(texts)
+    return texts
 
 
 def verses() -> list[str]:

@@ -1,6 +1,6 @@
 """Mixing beside the n-gram, the LSTM and their blends: nats per character, seconds, memory.
 
-    python -m tests.benchmarks mixing table CORPUS [MINUTES]   shakespeare, 2018, film, a text file
+    python -m tests.benchmarks mixing table CORPUS [MINUTES]   shakespeare, music, 2018, film, a text file
     python -m tests.benchmarks mixing curve FILE.svg           0.1 to 30 MB, at equal time
     python -m tests.benchmarks mixing speed                    training, scoring, sampling
 
@@ -16,11 +16,12 @@ from pathlib import Path
 
 import reviewgen
 from reviewgen.web.charts import Chart, Panel, Series, save_chart
-from tests.benchmarks.corpora import reviews, shakespeare, split_2018
+from tests.benchmarks.corpora import posts, reviews, shakespeare, split_2018
 
 PIECE = 4000  # characters
 FILM = 20_000_000
 FILM_HELD_OUT = 250  # texts
+POSTS_HELD_OUT = 164  # texts
 SIZES = (0.1, 0.3, 1, 3, 10, 30)  # MB
 QUIET = {"copy_tokens": 0}
 
@@ -70,6 +71,9 @@ def split(corpus):
     if corpus == "2018":
         train, _, clean = split_2018()
         return train, [text.lower() for text in clean], options | {"lowercase": True}
+    if corpus == "music":
+        texts = posts()
+        return texts[POSTS_HELD_OUT:], texts[:POSTS_HELD_OUT], options
     if corpus == "film":
         texts = reviews(FILM)
         return texts[:-FILM_HELD_OUT], texts[-FILM_HELD_OUT:], options
