@@ -495,18 +495,13 @@ def hear_expert(network, floats, text, log_probs):
 @inner
 def expert_logits(tree, log_probs):
     """Return the expert's logit of each decision, (N,), from the log probabilities of symbols."""
-    largest = log_probs[tree.leaves[0]]
-    for symbol in tree.leaves:
-        largest = max(largest, log_probs[symbol])
-    sums = np.zeros(len(tree.leaves) + 1)  # of the probabilities of the leaves before each place
-    for place in range(len(tree.leaves)):
-        sums[place + 1] = sums[place] + math.exp(log_probs[tree.leaves[place]] - largest)
-    logits = np.zeros(len(tree.levels), np.float32)
-    for node in range(len(logits)):
-        left = sums[tree.spans[node, 1]] - sums[tree.spans[node, 0]] + 1e-12
-        right = sums[tree.spans[node, 2]] - sums[tree.spans[node, 1]] + 1e-12
-        logit = math.log(right / left)
-        # an expert of which only bos or a condition has a probability says nothing
-        if not np.isnan(logit):
-            logits[node] = min(max(logit, -MAX_EXPERT), MAX_EXPERT)
-    return logits
+    logs = log_probs[tree.leaves]
+    sums = np.zeros(len(logs) + 1)  # of the probabilities of the leaves before each place
+    sums[1:] = np.cumsum(np.exp(logs - logs.max()).astype(np.float64))
+    middle = sums[tree.spans[:, 1]]
+    left = middle - sums[tree.spans[:, 0]] + 1e-12
+    right = sums[tree.spans[:, 2]] - middle + 1e-12
+    logits = np.log(right / left)
+    # an expert of which only bos or a condition has a probability says nothing
+    logits = np.where(np.isnan(logits), 0.0, logits)
+    return np.minimum(np.maximum(logits, -MAX_EXPERT), MAX_EXPERT).astype(np.float32)

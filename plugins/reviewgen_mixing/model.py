@@ -122,7 +122,6 @@ class Mixing:
                 model.
             ShapeError: The ids, the targets or the state have another shape.
         """
-        check_shape("The targets", targets, {"B": len(ids), "T": ids.shape[1]}, is_integer=True)
         scores, state = self._read(ids, None, state, targets)
         return scores[..., 0], state
 
@@ -152,7 +151,6 @@ class Mixing:
         """Return what ``score`` returns, with an expert's log probabilities after each of
         ``ids``.
         """
-        check_shape("The targets", targets, {"B": len(ids), "T": ids.shape[1]}, is_integer=True)
         scores, state = self._read(ids, expert, state, targets)
         return scores[..., 0], state
 
@@ -215,8 +213,12 @@ class Mixing:
         floats, ints = self._copied(state, batch)
         opinions = self._opinions(ids, expert)
         tokens = self._checked(ids)
-        wanted = self._checked(ids[:, :0] if targets is None else targets)
-        width = self.config.vocab_size if targets is None else 1
+        wanted = tokens[:, :0]
+        width = self.config.vocab_size
+        if targets is not None:
+            check_shape("The targets", targets, {"B": batch, "T": ids.shape[1]}, is_integer=True)
+            wanted = self._checked(targets)
+            width = 1
         results = np.empty((*ids.shape, width), np.float32)
         for row in range(batch):
             # views of the shapes (F, 1, I) and (K, 1)
