@@ -9,24 +9,20 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 
-from reviewgen.compiled import compiled, inner
+from reviewgen.compiled import compiled
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen_mixing.coding import (
-    LOCAL,
-    MATCHES,
-    RARE,
     Network,
-    begin_symbol,
     hear_expert,
     make_work,
-    open_block,
-    predict,
+    new_state,
     read,
+    score_symbol,
 )
 from reviewgen_mixing.config import MixingConfig
-from reviewgen_mixing.history import NAMES
+from reviewgen_mixing.history import MATCHES, NAMES
 from reviewgen_mixing.mixer import final_changes
 from reviewgen_mixing.trained import expect_arrays
 
@@ -37,31 +33,28 @@ NOTE = (
 
 
 def contributions(
-    network: Network,
-    ids: Int64[np.ndarray, " T"],
-    expert: Float[np.ndarray, "N V"] | None,
-    floats: Float32[np.ndarray, "F 1 I"],
-    ints: Int64[np.ndarray, "K 1"],
+    network: Network, ids: Int64[np.ndarray, " T"], expert: Float[np.ndarray, "N V"] | None
 ) -> dict[str, Float64[np.ndarray, " N"]]:
     """Return what each context contributes to each of ``ids`` after the first; see
-    ``reviewgen.protocols.SupportsContributions``. ``floats`` and ``ints`` are the state before the
-    first.
+    ``reviewgen.protocols.SupportsContributions``.
     """
-    own = LOCAL if network.local_slots else LOCAL[:0]
-    contexts = len(network.chosen) + len(own)
+    names = [NAMES[number] for number in network.contexts]
+    contexts = len(names)
+    for number in range(network.first_own, contexts):
+        names[number] = f"own {names[number]}"
     spoken = contexts + MATCHES
-    sums = np.zeros((len(ids) - 1, network.weights.sets.shape[1]))
-    was_seen = np.zeros((len(sums), spoken), np.bool_)
-    opinions = np.zeros((0, 1), np.float32) if expert is None else expert.astype(np.float32)
-    _contribute(network, ids, np.ascontiguousarray(opinions), floats, ints, sums, was_seen)
-    # a context has up to three inputs; see ``predict``
     bias = 2 * spoken + contexts
+    sums = np.zeros((len(ids) - 1, network.weights.sets.shape[1]))
+    was_seen = np.zeros(sums.shape, np.bool_)
+    opinions = np.zeros((0, 1), np.float32) if expert is None else expert.astype(np.float32)
+    _contribute(network, ids, opinions, *new_state(network, 1), sums, was_seen)
+    # a context has up to three inputs; see ``predict``
     parts = sums[:, :spoken] + sums[:, spoken : 2 * spoken]
     parts[:, :contexts] += sums[:, 2 * spoken : bias]
-    parts[~was_seen] = np.nan
-    names = [NAMES[number] for number in network.chosen]
-    names += [f"own {NAMES[number]}" for number in own]
-    named = dict(zip(names, parts.T[:contexts], strict=True))
+    is_silent = ~was_seen[:, :spoken]
+    is_silent[:, :contexts] &= ~was_seen[:, 2 * spoken : bias]
+    parts[is_silent] = np.nan
+    named = dict(zip(names, parts.T, strict=False))
     if network.local_slots:
         named["match in this text"] = parts[:, contexts]
     if len(network.text):
@@ -73,46 +66,32 @@ def contributions(
 
 @compiled
 def _contribute(network, ids, expert, floats, ints, sums, was_seen):
-    """Add up what each input contributes to each symbol, (N, I), and write which contexts and
-    matches were seen, (N, P).
+    """Add up what each input contributes to each symbol, (N, I), and write whether it said
+    anything.
     """
     tree = network.tree
+    weights = network.weights
     work = make_work(network)
     for time in range(len(sums)):
         read(network, floats, ints, 0, work, ids[time])
         if len(expert) > 0:
-            hear_expert(network, floats, 0, work, expert[time])
+            hear_expert(network, floats, 0, expert[time])
         symbol = ids[time + 1]
-        begin_symbol(network, ints, 0, work)
-        mass = 1.0
-        for level in range(tree.lengths[symbol]):
-            if mass < RARE:
-                break
+        _, predicted = score_symbol(network, floats, ints, 0, work, symbol, False)
+        for level in range(predicted):
             node = tree.paths[symbol, level]
-            if tree.roots[node] == node:
-                open_block(network, node, work)
-            p = predict(network, floats, ints, 0, work, node)
-            bit = tree.bits[symbol, level]
-            mass *= p if bit else 1 - p
-            _add_inputs(network.weights, floats, work.unit, node, level, 2 * bit - 1, sums[time])
-            for number in range(was_seen.shape[1]):
-                seen = work.found if number < len(work.found) else work.seen
-                was_seen[time, number] |= seen[number] >= 0
-
-
-@inner
-def _add_inputs(weights, floats, unit, node, level, sign, sums):
-    """Add what each input contributes to the logit of the decision that was taken, (I,)."""
-    inputs = unit.inputs[level]
-    changed, start = final_changes(weights, node)
-    for number in range(unit.rows.shape[1]):
-        row = unit.rows[level, number]
-        final = sign * weights.final[node, number]
-        if weights.own_rows > 0:
-            final += sign * floats[changed, 0, start + number]
-        sums += final * weights.sets[row] * inputs
-        if row < weights.own_rows:
-            sums += final * floats[row, 0] * inputs
+            sign = 2 * tree.bits[symbol, level] - 1
+            inputs = work.unit.inputs[level]
+            was_seen[time] |= inputs != 0
+            changed, start = final_changes(weights, node)
+            for number in range(work.unit.rows.shape[1]):
+                row = work.unit.rows[level, number]
+                final = sign * weights.final[node, number]
+                if weights.own_rows > 0:
+                    final += sign * floats[changed, 0, start + number]
+                sums[time] += final * weights.sets[row] * inputs
+                if row < weights.own_rows:
+                    sums[time] += final * floats[row, 0] * inputs
 
 
 def describe_mixing(config: MixingConfig, slots: int) -> ModelGraph:

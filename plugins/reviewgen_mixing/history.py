@@ -1,9 +1,13 @@
 """What the model remembers of a text: its last symbols, words and lines, as a vector of integers;
-and the hashes of the contexts that are made from it.
+the hashes of the contexts that are made from it; and the matches: where the last symbols occurred
+before, and what followed them there.
+
+A text finds repetitions of its own last symbols; a ring in its state has as many of them as fit. A
+model that keeps its training text also finds them there.
 
 All hashes have 32 bits, so that JavaScript computes the same ones. Needs no torch.
 
-Shapes: V symbols, C contexts, K numbers of the state of a text.
+Shapes: V symbols, C contexts, K numbers of the state of a text, T symbols, H hashes.
 """
 
 from typing import NamedTuple
@@ -11,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from reviewgen.compiled import unmanaged
+from reviewgen.compiled import compiled, unmanaged
 
 # the places of the state
 RECENT = 16  # the last symbols, the newest first, at places 0 to 15
@@ -35,6 +39,13 @@ SOURCE = 32  # the same within the training text
 COPIED = 33
 REGISTERS = 34  # the number of these places
 SUCCESSORS = 512  # number of pairs of symbols whose last successors are remembered
+OWN_SLOTS = REGISTERS + SUCCESSORS  # where a text's own slots begin
+
+MATCHES = 2  # the match within the text, and the one with the training text
+MIN_MATCH = 5  # symbols of a repetition within a text
+MIN_COPY = 7  # symbols of a repetition of the training text
+MAX_MATCH = 31  # longer matches count as this long
+CLASSES = 8  # of lengths; 0 stands for no match
 
 LETTER = 1
 PUNCTUATION_MARK = 2
@@ -66,10 +77,10 @@ NAMES = (
     "conditions and word",
     "conditions and 3 symbols",
 )
-ORDER_CONTEXTS = 9  # the first contexts: 0 symbols and ``ORDERS``
-WORD_CONTEXTS = (9, 10, 11, 12, 13, 14, 15, 16)
-SPARSE_CONTEXTS = (17, 18, 19)
-GIVEN_CONTEXTS = (20, 21)
+ORDER_CONTEXTS = range(9)  # 0 symbols and ``ORDERS``
+WORD_CONTEXTS = range(9, 17)
+SPARSE_CONTEXTS = range(17, 20)
+GIVEN_CONTEXTS = range(20, 22)
 LOCAL_CONTEXTS = (2, 3, 4, 6, 9, 10)  # those whose counts a text has of its own
 
 MASK = 0xFFFFFFFF
@@ -109,10 +120,25 @@ def mixed(hashed, value):
 
 
 @unmanaged
+def hash_symbols(symbols, count):
+    """Return a hash of the first symbols."""
+    hashed = 0
+    for place in range(count):
+        hashed = mixed(hashed, symbols[place] + 1)
+    return hashed
+
+
+@unmanaged
+def place_of_pair(state):
+    """Return the place of the last successors of the last two symbols."""
+    return REGISTERS + mixed(state[1] + 1, state[0] + 1) % SUCCESSORS
+
+
+@unmanaged
 def read_symbol(alphabet, symbol, state):
     """Update the registers of a state with the next symbol."""
-    pair = mixed(state[1] + 1, state[0] + 1) % SUCCESSORS
-    state[REGISTERS + pair] = ((state[REGISTERS + pair] << 16) | (symbol + 1)) & MASK
+    pair = place_of_pair(state)
+    state[pair] = ((state[pair] << 16) | (symbol + 1)) & MASK
     for place in range(RECENT - 1, 0, -1):
         state[place] = state[place - 1]
     state[0] = symbol
@@ -132,10 +158,8 @@ def read_symbol(alphabet, symbol, state):
         state[PREVIOUS] = state[WORD]
         state[SUFFIX] = mixed(state[ENDING], min(state[LETTERS], 15))
         state[SINCE] = min(state[SINCE] + 1, 255)
-        state[WORD] = 0
-        state[LETTERS] = 0
-        state[ENDING] = 0
-        state[GAP] = 0
+        for place in (WORD, LETTERS, ENDING, GAP):
+            state[place] = 0
     state[GAP] = mixed(state[GAP], symbol + 1)
     if kind == PUNCTUATION_MARK:
         state[PUNCTUATION] = symbol
@@ -148,27 +172,128 @@ def read_symbol(alphabet, symbol, state):
 @unmanaged
 def write_contexts(state, contexts):
     """Write the hash of each of the contexts that ``NAMES`` lists, (C,)."""
-    contexts[0] = 0
     hashed = 0
-    number = 1
-    for place in range(11):
+    number = 0
+    contexts[0] = 0
+    for place in range(ORDERS[-1]):
         hashed = mixed(hashed, state[place] + 1)
-        if place < 6 or place == 7 or place == 10:
-            contexts[number] = mixed(hashed, number)
+        if place + 1 in ORDERS:
             number += 1
+            contexts[number] = hashed
     word = mixed(state[WORD], state[GAP])
-    contexts[9] = mixed(word, 9)
-    contexts[10] = mixed(mixed(word, state[PREVIOUS]), 10)
-    contexts[11] = mixed(mixed(mixed(word, state[PREVIOUS]), state[SECOND]), 11)
-    contexts[12] = mixed(mixed(word, state[SECOND]), 12)
-    contexts[13] = mixed(mixed(word, state[SUFFIX]), 13)
-    contexts[14] = mixed(mixed(mixed(word, state[PREVIOUS]), state[THIRD]), 14)
-    contexts[15] = mixed(mixed(word, state[FIRST]), 15)
+    two_words = mixed(word, state[PREVIOUS])
+    contexts[9] = word
+    contexts[10] = two_words
+    contexts[11] = mixed(two_words, state[SECOND])
+    contexts[12] = mixed(word, state[SECOND])
+    contexts[13] = mixed(word, state[SUFFIX])
+    contexts[14] = mixed(two_words, state[THIRD])
+    contexts[15] = mixed(word, state[FIRST])
+    contexts[17] = mixed(mixed(state[1] + 1, state[2] + 1), state[3] + 1)
+    contexts[18] = mixed(state[place_of_pair(state)], state[0] + 1)
+    contexts[19] = mixed(state[COLUMN], state[0] + 1)
+    contexts[20] = mixed(word, state[GIVEN])
+    contexts[21] = mixed(mixed(contexts[3], 3), state[GIVEN])
+    for number in range(len(contexts)):
+        contexts[number] = mixed(contexts[number], number)
     contexts[16] = mixed(mixed(word, state[PUNCTUATION]), 256 * 16 + state[SINCE])
-    skipped = mixed(mixed(state[1] + 1, state[2] + 1), state[3] + 1)
-    contexts[17] = mixed(skipped, 17)
-    pair = mixed(state[1] + 1, state[0] + 1) % SUCCESSORS
-    contexts[18] = mixed(mixed(state[REGISTERS + pair], state[0] + 1), 18)
-    contexts[19] = mixed(mixed(state[COLUMN], state[0] + 1), 19)
-    contexts[20] = mixed(mixed(word, state[GIVEN]), 20)
-    contexts[21] = mixed(mixed(contexts[3], state[GIVEN]), 21)
+
+
+def state_size(local_slots: int) -> int:
+    """Return the number of integers of a text's state, K: registers, successors, own slots, the
+    ring with four symbols in each integer, and where the ring has each hash.
+    """
+    return OWN_SLOTS + local_slots + local_slots // 4 + local_slots // 8
+
+
+def is_state(
+    ints: Int64[np.ndarray, "B K"], vocab_size: int, local_slots: int, text_length: int
+) -> bool:
+    """Return whether the symbols and positions of states are within the vocabulary and the training
+    text, which compiled functions do not check.
+    """
+    ring = ints[:, OWN_SLOTS + local_slots :][:, : local_slots // 4]
+    limits = [
+        (ints[:, :2], vocab_size),
+        (np.ascontiguousarray(ring).view(np.uint16), vocab_size),
+        (ints[:, LETTERS], np.inf),
+        (ints[ints[:, COPIED] > 0, SOURCE], text_length),
+    ]
+    return all(bool(((part >= 0) & (part < limit)).all()) for part, limit in limits)
+
+
+@compiled
+def index_text(text, first, starts):
+    """Write where a text, int32 (T,), goes on after each hash, int64 (H,), from the position
+    ``first`` on.
+    """
+    for position in range(max(first, MIN_COPY), len(text)):
+        starts[hash_symbols(text[:position][::-1], MIN_COPY) % len(starts)] = position
+
+
+@unmanaged
+def length_class(length):
+    """Return one of the ``CLASSES`` of a length."""
+    if length == 0:
+        return 0
+    if length < 8:
+        return 1 + (length - MIN_MATCH) // 2
+    return min(CLASSES - 1, 3 + (length - 8) // 5)
+
+
+@unmanaged
+def symbol_at(state, local_slots, text, which, position):
+    """Return the symbol at a position of the ring, for the first match, or of the training text."""
+    if which == 1:
+        return np.int64(text[position])
+    place = position % local_slots
+    return (state[OWN_SLOTS + local_slots + (place >> 2)] >> (16 * (place & 3))) & 0xFFFF
+
+
+@unmanaged
+def follow_own(state, local_slots, text, symbol):
+    """Add a symbol to the ring, and update the match within the text. The registers have the symbol
+    already.
+    """
+    read = state[READ]
+    place = (read - 1) % local_slots
+    entry = OWN_SLOTS + local_slots + (place >> 2)
+    shift = 16 * (place & 3)
+    state[entry] = (state[entry] & ~(0xFFFF << shift)) | (symbol << shift)
+    hashed = hash_symbols(state, MIN_MATCH) % (local_slots // 8)
+    entry = OWN_SLOTS + local_slots + local_slots // 4 + hashed
+    is_in_ring = read - state[entry] < local_slots - RECENT
+    candidate = state[entry] if is_in_ring else 0
+    follow(state, local_slots, text, 0, candidate, MIN_MATCH)
+    state[entry] = read
+
+
+@unmanaged
+def follow_source(state, local_slots, text, starts):
+    """Update the match with the training text. The registers have the symbol already."""
+    candidate = 0
+    if state[READ] >= MIN_COPY:
+        candidate = starts[hash_symbols(state, MIN_COPY) % len(starts)]
+    follow(state, local_slots, text, 1, candidate, MIN_COPY)
+    if state[SOURCE] >= len(text):
+        state[COPIED] = 0
+
+
+@unmanaged
+def follow(state, local_slots, text, which, candidate, min_length):
+    """Update a match with the last symbol, or begin one at a candidate."""
+    place = MATCH + 2 * which
+    length = state[place + 1]
+    if length > 0 and symbol_at(state, local_slots, text, which, state[place]) == state[0]:
+        state[place] += 1
+        state[place + 1] = min(length + 1, MAX_MATCH)
+        return
+    length = 0
+    while length < min(RECENT, candidate):
+        if symbol_at(state, local_slots, text, which, candidate - 1 - length) != state[length]:
+            break
+        length += 1
+    state[place + 1] = 0
+    if length >= min_length:
+        state[place] = candidate
+        state[place + 1] = length

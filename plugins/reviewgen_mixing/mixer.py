@@ -52,9 +52,8 @@ class Unit(NamedTuple):
     inputs: Float32[np.ndarray, "D K"]
     rows: Int64[np.ndarray, "D S"]  # the chosen row of each set
     logits: Float32[np.ndarray, "D S"]  # of the sets
-    probs: Float32[np.ndarray, "D S"]
-    cells: Int64[np.ndarray, "D 3"]  # rows of the two maps, and the step below the logit
-    values: Float32[np.ndarray, "D 2"]  # the mixed probability; the logit's distance from the step
+    cells: Int64[np.ndarray, "D 3"]  # rows of the two maps, and the step nearest to the logit
+    probs: Float32[np.ndarray, " D"]  # what the final unit says
 
 
 @reordered
@@ -115,8 +114,6 @@ def mix_inputs(weights, node, level, unit, changes, text):
         else:
             logit = _dot(weights.sets[row], inputs)
         logits[number] = clipped(logit)
-    for number in range(count):
-        unit.probs[level, number] = squash(logits[number])
     logit = ZERO
     for number in range(count):
         logit += weights.final[node, number] * logits[number]
@@ -127,13 +124,12 @@ def mix_inputs(weights, node, level, unit, changes, text):
     logit = clipped(logit)
     # in float64, since 1 - p of a certain decision has few digits in float32
     p = 1 / (1 + math.exp(-np.float64(logit)))
-    unit.values[level, 0] = p
+    unit.probs[level] = p
     if weights.maps.shape[1] > 0:
         position = (min(max(logit, -MAP_LIMIT), MAP_LIMIT) + np.float32(8)) * np.float32(2)
         step = np.int64(position)
         distance = position - np.float32(step)
-        unit.cells[level, 2] = step
-        unit.values[level, 1] = distance
+        unit.cells[level, 2] = step + (1 if distance > HALF else 0)
         mapped = 0.0
         for number in range(2):
             row = weights.maps[number, unit.cells[level, number]]
@@ -143,35 +139,34 @@ def mix_inputs(weights, node, level, unit, changes, text):
 
 
 @unmanaged
-def learn_weights(weights, node, level, unit, bit, rate, map_rate):
-    """Change the trained weights after a decision; see ``mix_inputs``."""
-    count = unit.rows.shape[1]
-    for number in range(count):
-        step = np.float32(rate * (bit - unit.probs[level, number]))
-        _add(weights.sets[unit.rows[level, number]], step, unit.inputs[level])
-    step = np.float32(FINAL_SHARE * rate * (bit - unit.values[level, 0]))
-    for number in range(count):
-        weights.final[node, number] += step * unit.logits[level, number]
-    if weights.maps.shape[1] > 0:
-        nearest = unit.cells[level, 2] + (1 if unit.values[level, 1] > HALF else 0)
-        for number in range(2):
-            row = weights.maps[number, unit.cells[level, number]]
-            row[nearest] += np.float32(map_rate) * (np.float32(bit) - row[nearest])
+def learn_weights(unit, level, bit, rate, sets, text, own_rows, final):
+    """Change weights after a decision; see ``mix_inputs``.
+
+    Args:
+        unit, level, bit: The Unit, the level of the decision, and the decision.
+        rate: The learning rate.
+        sets, text: float32 (R, B, K), weights of the sets, or the changes of texts, and which of B.
+        own_rows: Number of rows that may be changed, the first ones.
+        final: float32 (S,), the weights of the final unit, or the changes of these.
+    """
+    for number in range(len(final)):
+        row = unit.rows[level, number]
+        if row < own_rows:
+            step = np.float32(rate * (bit - squash(unit.logits[level, number])))
+            _add(sets[row, text], step, unit.inputs[level])
+    step = np.float32(FINAL_SHARE * rate * (bit - unit.probs[level]))
+    for number in range(len(final)):
+        final[number] += step * unit.logits[level, number]
 
 
 @unmanaged
-def learn_changes(weights, node, level, unit, bit, rate, changes, text):
-    """Change the weights of one text after a decision; see ``mix_inputs``."""
-    count = unit.rows.shape[1]
-    for number in range(count):
-        row = unit.rows[level, number]
-        if row < weights.own_rows:
-            step = np.float32(rate * (bit - unit.probs[level, number]))
-            _add(changes[row, text], step, unit.inputs[level])
-    row, start = final_changes(weights, node)
-    step = np.float32(FINAL_SHARE * rate * (bit - unit.values[level, 0]))
-    for number in range(count):
-        changes[row, text, start + number] += step * unit.logits[level, number]
+def learn_maps(maps, unit, level, bit, rate):
+    """Change the probability maps after a decision; see ``mix_inputs``."""
+    if maps.shape[1] > 0:
+        nearest = unit.cells[level, 2]
+        for number in range(2):
+            row = maps[number, unit.cells[level, number]]
+            row[nearest] += np.float32(rate) * (np.float32(bit) - row[nearest])
 
 
 @reordered

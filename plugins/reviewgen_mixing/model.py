@@ -21,11 +21,11 @@ from torch import Tensor
 from reviewgen.errors import DataError, Detail, TrainingError
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import check_ids, check_shape, check_state
-from reviewgen_mixing.coding import Network, float_rows
+from reviewgen_mixing.coding import Network
 from reviewgen_mixing.config import MixingConfig
 from reviewgen_mixing.explain import describe_mixing
-from reviewgen_mixing.matching import is_state, state_size
-from reviewgen_mixing.passes import distributions, score
+from reviewgen_mixing.history import is_state
+from reviewgen_mixing.passes import score
 from reviewgen_mixing.stepping import MixingStepper
 from reviewgen_mixing.trained import MAX_WEIGHT, expect_arrays, read_arrays, write_arrays
 from reviewgen_mixing.training import fit_expert, train_network
@@ -108,7 +108,7 @@ class Mixing:
             DataError: An id is outside the vocabulary, or the state is not one of this model.
             ShapeError: The ids or the state have another shape.
         """
-        return self._distributions(ids, None, state)
+        return self._read(ids, None, state)
 
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
@@ -122,7 +122,8 @@ class Mixing:
                 model.
             ShapeError: The ids, the targets or the state have another shape.
         """
-        return self._scores(ids, targets, None, state)
+        scores, state = self._read(ids, None, state, targets)
+        return scores[..., 0], state
 
     def fit_expert(
         self, texts: Iterable[tuple[Int64[np.ndarray, " T"], Float32[np.ndarray, "T V"]]]
@@ -131,14 +132,14 @@ class Mixing:
         ``reviewgen.protocols.SupportsExpert``. It shares the counts of this model.
         """
         fitted = Mixing(replace(self.config, expert=True))
-        fitted._network = fit_expert(self._finished(), self.config, texts)
+        fitted._network = fit_expert(self._finished(), texts)
         return fitted
 
     def call_with_expert(
         self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"], state: State
     ) -> tuple[Float[Tensor, "B T V"], State]:
         """Return what a call returns, with an expert's log probabilities after each of ``ids``."""
-        return self._distributions(ids, expert, state)
+        return self._read(ids, expert, state)
 
     def score_with_expert(
         self,
@@ -150,7 +151,8 @@ class Mixing:
         """Return what ``score`` returns, with an expert's log probabilities after each of
         ``ids``.
         """
-        return self._scores(ids, targets, expert, state)
+        scores, state = self._read(ids, expert, state, targets)
+        return scores[..., 0], state
 
     def stepper(self, weight_bits: int = 32) -> MixingStepper:
         """Return a stepper that shares the model's memory; ``weight_bits`` has no effect.
@@ -198,39 +200,31 @@ class Mixing:
         self._network = read_arrays(arrays, self.config)
         self._texts = []
 
-    def _distributions(
-        self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"] | None, state: State
-    ) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return the log probability of every token, and the state, with an expert or without."""
-        network = self._finished()
-        floats, ints = self._arrays(state, check_ids(ids))
-        logits = np.empty((*ids.shape, self.config.vocab_size), np.float32)
-        opinions = self._opinions(ids, expert)
-        distributions(network, self._checked(ids), opinions, floats, ints, logits)
-        return _like(logits, ids), (_like(floats, ids), _like(ints, ids))
-
-    def _scores(
+    def _read(
         self,
         ids: Int[Tensor, "B T"],
-        targets: Int[Tensor, "B T"],
         expert: Float[Tensor, "B T V"] | None,
         state: State,
-    ) -> tuple[Float[Tensor, "B T"], State]:
-        """Return the log probability of each target, and the state, with an expert or without."""
+        targets: Int[Tensor, "B T"] | None = None,
+    ) -> tuple[Float[Tensor, "B T R"], State]:
+        """Return the log probability of each token, or that of each target, and the state."""
         network = self._finished()
-        floats, ints = self._arrays(state, check_ids(ids))
-        check_shape("The targets", targets, {"B": len(ids), "T": ids.shape[1]}, is_integer=True)
-        scores = np.empty(ids.shape)
-        score(
-            network,
-            self._checked(ids),
-            self._checked(targets),
-            self._opinions(ids, expert),
-            floats,
-            ints,
-            scores,
-        )
-        return _like(scores.astype(np.float32), ids), (_like(floats, ids), _like(ints, ids))
+        batch = check_ids(ids)
+        floats, ints = self._copied(state, batch)
+        opinions = self._opinions(ids, expert)
+        tokens = self._checked(ids)
+        wanted = tokens[:, :0]
+        width = self.config.vocab_size
+        if targets is not None:
+            check_shape("The targets", targets, {"B": batch, "T": ids.shape[1]}, is_integer=True)
+            wanted = self._checked(targets)
+            width = 1
+        results = np.empty((*ids.shape, width), np.float32)
+        for row in range(batch):
+            # views of the shapes (F, 1, I) and (K, 1)
+            text = floats[row][:, None], ints[row][:, None]
+            score(network, tokens[row], wanted[row], opinions[row], *text, results[row])
+        return _like(results, ids), (_like(floats, ids), _like(ints, ids))
 
     def _opinions(
         self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"] | None
@@ -255,7 +249,7 @@ class Mixing:
             raise DataError("The log probabilities of the expert are NaN or infinite.")
         return array
 
-    def _arrays(self, state: State, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _copied(self, state: State, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the two tensors of a state as arrays.
 
         Raises:
@@ -264,14 +258,15 @@ class Mixing:
         """
         network = self._finished()
         changes, memory = check_state(state, 2)
-        sizes = {"F": float_rows(network), "I": network.weights.sets.shape[1]}
-        check_shape("The changes in the state", changes, {"B": batch, **sizes})
-        size = state_size(network.local_slots)
-        check_shape("The numbers of the state", memory, {"B": batch, "K": size}, is_integer=True)
+        expected_changes, expected_memory = self.initial_state(0)
+        _, rows, width = expected_changes.shape
+        check_shape("The changes in the state", changes, {"B": batch, "F": rows, "I": width})
+        sizes = {"B": batch, "K": expected_memory.shape[1]}
+        check_shape("The numbers of the state", memory, sizes, is_integer=True)
         floats = np.array(changes.detach().cpu().numpy(), np.float32, order="C")
         ints = np.array(memory.detach().cpu().numpy(), np.int64, order="C")
-        are_numbers = (np.abs(floats) < MAX_WEIGHT).all()
         vocab_size = self.config.vocab_size
+        are_numbers = (np.abs(floats) < MAX_WEIGHT).all()
         if not are_numbers or not is_state(
             ints, vocab_size, network.local_slots, len(network.text)
         ):

@@ -10,34 +10,33 @@ import numpy as np
 
 from reviewgen.compiled import by_address, compiled
 from reviewgen_mixing.coding import (
-    add_up_leaves,
     begin_symbol,
     count_decision,
     count_own,
-    expert_logit,
+    expert_logits,
     hear_expert,
     learn_states,
     make_work,
     open_block,
+    place_of_opinion,
     predict,
     read,
     remember,
     score_symbol,
     write_distribution,
 )
-from reviewgen_mixing.history import GIVEN, mixed, read_symbol, write_contexts
-from reviewgen_mixing.mixer import learn_weights
+from reviewgen_mixing.mixer import learn_maps, learn_weights
 
 
 @compiled
-def learn(network, ids, floats, ints, counts, rates, opinions):
-    """Learn the weights from the symbols of a text, whose counts are not in the slots yet.
+def learn(network, ids, floats, ints, updates, rates, opinions):
+    """Learn the weights from the symbols of texts, whose counts are not in the slots yet.
 
     Args:
         network: The Network; its weights are updated.
         ids: int32 (T,).
         floats, ints: The state of one text; updated.
-        counts: float32 (C, Q), the number of updates of each state; updated.
+        updates: float32 (P, Q), the number of updates of each state; updated.
         rates: float64 (T, 2), the learning rates of weights and maps at each symbol.
         opinions: float32 (T, D), the expert's logit of each decision; (0, D) without an expert.
 
@@ -45,6 +44,8 @@ def learn(network, ids, floats, ints, counts, rates, opinions):
         The sum of the cross entropies, in nats.
     """
     tree = network.tree
+    weights = network.weights
+    sets = weights.sets.reshape((len(weights.sets), 1, -1))
     work = make_work(network)
     nats = 0.0
     for time in range(len(ids)):
@@ -56,109 +57,81 @@ def learn(network, ids, floats, ints, counts, rates, opinions):
         for level in range(tree.lengths[symbol]):
             node = tree.paths[symbol, level]
             bit = tree.bits[symbol, level]
-            if tree.roots[node] == node:
-                open_block(network, node, work)
             if len(opinions) > 0:
-                work.expert[node] = opinions[time, level]
+                row, column = place_of_opinion(network, floats, node)
+                floats[row, 0, column] = opinions[time, level]
             p = predict(network, floats, ints, 0, work, node)
             nats -= math.log(p if bit else 1 - p)
-            rate = rates[time, 0]
-            map_rate = rates[time, 1]
-            learn_weights(network.weights, node, level, work.unit, bit, rate, map_rate)
-            learn_states(network, work, bit, counts)
-            count_own(network, ints, 0, work, node, bit)
+            rate, map_rate = rates[time]
+            final = weights.final[node]
+            learn_weights(work.unit, level, bit, rate, sets, 0, len(sets), final)
+            learn_maps(weights.maps, work.unit, level, bit, map_rate)
+            learn_states(network, work, bit, updates)
+            count_own(network, ints[:, 0], work, node, bit)
         remember(network, ints, 0, symbol)
     return nats
 
 
 @compiled
-def count(network, ids, ints):
-    """Count the symbols of a text, int32 (T,), in the slots. ``ints`` is the state of the text."""
+def count(network, ids, floats, ints):
+    """Count the symbols of texts, int32 (T,), in the slots. ``floats`` and ``ints`` are the state
+    of one text. The texts must have no slots of their own.
+    """
     tree = network.tree
     work = make_work(network)
     for time in range(len(ids)):
         symbol = np.int64(ids[time])
-        if symbol == network.bos_id:
-            ints[:, 0] = 0
-        elif symbol >= network.first_given:
-            ints[GIVEN, 0] = mixed(ints[GIVEN, 0], symbol + 1)
-        else:
-            write_contexts(ints[:, 0], work.contexts)
-            for level in range(tree.lengths[symbol]):
-                node = tree.paths[symbol, level]
-                if tree.roots[node] == node:
-                    open_block(network, node, work)
-                count_decision(network, work, node, tree.bits[symbol, level])
-            read_symbol(network.alphabet, symbol, ints[:, 0])
+        begin_symbol(network, ints, 0, work)
+        for level in range(tree.lengths[symbol]):
+            node = tree.paths[symbol, level]
+            if tree.roots[node] == node:
+                open_block(network, node, work)
+            count_decision(network, work, node, tree.bits[symbol, level])
+        read(network, floats, ints, 0, work, symbol)
 
 
 @compiled
-def score(network, ids, targets, expert, floats, ints, scores):
-    """Write the log probability of each target, float64 (B, T), after the ids up to it.
+def score(network, ids, targets, expert, floats, ints, results):
+    """Write the log probability of each target, float32 (T, 1), after the ids up to it; without
+    targets, that of each symbol after each id, (T, V).
 
     Args:
         network: The model.
-        ids, targets: int64 (B, T).
-        expert: float32 (B, T, V), the expert's log probabilities; (B, 0, V) without an expert.
-        floats, ints: float32 (B, F, I) and int64 (B, K), the states of the texts; updated.
-        scores: Written.
+        ids, targets: int64 (T,).
+        expert: float32 (T, V), the expert's log probabilities; (0, V) without an expert.
+        floats, ints: The state of one text; updated.
+        results: Written.
     """
-    own_floats = np.empty((floats.shape[1], 1, floats.shape[2]), np.float32)
-    own_ints = np.empty((ints.shape[1], 1), np.int64)
     work = make_work(network)
-    is_adaptive = network.local_slots > 0
-    for row in range(len(ids)):
-        own_floats[:, 0] = floats[row]
-        own_ints[:, 0] = ints[row]
-        is_read = False  # whether the next id was learned from when it was the target
-        for time in range(ids.shape[1]):
-            if is_read:
-                remember(network, own_ints, 0, ids[row, time])
-            else:
-                read(network, own_floats, own_ints, 0, work, ids[row, time])
-            if expert.shape[1] > 0:
-                hear_expert(network, own_floats, 0, work, expert[row, time])
-            target = targets[row, time]
-            is_next = time + 1 < ids.shape[1] and ids[row, time + 1] == target
+    is_read = False  # whether the next id was learned from when it was the target
+    for time in range(len(ids)):
+        if is_read:
+            remember(network, ints, 0, ids[time])
+        else:
+            read(network, floats, ints, 0, work, ids[time])
+        if len(expert) > 0:
+            hear_expert(network, floats, 0, expert[time])
+        if len(targets) > 0:
+            target = targets[time]
+            is_next = time + 1 < len(ids) and ids[time + 1] == target
             is_symbol = network.tree.lengths[target] > 0
-            is_read = is_adaptive and is_next and is_symbol
-            scores[row, time] = score_symbol(
-                network, own_floats, own_ints, 0, work, target, is_read
-            )
-        floats[row] = own_floats[:, 0]
-        ints[row] = own_ints[:, 0]
+            is_read = network.local_slots > 0 and is_next and is_symbol
+            results[time, 0], _ = score_symbol(network, floats, ints, 0, work, target, is_read)
+        else:
+            write_distribution(network, floats, ints, 0, work, results[time])
 
 
 @compiled
-def distributions(network, ids, expert, floats, ints, logits):
-    """Write the log probability of each symbol after each id, float32 (B, T, V); the other
-    arguments are those of ``score``.
-    """
-    own_floats = np.empty((floats.shape[1], 1, floats.shape[2]), np.float32)
-    own_ints = np.empty((ints.shape[1], 1), np.int64)
-    work = make_work(network)
-    for row in range(len(ids)):
-        own_floats[:, 0] = floats[row]
-        own_ints[:, 0] = ints[row]
-        for time in range(ids.shape[1]):
-            read(network, own_floats, own_ints, 0, work, ids[row, time])
-            if expert.shape[1] > 0:
-                hear_expert(network, own_floats, 0, work, expert[row, time])
-            write_distribution(network, own_floats, own_ints, 0, work, logits[row, time])
-        floats[row] = own_floats[:, 0]
-        ints[row] = own_ints[:, 0]
-
-
-@compiled
-def write_opinions(tree, ids, expert, opinions):
-    """Write the expert's logit of each decision on the way to each symbol, (T, D). ``expert``,
+def read_opinions(tree, ids, expert):
+    """Return the expert's logit of each decision on the way to each symbol, (T, D). ``expert``,
     (T, V), has its log probabilities after each symbol.
     """
-    sums = np.zeros(len(tree.leaves) + 1)
+    opinions = np.zeros((len(ids), tree.paths.shape[1]), np.float32)
     for time in range(1, len(ids)):
-        add_up_leaves(tree, expert[time - 1], sums)
+        logits = expert_logits(tree, expert[time - 1])
         for level in range(tree.lengths[ids[time]]):
-            opinions[time, level] = expert_logit(tree, sums, tree.paths[ids[time], level])
+            opinions[time, level] = logits[tree.paths[ids[time], level]]
+    return opinions
 
 
 @by_address
@@ -172,5 +145,5 @@ def step(weights, ids, floats, ints, logits):
         read(network, floats, ints, text, work, ids[text])
     for text in range(len(logits)):
         if network.expert > 0:
-            hear_expert(network, floats, text, work, logits[text])
+            hear_expert(network, floats, text, logits[text])
         write_distribution(network, floats, ints, text, work, logits[text])

@@ -14,9 +14,11 @@ While a model is trained, a slot has a check and a value of 32 bits::
           12 .. 25   the adaptive probability of the decision 1
           26 .. 31   number of its updates, at most 63
 
-A trained model keeps 24 bits: 11 bits of the check, the *state* (each count in one of 11 levels,
-and the last decision: 242 states), and the probability in 32 levels of its logit. The levels are
-what the mixer sees in training, too.
+A slot of a text's own is one integer: the check in the bits from 32 on, and the same value.
+
+A trained model keeps 24 bits: 11 bits of the check, and 13 bits of *counts*, which are what the
+mixer sees in training, too: the *state* (each count in one of 11 levels, and the last decision: 242
+states), and the probability in 32 levels of its logit.
 
 Needs no torch. Shapes: M slots.
 """
@@ -27,7 +29,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16, UInt32
 
 from reviewgen.compiled import compiled, unmanaged
-from reviewgen_mixing.history import FACTOR_C, MASK, mixed
+from reviewgen_mixing.history import MASK
 
 LINE = 16
 PROBES = 4
@@ -39,8 +41,13 @@ LEVELS = np.array(_LEVEL_OF_COUNT)  # of each count from 0 to 31
 # logits of the adaptive probability: 32 levels, evenly spaced between -LIMIT and LIMIT
 LIMIT = 7.5
 STRETCHED = np.linspace(-LIMIT, LIMIT, 32).astype(np.float32)
-_HALF = 1 << 13
-NEW = np.int64(_HALF << 12)  # the value of a slot without counts
+NEW = np.int64(1 << 25)  # the value of a slot without counts: a probability of one half
+RATES = 1 / (np.arange(MAX_UPDATES + 1) + 1.5)  # of the updates of a probability
+# where the check of a slot begins in its number: those of a model in training have an array of
+# their own
+IN_TRAINING = 0
+PACKED = 13
+OWN = 32
 
 
 def _codes() -> UInt8[np.ndarray, " P"]:
@@ -60,12 +67,9 @@ class Slots(NamedTuple):
 
 
 @unmanaged
-def find_line(context, root, lines):
-    """Return the first slot of a context's line for a block of the tree, and the hash that the
-    checks of the line are made from.
-    """
-    hashed = mixed(context, root + 1)
-    return ((hashed * lines) >> 32) * LINE, (hashed * FACTOR_C) & MASK
+def line_of(hashed, slots):
+    """Return the first slot of the line of a hash."""
+    return ((hashed * (slots // LINE)) >> 32) * LINE
 
 
 @unmanaged
@@ -81,37 +85,34 @@ def slot_in(line, hashed, place, probe):
 
 
 @unmanaged
-def find(slots, line, hashed, place):
-    """Return the slot of a decision; -1 if it has none."""
+def find(numbers, kind, line, hashed, place):
+    """Return the slot of a decision; -1 if it has none. ``numbers`` have the checks, from the bit
+    ``kind`` on.
+    """
     check = check_of(hashed, place)
-    if len(slots.checks) == 0:
-        wanted = check & 0x7FF
-        for probe in range(PROBES):
-            slot = slot_in(line, hashed, place, probe)
-            if np.int64(slots.values[slot]) >> 13 == wanted:
-                return slot
-        return -1
+    if kind == PACKED:
+        check &= 0x7FF
     for probe in range(PROBES):
         slot = slot_in(line, hashed, place, probe)
-        if np.int64(slots.checks[slot]) == check:
+        if np.int64(numbers[slot]) >> kind == check:
             return slot
     return -1
 
 
 @unmanaged
-def claim(slots, line, hashed, place):
-    """Return a slot for a decision that has none: the one with the fewest counts, emptied."""
-    best = slot_in(line, hashed, place, 0)
-    fewest = 1 << 30
-    for probe in range(PROBES):
-        slot = slot_in(line, hashed, place, probe)
-        count = counted(np.int64(slots.values[slot])) if slots.checks[slot] != 0 else -1
-        if count < fewest:
-            best = slot
-            fewest = count
-    slots.checks[best] = check_of(hashed, place)
-    slots.values[best] = NEW
-    return best
+def find_to_count(numbers, kind, values, line, hashed, place):
+    """Return the slot in which a decision is to be counted, and its value: if the decision has no
+    slot, the one with the fewest counts, and a new value.
+    """
+    slot = find(numbers, kind, line, hashed, place)
+    if slot >= 0:
+        return slot, np.int64(values[slot]) & MASK
+    slot = slot_in(line, hashed, place, 0)
+    for probe in range(1, PROBES):
+        other = slot_in(line, hashed, place, probe)
+        if counted(np.int64(values[other])) < counted(np.int64(values[slot])):
+            slot = other
+    return slot, NEW
 
 
 @unmanaged
@@ -121,55 +122,40 @@ def counted(value):
 
 
 @unmanaged
-def state_of(value):
-    """Return the state of a value, from 0 to 241."""
-    return (LEVELS[value & 31] * 11 + LEVELS[(value >> 5) & 31]) * 2 + ((value >> 10) & 1)
+def counts_of(value):
+    """Return the counts of a value, 13 bits."""
+    state = (LEVELS[value & 31] * 11 + LEVELS[(value >> 5) & 31]) * 2 + ((value >> 10) & 1)
+    return (state << 5) | np.int64(CODES[(value >> 14) & 4095])
 
 
 @unmanaged
-def code_of(value):
-    """Return the level of the adaptive probability of a value, from 0 to 31."""
-    return np.int64(CODES[(value >> 14) & 4095])
-
-
-@unmanaged
-def updated(value, bit, rates, is_local):
+def updated(value, bit, is_local):
     """Return a value after one more decision. Many counts of the other decision are forgotten if
     the counts are those of a text of its own, which change (PAQ's nonstationary states).
     """
     shift = 5 * bit
-    own = (value >> shift) & 31
+    own = min(((value >> shift) & 31) + 1, MAX_COUNT)
     other = (value >> (5 - shift)) & 31
-    own = min(own + 1, MAX_COUNT)
     if is_local and other > 2:
         other = (other + 3) // 2
     last = ((value >> 9) & 2) | bit
     p = (value >> 12) & 0x3FFF
     updates = value >> 26
-    target = 0x3FFF if bit else 0
-    p += np.int64(np.round((target - p) * rates[updates]))
+    p += np.int64(np.round((0x3FFF * bit - p) * RATES[updates]))
     updates = min(updates + 1, MAX_UPDATES)
     return (own << shift) | (other << (5 - shift)) | (last << 10) | (p << 12) | (updates << 26)
 
 
-RATES = (1 / (np.arange(MAX_UPDATES + 1) + 1.5)).astype(np.float64)
-
-
 @compiled
 def pack(checks, values, min_count):
-    """Pack the slots of a trained model in place: ``values`` become 24 bits. Return how many are
-    in use. Slots with fewer counts than ``min_count`` are emptied.
+    """Pack the slots of a trained model in place: ``values`` become 24 bits. Slots with fewer
+    counts than ``min_count`` are emptied.
     """
-    used = 0
     for slot in range(len(values)):
         value = np.int64(values[slot])
-        if checks[slot] == 0 or counted(value) < min_count:
-            values[slot] = 0
-            continue
-        check = np.int64(checks[slot]) & 0x7FF
-        values[slot] = (check << 13) | (state_of(value) << 5) | code_of(value)
-        used += 1
-    return used
+        values[slot] = 0
+        if counted(value) >= min_count:
+            values[slot] = ((np.int64(checks[slot]) & 0x7FF) << PACKED) | counts_of(value)
 
 
 def write_slots(values: UInt32[np.ndarray, " M"]) -> dict[str, np.ndarray]:
@@ -177,23 +163,14 @@ def write_slots(values: UInt32[np.ndarray, " M"]) -> dict[str, np.ndarray]:
     for each of these.
     """
     is_used = values > 0
-    used = values[is_used]
-    octets = np.ascontiguousarray(used).view(np.uint8).reshape(-1, 4)[:, :3]
+    octets = values[is_used].view(np.uint8).reshape(-1, 4)[:, :3]
     return {"used": np.packbits(is_used), "slots": np.ascontiguousarray(octets)}
 
 
-def read_slots(used: UInt8[np.ndarray, " U"], slots: UInt8[np.ndarray, "N 3"]) -> np.ndarray:
+def read_slots(
+    used: UInt8[np.ndarray, " U"], slots: UInt8[np.ndarray, "N 3"]
+) -> UInt32[np.ndarray, " M"]:
     """Return the packed slots that ``write_slots`` has saved."""
-    values = np.zeros(8 * len(used), np.uint32)
-    places = np.flatnonzero(np.unpackbits(used))
-    octets = np.zeros((len(slots), 4), np.uint8)
-    octets[:, :3] = slots
-    values[places] = octets.view(np.uint32)[:, 0]
-    return values
-
-
-def lines_for(symbols: int) -> int:
-    """Return the number of lines for a training text of some symbols: 64 slots for each symbol, at
-    most 805 MB while the model is trained.
-    """
-    return min(4 * symbols + 64, 1 << 23)
+    octets = np.zeros((8 * len(used), 4), np.uint8)
+    octets[np.unpackbits(used).astype(bool), :3] = slots
+    return octets.view(np.uint32)[:, 0]

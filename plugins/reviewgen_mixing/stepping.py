@@ -5,19 +5,20 @@ Shapes: B texts, V64 at least V; the others as in ``coding``.
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from reviewgen.compiled import CompiledStep, CompiledStepper, feed
 from reviewgen.protocols import TensorSpec
-from reviewgen_mixing.coding import Network, float_rows
+from reviewgen_mixing.coding import Network, new_state
 from reviewgen_mixing.config import MixingConfig
 from reviewgen_mixing.explain import contributions
-from reviewgen_mixing.matching import state_size
 from reviewgen_mixing.passes import step
 from reviewgen_mixing.trained import expect_arrays, read_arrays
+
+State: TypeAlias = tuple[Float32[np.ndarray, "B F I"], Int64[np.ndarray, "B K"]]
 
 
 class MixingStepper(CompiledStepper):
@@ -46,21 +47,13 @@ class MixingStepper(CompiledStepper):
         """Return the name, dtype and shape of every array of a model with this config."""
         return expect_arrays(config)
 
-    def initial_state(
-        self, batch_size: int
-    ) -> tuple[Float32[np.ndarray, "B F I"], Int64[np.ndarray, "B K"]]:
+    def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token of B texts."""
-        network = self._network
-        width = network.weights.sets.shape[1]
-        floats = np.zeros((batch_size, float_rows(network), width), np.float32)
-        return floats, np.zeros((batch_size, state_size(network.local_slots)), np.int64)
+        return self.state_of(*new_state(self._network, batch_size))
 
     def forward_with_expert(
-        self,
-        ids: Int64[np.ndarray, "B T"],
-        expert: Float[np.ndarray, "B T V"],
-        state: tuple[Float32[np.ndarray, "B F I"], Int64[np.ndarray, "B K"]],
-    ) -> tuple[Float32[np.ndarray, "B V"], tuple[np.ndarray, np.ndarray]]:
+        self, ids: Int64[np.ndarray, "B T"], expert: Float[np.ndarray, "B T V"], state: State
+    ) -> tuple[Float32[np.ndarray, "B V"], State]:
         """Return the log probabilities after the last token, with an expert's logits after each;
         see ``reviewgen.protocols.SupportsExpertForward``.
         """
@@ -72,8 +65,7 @@ class MixingStepper(CompiledStepper):
         """Return what each context contributes to each of ``ids`` after the first; see
         ``reviewgen.protocols.SupportsContributions``.
         """
-        state = self.state_arrays(self.initial_state(1))
-        return contributions(self._network, ids, expert, *state)
+        return contributions(self._network, ids, expert)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -81,7 +73,7 @@ class MixingStepper(CompiledStepper):
         return CompiledStep(step, self._network)
 
     def state_arrays(
-        self, state: tuple[Float32[np.ndarray, "B F I"], Int64[np.ndarray, "B K"]]
+        self, state: State
     ) -> tuple[Float32[np.ndarray, "F B I"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state in the form that the compiled step needs."""
         floats, ints = state
@@ -90,6 +82,6 @@ class MixingStepper(CompiledStepper):
 
     def state_of(
         self, floats: Float32[np.ndarray, "F B I"], ints: Int64[np.ndarray, "K B"]
-    ) -> tuple[Float32[np.ndarray, "B F I"], Int64[np.ndarray, "B K"]]:
+    ) -> State:
         """Convert the arrays of ``state_arrays`` back to a state."""
         return np.ascontiguousarray(floats.swapaxes(0, 1)), np.ascontiguousarray(ints.T)

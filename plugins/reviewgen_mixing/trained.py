@@ -5,40 +5,32 @@ weights, A rows of a map, U bytes, T symbols.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from reviewgen.errors import BundleError
 from reviewgen.protocols import TensorSpec
-from reviewgen_mixing.coding import (
-    LOCAL,
-    MATCHES,
-    MIN_STATE,
-    Network,
-    changed_rows,
-    input_count,
-    set_sizes,
-)
+from reviewgen_mixing.coding import MIN_STATE, Network, set_sizes
 from reviewgen_mixing.config import MixingConfig
 from reviewgen_mixing.history import (
+    CLASSES,
     GIVEN_CONTEXTS,
+    LOCAL_CONTEXTS,
+    MATCHES,
     ORDER_CONTEXTS,
     SPARSE_CONTEXTS,
     WORD_CONTEXTS,
+    index_text,
     read_alphabet,
 )
-from reviewgen_mixing.matching import CLASSES, index_text
 from reviewgen_mixing.mixer import MAP_ROWS, SETS, STEPS, Weights
 from reviewgen_mixing.slots import LINE, STATES, Slots, read_slots, write_slots
 from reviewgen_mixing.tree import build_tree
 
-EXPERT_WEIGHT = 0.3  # first weight of the expert in each row
-TEXT_RATE = 0.004  # additional learning rate at which a text changes the weights at first
-WEIGHTS = ("sets", "final", "maps", "states")
-MAX_WEIGHT = 1e6
-MAX_DEPTH = 128  # decisions of a symbol; a tree of 65,536 symbols by their frequencies has fewer
+MAX_NODES = 256  # with more decision nodes, a text does not change the weights of single nodes
+MAX_WEIGHT = 1e6  # larger weights give infinite logits
+_WEIGHTS = ("sets", "final", "maps", "states")
 _PRIOR_COUNTS = np.array([0, 1, 2, 3, 4, 5.5, 8, 11.5, 16, 22, 28.5])  # of the levels of a slot
 _MAP_LOGITS = np.arange(STEPS) / 2 - 8
 _MAX_INDEX = 1 << 22  # entries of the index of a training text
@@ -48,15 +40,17 @@ def expect_arrays(config: MixingConfig) -> dict[str, TensorSpec]:
     """Return dtype and shape of each array of a trained model; None is a size that depends on the
     training text.
     """
+    contexts = sum(map(len, _contexts(config)))
+    inputs = 3 * contexts + 2 * MATCHES + 2  # these are padded for vector instructions
     specs: dict[str, TensorSpec] = {
         "tree": ("int64", (None, 2)),
         "frequencies": ("float32", (config.vocab_size,)),
         "used": ("uint8", (None,)),
         "slots": ("uint8", (None, 3)),
-        "sets": ("float32", (None, _inputs(config))),
+        "sets": ("float32", (None, -(-inputs // 16) * 16)),
         "final": ("float32", (None, SETS if config.gated else 1)),
         "maps": ("float32", (2, MAP_ROWS if config.maps else 0, STEPS)),
-        "states": ("float32", (_rows_of_states(config), STATES)),
+        "states": ("float32", (contexts + MATCHES, STATES)),
     }
     if config.keep_text:
         specs["text"] = ("int32", (None,))
@@ -75,25 +69,26 @@ def new_network(
     A weight divides what all contexts say evenly. The states start from the counts that they stand
     for, the maps with the identity.
     """
-    inputs = _inputs(config)
-    contexts = len(_contexts(config)) + _own_contexts(config)
-    looked_up = contexts + MATCHES
-    sizes = set_sizes(len(structure), config.vocab_size)
-    sets = np.zeros((sum(sizes) if config.gated else sizes[0], inputs), np.float32)
+    shapes = {name: shape for name, (_, shape) in expect_arrays(config).items()}
+    spoken = shapes["states"][0] or 0
+    contexts = spoken - MATCHES
+    rows = _set_starts(len(structure), config)[-1]
+    sets = np.zeros((rows, shapes["sets"][1] or 0), np.float32)
     sets[:, :contexts] = 1.5 / contexts
-    sets[:, 2 * looked_up : 2 * looked_up + contexts] = 0.75 / contexts
+    sets[:, 2 * spoken : 2 * spoken + contexts] = 0.75 / contexts
     count = SETS if config.gated else 1
     final = np.full((len(structure), count), 1 / count, np.float32)
     identity = (1 / (1 + np.exp(-_MAP_LOGITS))).astype(np.float32)
     maps = np.tile(identity, (2, MAP_ROWS if config.maps else 0, 1))
-    zeros = _PRIOR_COUNTS[:, None, None]
-    ones = _PRIOR_COUNTS[None, :, None]
-    prior = np.broadcast_to((ones + 0.4) / (zeros + ones + 0.8), (11, 11, 2)).reshape(STATES)
-    states = np.tile(prior.astype(np.float32), (_rows_of_states(config), 1))
-    for length in range(CLASSES):
-        states[-MATCHES:, 2 * length] = 1 / (2 + 2 * length)
-        states[-MATCHES:, 2 * length + 1] = 1 - 1 / (2 + 2 * length)
-    return _connect(config, structure, frequencies, slots, (sets, final, maps, states), text)
+    zeros = _PRIOR_COUNTS[:, None]
+    prior = (_PRIOR_COUNTS + 0.4) / (zeros + _PRIOR_COUNTS + 0.8)
+    states = np.tile(np.repeat(prior, 2).astype(np.float32), (spoken, 1))
+    lengths = np.arange(CLASSES)
+    states[-MATCHES:, 2 * lengths] = 1 / (2 + 2 * lengths)
+    states[-MATCHES:, 2 * lengths + 1] = 1 - 1 / (2 + 2 * lengths)
+    arrays = {"tree": structure, "frequencies": frequencies, "text": text}
+    arrays |= {"sets": sets, "final": final, "maps": maps, "states": states}
+    return _connect(config, arrays, slots)
 
 
 def read_arrays(arrays: Mapping[str, np.ndarray], config: MixingConfig) -> Network:
@@ -102,153 +97,97 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: MixingConfig) -> Netwo
     Raises:
         BundleError: An array is missing, unexpected, of another shape, or damaged.
     """
-    specs = expect_arrays(config)
-    for name in sorted(specs.keys() ^ arrays.keys()):
-        state = "missing" if name in specs else "unexpected"
-        raise BundleError(f"The tensor {name!r} of the mixing model is {state}.")
-    for name, (dtype, shape) in specs.items():
-        array = arrays[name]
-        fits = array.ndim == len(shape) and array.dtype == dtype
-        if not fits or not all(
-            size in (None, axis) for size, axis in zip(shape, array.shape, strict=True)
-        ):
-            raise BundleError(
-                f"The tensor {name!r} of the mixing model has the shape {array.shape} and the dtype"
-                f" {array.dtype}; expected {shape} and {dtype}."
-            )
-    structure = np.ascontiguousarray(arrays["tree"])
-    _check_tree(structure, config.vocab_size)
-    nodes = len(structure)
-    sizes = set_sizes(nodes, config.vocab_size)
-    rows = sum(sizes) if config.gated else sizes[0]
-    used_slots = int(np.unpackbits(arrays["used"]).sum())
-    # larger weights give infinite logits
-    weights = tuple(np.array(arrays[name], order="C") for name in WEIGHTS)
-    are_weights = all((np.abs(array) < MAX_WEIGHT).all() for array in weights)
-    text = arrays.get("text", np.empty(0, np.int32))
-    are_symbols = not len(text) or (text.min() >= 0 and text.max() < config.vocab_size)
+    _check_specs(arrays, expect_arrays(config))
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays.setdefault("text", np.empty(0, np.int32))
+    network = _connect(config, arrays, Slots(np.empty(0, np.uint16), np.empty(0, np.uint32)))
+    limits = dict.fromkeys(_WEIGHTS, (-MAX_WEIGHT, MAX_WEIGHT))
+    limits["states"] = (MIN_STATE, 1 - MIN_STATE)
+    limits["frequencies"] = (0.01, 1e12)
+    used = arrays["used"]
     is_whole = (
-        arrays["sets"].shape[0] == rows
-        and arrays["final"].shape[0] == nodes
-        and used_slots == len(arrays["slots"])
-        and len(arrays["used"]) % (LINE // 8) == 0
-        and len(arrays["used"]) > 0
-        and are_symbols
-        and are_weights
-        and (arrays["states"] >= MIN_STATE).all()
-        and (arrays["states"] <= 1 - MIN_STATE).all()
-        and (arrays["frequencies"] > 0).all()
-        and np.isfinite(arrays["frequencies"]).all()
+        all(((arrays[name] >= a) & (arrays[name] <= b)).all() for name, (a, b) in limits.items())
+        and len(arrays["sets"]) == network.set_starts[-1]
+        and len(arrays["final"]) == len(arrays["tree"])
+        and len(used) > 0
+        and len(used) % (LINE // 8) == 0
+        and np.unpackbits(used).sum() == len(arrays["slots"])
     )
-    values = read_slots(arrays["used"], arrays["slots"]) if is_whole else np.empty(0, np.uint32)
-    if not is_whole or ((values >> 5) & 255).max(initial=0) >= STATES:
+    values = read_slots(used, arrays["slots"]) if is_whole else network.slots.values
+    if not is_whole or ((values >> 5) & 255).max() >= STATES:
         raise BundleError("The tensors of the mixing model do not belong together, or are damaged.")
-    slots = Slots(np.empty(0, np.uint16), values)
-    frequencies = np.ascontiguousarray(arrays["frequencies"])
-    return _connect(config, structure, frequencies, slots, weights, np.ascontiguousarray(text))
+    return network._replace(slots=network.slots._replace(values=values))
+
+
+def _check_specs(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]) -> None:
+    """Raise unless the arrays have the expected names, dtypes and shapes."""
+    found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    for name in sorted(specs.keys() | found.keys()):
+        dtype, shape = found.get(name, ("", ()))
+        expected_dtype, expected = specs.get(name, ("", ()))
+        sizes = zip(shape, expected, strict=False)
+        has_sizes = len(shape) == len(expected) and all(b in (a, None) for a, b in sizes)
+        if not has_sizes or dtype != expected_dtype:
+            raise BundleError(
+                f"The tensor {name!r} of the mixing model is {found.get(name, 'missing')}; expected"
+                f" {specs.get(name, 'no such tensor')}."
+            )
 
 
 def write_arrays(network: Network, config: MixingConfig) -> dict[str, np.ndarray]:
     """Return a trained network as arrays, which ``expect_arrays`` describes."""
-    weights = network.weights
-    arrays = {
-        "tree": network.tree.children,
-        "frequencies": network.frequencies,
-        **write_slots(network.slots.values),
-        "sets": weights.sets,
-        "final": weights.final,
-        "maps": weights.maps,
-        "states": weights.states,
-    }
-    return arrays | ({"text": network.text} if config.keep_text else {})
+    arrays = network._asdict() | network.weights._asdict() | write_slots(network.slots.values)
+    arrays["tree"] = network.tree.children
+    return {name: arrays[name] for name in expect_arrays(config)}
 
 
-def _connect(
-    config: MixingConfig,
-    structure: Int64[np.ndarray, "N 2"],
-    frequencies: Float32[np.ndarray, " V"],
-    slots: Slots,
-    weights: Any,
-    text: Int32[np.ndarray, " T"],
-) -> Network:
-    """Return the network of its parts."""
-    starts = np.zeros(min(_MAX_INDEX, 2 * len(text) + 1) if len(text) else 0, np.int64)
-    if len(text):
-        index_text(text, 0, starts)
-    first_given = config.vocab_size - config.condition_ids - config.field_ids
-    gated_rows = changed_rows(len(structure)) if config.gated else len(weights[0])
+def _connect(config: MixingConfig, arrays: Mapping[str, np.ndarray], slots: Slots) -> Network:
+    """Return the network of its parts.
+
+    Raises:
+        BundleError: The tree or the text is damaged.
+    """
+    text = arrays["text"]
+    if len(text) and not 0 <= text.min() <= text.max() < config.vocab_size:
+        raise BundleError("The text of the mixing model has ids outside the vocabulary.")
+    starts = np.zeros(min(_MAX_INDEX, 2 * len(text) + 1), np.int64)
+    index_text(text, 0, starts)
+    nodes = len(arrays["tree"])
+    set_starts = _set_starts(nodes, config)
+    changed = 5 if nodes <= MAX_NODES else 4  # the first sets, which a text may change
+    contexts, own = _contexts(config)
     return Network(
-        tree=build_tree(structure, config.vocab_size),
+        tree=build_tree(arrays["tree"], config.vocab_size),
         alphabet=read_alphabet(config.alphabet, config.vocab_size),
         slots=slots,
-        weights=Weights(*weights, own_rows=gated_rows if config.adapt_weights else 0),
-        chosen=np.array(_contexts(config)),
-        frequencies=frequencies,
+        weights=Weights(
+            *[arrays[name] for name in _WEIGHTS],
+            own_rows=int(set_starts[: changed + 1][-1]) if config.adapt_weights else 0,
+        ),
+        contexts=np.array([*contexts, *own]),
+        first_own=len(contexts),
+        set_starts=set_starts,
+        frequencies=arrays["frequencies"],
         text=text,
         starts=starts,
         bos_id=config.bos_id,
-        first_given=first_given,
+        first_given=config.vocab_size - config.condition_ids - config.field_ids,
         local_slots=config.local_slots,
         expert=int(config.expert),
         min_count=config.min_count,
-        rate=TEXT_RATE,
     )
 
 
-def _contexts(config: MixingConfig) -> list[int]:
-    """Return the numbers of the contexts in use, as in ``history.NAMES``."""
-    contexts = list(range(ORDER_CONTEXTS))
+def _set_starts(nodes: int, config: MixingConfig) -> Int64[np.ndarray, " S+1"]:
+    """Return the first row of each set of weights, and the number of rows."""
+    sizes = set_sizes(nodes, config.vocab_size)
+    return np.cumsum([0, *(sizes if config.gated else sizes[:1])])
+
+
+def _contexts(config: MixingConfig) -> tuple[list[int], list[int]]:
+    """Return the contexts in use, and those of a text's own, as in ``history.NAMES``."""
+    contexts = list(ORDER_CONTEXTS)
     contexts += WORD_CONTEXTS if config.words else ()
     contexts += SPARSE_CONTEXTS if config.sparse else ()
     contexts += GIVEN_CONTEXTS if config.condition_ids else ()
-    return contexts
-
-
-def _own_contexts(config: MixingConfig) -> int:
-    return len(LOCAL) if config.local_slots else 0
-
-
-def _inputs(config: MixingConfig) -> int:
-    return input_count(len(_contexts(config)), config.local_slots)
-
-
-def expert_input(config: MixingConfig) -> int:
-    """Return the input of the mixer that is the expert's logit."""
-    contexts = len(_contexts(config)) + _own_contexts(config)
-    return 2 * (contexts + MATCHES) + contexts + 1
-
-
-def _rows_of_states(config: MixingConfig) -> int:
-    return len(_contexts(config)) + _own_contexts(config) + MATCHES
-
-
-def _check_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> None:
-    """Check that children follow their parents, that no node or symbol has two parents, and that
-    paths are short.
-
-    Raises:
-        BundleError: The array is not a tree of symbols.
-    """
-    children = structure.reshape(-1)
-    parents = np.repeat(np.arange(len(structure)), 2)
-    nodes = children[children >= 0]
-    leaves = -1 - children[children < 0]
-    is_tree = (
-        np.array_equal(np.sort(nodes), np.arange(1, len(structure)))
-        and (nodes > parents[children >= 0]).all()
-        and len(np.unique(leaves)) == len(leaves)
-        and leaves.max(initial=0) < vocab_size
-    )
-    if not is_tree or not len(structure) or _depth(structure) > MAX_DEPTH:
-        raise BundleError("The tensor 'tree' of the mixing model is not a tree of its symbols.")
-
-
-def _depth(structure: Int64[np.ndarray, "N 2"]) -> int:
-    """Return the maximum number of decisions of a symbol."""
-    level = np.zeros(1, np.int64)
-    depth = 0
-    while len(level):
-        children = structure[level]
-        level = children[children >= 0]
-        depth += 1
-    return depth
+    return contexts, list(LOCAL_CONTEXTS) if config.local_slots else []

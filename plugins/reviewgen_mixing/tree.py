@@ -9,22 +9,25 @@ of Natural Language"), by the principal direction of their neighbour counts.
 Needs no torch. Shapes: V symbols, D the maximum number of decisions.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
+from reviewgen.errors import BundleError
+
 BLOCK = 3  # levels of the tree whose slots lie in one line of memory
+MAX_DEPTH = 128  # decisions of a symbol; a tree of 65,536 symbols by their frequencies has fewer
 _ASCII_BITS = 7
-_OTHERS = -1  # stands for all symbols that are not characters of ASCII
 _NEIGHBOURS = 256  # the most frequent symbols, which the others are clustered by
 
 
 class Tree(NamedTuple):
     """A binary tree over V symbols; symbols that are never predicted have no leaf.
 
-    The V' - 1 decision nodes are numbered from the root, 0, a parent before its children.
+    The V' - 1 decision nodes are numbered depth first: the root, 0, then all nodes after its
+    decision 0, then those after its decision 1.
     """
 
     children: Int64[np.ndarray, "N 2"]  # a node, or -1 - symbol for a leaf
@@ -40,34 +43,47 @@ class Tree(NamedTuple):
 
 
 def build_tree(structure: Int64[np.ndarray, "N 2"], vocab_size: int) -> Tree:
-    """Return the tree with these children; see ``Tree.children``."""
-    count = len(structure)
-    levels = np.zeros(count, np.int64)
-    roots = np.zeros(count, np.int64)
-    places = np.ones(count, np.int64)
-    trails: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    found: dict[int, list[tuple[int, int]]] = {}
-    for node in range(count):
-        for bit in range(2):
-            child = int(structure[node, bit])
-            trail = [*trails[node], (node, bit)]
-            if child < 0:
-                found[-1 - child] = trail
-                continue
-            trails[child] = trail
-            levels[child] = len(trail)
-            starts_block = len(trail) % BLOCK == 0
-            roots[child] = child if starts_block else roots[node]
-            places[child] = 1 if starts_block else 2 * places[node] + bit
-    depth = max(map(len, found.values()), default=1)
-    paths = np.zeros((vocab_size, depth), np.int64)
-    bits = np.zeros((vocab_size, depth), np.int64)
+    """Return the tree with these children; see ``Tree.children``.
+
+    Raises:
+        BundleError: The array is not a tree of symbols whose nodes are numbered depth first, or it
+            is too deep.
+    """
+    children = structure.tolist()
+    levels = np.zeros(len(children), np.int64)
+    roots = np.arange(len(children))
+    places = np.ones(len(children), np.int64)
+    spans = np.zeros((len(children), 3), np.int64)
+    trails: dict[int, list[tuple[int, int]]] = {}  # nodes and decisions on the way to each symbol
+    pending: list[tuple[int, list[tuple[int, int]]]] = [(0, [])]
+    visited = 0
+    while pending:
+        child, trail = pending.pop()
+        symbol = -1 - child
+        is_node = child == visited < len(children)
+        is_leaf = 0 <= symbol < vocab_size and symbol not in trails
+        if not (is_node or is_leaf) or len(trail) > MAX_DEPTH:
+            raise BundleError("The tensor 'tree' of the mixing model is not a tree of its symbols.")
+        if is_leaf:
+            trails[symbol] = trail
+            for node, bit in trail:
+                spans[node, bit + 1] = len(trails)
+            continue
+        visited += 1
+        levels[child] = len(trail)
+        spans[child, 0] = len(trails)
+        if len(trail) % BLOCK:
+            parent, bit = trail[-1]
+            roots[child] = roots[parent]
+            places[child] = 2 * places[parent] + bit
+        pending += [(children[child][bit], [*trail, (child, bit)]) for bit in (1, 0)]
+    paths = np.zeros((vocab_size, max(map(len, trails.values()))), np.int64)
+    bits = np.zeros_like(paths)
     lengths = np.zeros(vocab_size, np.int64)
-    for symbol, trail in found.items():
+    for symbol, trail in trails.items():
         lengths[symbol] = len(trail)
-        paths[symbol, : len(trail)] = [node for node, _ in trail]
-        bits[symbol, : len(trail)] = [bit for _, bit in trail]
-    leaves, spans = _order_leaves(structure)
+        paths[symbol, : len(trail)], bits[symbol, : len(trail)] = zip(*trail, strict=True)
+    leaves = np.array(list(trails))
     return Tree(structure, levels, roots, places, paths, bits, lengths, leaves, spans)
 
 
@@ -82,47 +98,50 @@ def make_structure(
         texts: Training texts, one after another, whose neighbours cluster the symbols.
         vocab_size: V.
     """
-    codes = {symbol: ord(alphabet[symbol]) for symbol in ids if symbol < len(alphabet)}
     # of several symbols with the same character, as in a word tokenizer, the first has its code
-    first = {code: symbol for symbol, code in reversed(codes.items())}
-    by_code = [first[code] for code in range(1, 1 << _ASCII_BITS) if code in first]
-    others = sorted(set(ids) - set(by_code))
+    first = {ord(alphabet[symbol]): symbol for symbol in reversed(ids) if symbol < len(alphabet)}
+    by_code: dict[int, Any] = {
+        code: first[code] for code in range(1, 1 << _ASCII_BITS) if code in first
+    }
+    others = sorted(set(ids) - set(by_code.values()))
     counts = np.bincount(texts, minlength=vocab_size).astype(np.float64)
-    clusters = _clustered(others, _neighbours(others, texts, vocab_size), counts)
-    if not by_code:
-        root = clusters
-    elif counts[others].sum() > counts[by_code].sum():
-        root = (_by_bits(by_code, codes, _ASCII_BITS - 1), clusters)
-    else:  # the others take the place of the character with the code 0
-        codes[_OTHERS] = 0
-        placed = [_OTHERS, *by_code] if others else by_code
-        root = _by_bits(placed, codes, _ASCII_BITS - 1)
+    root = clusters = _clustered(others, _neighbours(others, texts, vocab_size), counts)
+    if by_code and counts[others].sum() > counts[list(by_code.values())].sum():
+        root = (_by_bits(by_code, _ASCII_BITS - 1), clusters)
+    elif by_code:  # the others take the place of the character with the code 0
+        root = _by_bits(({0: clusters} if others else {}) | by_code, _ASCII_BITS - 1)
     structure: list[list[int]] = []
-    pending = [(root, -1, 0)]
-    while pending:  # a parent is numbered before its children
-        part, parent, bit = pending.pop()
-        part = clusters if part == _OTHERS else part
-        child = -1 - part if isinstance(part, int) else len(structure)
-        if parent >= 0:
-            structure[parent][bit] = child
-        if not isinstance(part, int):
-            structure.append([0, 0])
-            pending += [(part[1], child, 1), (part[0], child, 0)]
-    return np.array(structure, np.int64).reshape(-1, 2)
+    _number(root, structure)
+    return np.array(structure, np.int64)
 
 
-def _by_bits(symbols: list[int], codes: dict[int, int], bit: int) -> object:
-    """Return the symbols as nested pairs, divided by the bits of their codes, the highest first."""
-    if len(symbols) <= 1:
-        return symbols[0] if symbols else None
-    halves = [[s for s in symbols if codes[s] >> bit & 1 == value] for value in range(2)]
-    parts = [_by_bits(half, codes, bit - 1) for half in halves if half]
-    return parts[0] if len(parts) == 1 else tuple(parts)
+def _number(part: Any, structure: list[list[int]]) -> int:
+    """Append the nodes of nested pairs, a parent before its children. Return the number of the
+    first node; -1 - symbol of a single symbol.
+    """
+    if isinstance(part, int):
+        return -1 - part
+    node = len(structure)
+    structure.append([])
+    structure[node] = [_number(half, structure) for half in part]
+    return node
+
+
+def _by_bits(parts: Mapping[int, Any], bit: int) -> Any:
+    """Return the parts as nested pairs, divided by the bits of their codes, the highest first."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    halves = [
+        {code: part for code, part in parts.items() if code >> bit & 1 == value}
+        for value in range(2)
+    ]
+    filled = [_by_bits(half, bit - 1) for half in halves if half]
+    return filled[0] if len(filled) == 1 else tuple(filled)
 
 
 def _clustered(
     symbols: list[int], neighbours: Float64[np.ndarray, "V F"], counts: Float64[np.ndarray, " V"]
-) -> object:
+) -> Any:
     """Return the symbols as nested pairs, each divided by the principal direction of their
     neighbours into halves of about equal frequency.
     """
@@ -135,15 +154,11 @@ def _clustered(
     for _ in range(8):  # power iteration
         direction = (centred @ direction * weights) @ centred
         direction /= np.linalg.norm(direction) or 1.0
-    order = np.argsort(centred @ direction, kind="stable")
-    passed = np.cumsum(weights[order])
-    cut = int(np.searchsorted(passed, passed[-1] / 2)) + 1
-    cut = min(cut, len(symbols) - 1)
-    ordered = [symbols[place] for place in order]
-    return (
-        _clustered(ordered[:cut], neighbours, counts),
-        _clustered(ordered[cut:], neighbours, counts),
-    )
+    ordered = np.array(symbols)[np.argsort(centred @ direction, kind="stable")].tolist()
+    passed = np.cumsum(counts[ordered] + 1)
+    cut = min(int(np.searchsorted(passed, passed[-1] / 2)) + 1, len(symbols) - 1)
+    halves = ordered[:cut], ordered[cut:]
+    return tuple(_clustered(half, neighbours, counts) for half in halves)
 
 
 def _neighbours(
@@ -156,33 +171,11 @@ def _neighbours(
     if len(symbols) < 3:
         return np.zeros((vocab_size, 2 * width))
     frequent = np.argsort(-np.bincount(texts, minlength=vocab_size), kind="stable")[:width]
-    column = np.full(vocab_size, -1)
+    column = np.full(vocab_size, width)  # the last one, of all other symbols, is left out
     column[frequent] = np.arange(width)
-    table = np.zeros((2, vocab_size, width))
-    before = texts[:-1]
-    after = texts[1:]
-    known = column[before] >= 0
-    np.add.at(table[0], (after[known], column[before[known]]), 1)
-    known = column[after] >= 0
-    np.add.at(table[1], (before[known], column[after[known]]), 1)
+    table = np.zeros((2, vocab_size, width + 1))
+    np.add.at(table[0], (texts[1:], column[texts[:-1]]), 1)
+    np.add.at(table[1], (texts[:-1], column[texts[1:]]), 1)
+    table = table[:, :, :width]
     totals = table.sum(axis=2, keepdims=True) + 1
     return np.sqrt(table / totals).transpose(1, 0, 2).reshape(vocab_size, -1)
-
-
-def _order_leaves(
-    structure: Int64[np.ndarray, "N 2"],
-) -> tuple[Int64[np.ndarray, " L"], Int64[np.ndarray, "N 3"]]:
-    """Return the symbols from left to right, and those below each node; see ``Tree.spans``."""
-    leaves: list[int] = []
-    spans = np.zeros((len(structure), 3), np.int64)
-    # nodes, and how many of their spans are known
-    pending = [(0, 0)] if len(structure) else []
-    while pending:
-        node, known = pending.pop()
-        if node < 0:
-            leaves.append(-1 - node)
-            continue
-        spans[node, known] = len(leaves)
-        if known < 2:
-            pending += [(node, known + 1), (int(structure[node, known]), 0)]
-    return np.array(leaves, np.int64), spans
