@@ -64,7 +64,7 @@ class Mixing:
                 f"A text has ids {ids.min()}..{ids.max()}; this model accepts"
                 f" 0..{self.config.vocab_size - 1}."
             )
-        self._texts.append(np.array(ids, np.int32))
+        self._texts.append(ids.astype(np.min_scalar_type(self.config.vocab_size)))
 
     def finish(self) -> Mapping[str, Any]:
         """Train the model on the texts, in their order, and return facts for the training record.

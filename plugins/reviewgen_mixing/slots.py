@@ -41,6 +41,7 @@ LEVELS = np.array(_LEVEL_OF_COUNT)  # of each count from 0 to 31
 # logits of the adaptive probability: 32 levels, evenly spaced between -LIMIT and LIMIT
 LIMIT = 7.5
 STRETCHED = np.linspace(-LIMIT, LIMIT, 32).astype(np.float32)
+CHUNK = 1 << 22  # slots that are written or read at once
 NEW = np.int64(1 << 25)  # the value of a slot without counts: a probability of one half
 RATES = 1 / (np.arange(MAX_UPDATES + 1) + 1.5)  # of the updates of a probability
 # where the check of a slot begins in its number: those of a model in training have an array of
@@ -162,15 +163,31 @@ def write_slots(values: UInt32[np.ndarray, " M"]) -> dict[str, np.ndarray]:
     """Return the packed slots as arrays to be saved: which are in use, a bit each, and three bytes
     for each of these.
     """
-    is_used = values > 0
-    octets = values[is_used].view(np.uint8).reshape(-1, 4)[:, :3]
-    return {"used": np.packbits(is_used), "slots": np.ascontiguousarray(octets)}
+    parts = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
+    octets = np.empty((np.count_nonzero(values), 3), np.uint8)
+    done = 0
+    for part in parts:  # no copy of all slots at once
+        used = part[part > 0]
+        octets[done : done + len(used)] = used.view(np.uint8).reshape(-1, 4)[:, :3]
+        done += len(used)
+    return {"used": np.concatenate([np.packbits(part > 0) for part in parts]), "slots": octets}
+
+
+def states_of(slots: UInt8[np.ndarray, "N 3"]) -> UInt8[np.ndarray, " N"]:
+    """Return the state of each saved slot, bits 5 to 12 of its 24."""
+    return (slots[:, 0] >> 5) | (slots[:, 1] << 3)
 
 
 def read_slots(
     used: UInt8[np.ndarray, " U"], slots: UInt8[np.ndarray, "N 3"]
 ) -> UInt32[np.ndarray, " M"]:
     """Return the packed slots that ``write_slots`` has saved."""
-    octets = np.zeros((8 * len(used), 4), np.uint8)
-    octets[np.unpackbits(used).astype(bool), :3] = slots
-    return octets.view(np.uint32)[:, 0]
+    values = np.zeros(8 * len(used), np.uint32)
+    done = 0
+    for start in range(0, len(values), CHUNK):
+        is_used = np.unpackbits(used[start // 8 : (start + CHUNK) // 8]).astype(bool)
+        octets = np.zeros((np.count_nonzero(is_used), 4), np.uint8)
+        octets[:, :3] = slots[done : done + len(octets)]
+        values[start : start + CHUNK][is_used] = octets.view(np.uint32)[:, 0]
+        done += len(octets)
+    return values

@@ -25,7 +25,7 @@ from reviewgen_mixing.history import (
     read_alphabet,
 )
 from reviewgen_mixing.mixer import MAP_ROWS, SETS, STEPS, Weights
-from reviewgen_mixing.slots import LINE, STATES, Slots, read_slots, write_slots
+from reviewgen_mixing.slots import LINE, STATES, Slots, read_slots, states_of, write_slots
 from reviewgen_mixing.tree import build_tree
 
 MAX_NODES = 256  # with more decision nodes, a text does not change the weights of single nodes
@@ -112,10 +112,11 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: MixingConfig) -> Netwo
         and len(used) > 0
         and len(used) % (LINE // 8) == 0
         and np.unpackbits(used).sum() == len(arrays["slots"])
+        and states_of(arrays["slots"]).max(initial=0) < STATES
     )
-    values = read_slots(used, arrays["slots"]) if is_whole else network.slots.values
-    if not is_whole or ((values >> 5) & 255).max() >= STATES:
+    if not is_whole:
         raise BundleError("The tensors of the mixing model do not belong together, or are damaged.")
+    values = read_slots(used, arrays["slots"])
     return network._replace(slots=network.slots._replace(values=values))
 
 

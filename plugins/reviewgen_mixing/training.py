@@ -10,7 +10,7 @@ Needs no torch. Shapes: T symbols, D decisions.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Float32, Float64, Int64, Integer
 
 from reviewgen_mixing.coding import OPINIONS, ORDERS, Network, new_state
 from reviewgen_mixing.config import MixingConfig
@@ -25,7 +25,8 @@ BLOCK = 50_000  # symbols that are predicted before they are counted, at most
 MIN_BLOCK = 1_000
 BLOCKS = 20  # a small corpus has at least this many blocks
 LINES_PER_SYMBOL = 4  # of slots
-MAX_LINES = 1 << 23  # 805 MB while the model is trained
+MAX_LINES = 7_000_000  # 672 MB while the model is trained
+LEARNED = 4_000_000  # symbols that the weights are learned from, about; all are counted
 RATE = 0.006  # the learning rate falls from this to a tenth, along a line
 WARM_UP = 0.02  # the first learning rate, which is halved after these symbols
 WARM_UP_SYMBOLS = 3_000
@@ -35,7 +36,7 @@ EXPERT_RATE = 0.002
 EXPERT_WEIGHT = 0.3  # first weight of the expert in each row
 
 
-def train_network(texts: Sequence[Int32[np.ndarray, " T"]], config: MixingConfig) -> Network:
+def train_network(texts: Sequence[Integer[np.ndarray, " T"]], config: MixingConfig) -> Network:
     """Return a network that is trained on some texts, each from bos to eos, with packed slots."""
     ids = np.concatenate(texts)
     first_given = config.vocab_size - config.condition_ids - config.field_ids
@@ -45,7 +46,7 @@ def train_network(texts: Sequence[Int32[np.ndarray, " T"]], config: MixingConfig
     frequencies = np.bincount(plain, minlength=config.vocab_size).astype(np.float32) + 0.1
     size = min(LINES_PER_SYMBOL * len(ids) + 64, MAX_LINES) * LINE
     slots = Slots(np.zeros(size, np.uint16), np.zeros(size, np.uint32))
-    text = ids if config.keep_text else ids[:0]
+    text = ids.astype(np.int32) if config.keep_text else np.empty(0, np.int32)
     network = new_network(config, structure, frequencies.astype(np.float32), slots, text)
     network.starts[:] = 0
     _read(network, ids)
@@ -53,27 +54,31 @@ def train_network(texts: Sequence[Int32[np.ndarray, " T"]], config: MixingConfig
     return network._replace(slots=Slots(np.empty(0, np.uint16), slots.values))
 
 
-def _read(network: Network, ids: Int32[np.ndarray, " T"]) -> None:
-    """Predict and count each block of the texts."""
-    time = np.arange(len(ids))
-    rates = _falling_rates(RATE, MAP_RATE, len(ids))
-    rates[:, 0] = np.maximum(rates[:, 0], WARM_UP / (1 + time / WARM_UP_SYMBOLS))
+def _read(network: Network, ids: Integer[np.ndarray, " T"]) -> None:
+    """Count each block of the texts; predict it before, in a large corpus only every k-th one."""
     updates = np.zeros(network.weights.states.shape, np.float32)
     learning = network._replace(weights=network.weights._replace(own_rows=0))
     counting = learning._replace(local_slots=0, text=network.text[:0])
     size = min(BLOCK, max(MIN_BLOCK, len(ids) // BLOCKS))
     no_opinions = np.empty((0, 1), np.float32)
-    for start in range(0, len(ids), size):
-        block = ids[start : start + size]
-        learn(learning, block, *new_state(learning, 1), updates, rates[start:], no_opinions)
+    every = max(1, len(ids) // LEARNED)
+    for number, start in enumerate(range(0, len(ids), size), start=1):
+        block = ids[start : start + size].astype(np.int32)
+        if number % every == 0:
+            rates = _falling_rates(RATE, MAP_RATE, start, len(block), len(ids))
+            first_rates = WARM_UP / (1 + np.arange(start, start + len(block)) / WARM_UP_SYMBOLS)
+            rates[:, 0] = np.maximum(rates[:, 0], first_rates)
+            learn(learning, block, *new_state(learning, 1), updates, rates, no_opinions)
         count(counting, block, *new_state(counting, 1))
         index_text(network.text[: start + size], start, network.starts)
 
 
-def _falling_rates(rate: float, map_rate: float, symbols: int) -> Float64[np.ndarray, "T 2"]:
-    """Return the learning rates of weights and maps at each symbol; the former fall to a tenth."""
+def _falling_rates(
+    rate: float, map_rate: float, start: int, symbols: int, total: int
+) -> Float64[np.ndarray, "T 2"]:
+    """Return the learning rates of weights and maps at some symbols; the former fall to a tenth."""
     rates = np.full((symbols, 2), map_rate)
-    rates[:, 0] = rate * (1 - 0.9 * np.arange(symbols) / max(1, symbols))
+    rates[:, 0] = rate * (1 - 0.9 * np.arange(start, start + symbols) / max(1, total))
     return rates
 
 
@@ -95,9 +100,8 @@ def fit_expert(
     # the texts may be read only once
     pairs = [(ids, read_opinions(network.tree, ids, expert)) for ids, expert in texts]
     updates = np.full(weights.states.shape, 255, np.float32)
-    rates = _falling_rates(
-        EXPERT_RATE, MAP_RATE / 2, EXPERT_PASSES * sum(len(ids) for ids, _ in pairs)
-    )
+    total = EXPERT_PASSES * sum(len(ids) for ids, _ in pairs)
+    rates = _falling_rates(EXPERT_RATE, MAP_RATE / 2, 0, total, total)
     done = 0
     for ids, opinions in EXPERT_PASSES * pairs:
         state = new_state(fitted, 1)

@@ -86,9 +86,7 @@ def test_three_thousand_symbols():
     assert (logits.double().exp().sum(-1) - 1).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    "characters", [300_000, pytest.param(10_000_000, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("characters", [300_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
 def test_the_state_of_a_long_text_keeps_its_size(characters):
     corpus = Prose(6_000)
     ids = ids_of(corpus.spell("\n".join(make_prose(characters, 1))))
