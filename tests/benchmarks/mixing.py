@@ -1,6 +1,6 @@
 """Mixing beside the n-gram, the LSTM and their blends: nats per character, seconds, memory.
 
-    python -m tests.benchmarks mixing table CORPUS [MINUTES]   shakespeare, music, 2018, film, a path
+    python -m tests.benchmarks mixing table CORPUS [MINUTES]   shakespeare, music, 2018, film, FILE
     python -m tests.benchmarks mixing curve FILE.svg           0.1 to 30 MB, at equal time
     python -m tests.benchmarks mixing speed                    training, scoring, sampling
 
