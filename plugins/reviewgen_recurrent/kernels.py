@@ -28,6 +28,7 @@ GATES = {RNN: 1, GRU: 3, LSTM: 4}
 f, g, o for the lstm. The rnn has one block.
 """
 
+
 class Packed(NamedTuple):
     """The weights of a recurrent model, prepared for the compiled loops. Matrices are in panels,
     see ``reviewgen.compiled.linear``.

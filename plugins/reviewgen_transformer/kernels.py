@@ -212,17 +212,11 @@ def _read(weights, query, keys, values, slot, count, out):
         begin = head * head_size
         part = out[begin : begin + head_size]
         _score(same[begin : begin + head_size], keys[start:], width, ahead, slot + 1, scores)
-        _score(
-            lap[begin : begin + head_size], keys[start:], width, behind, window, scores
-        )
-        highest = max(
-            _highest(scores[ahead : slot + 1]), _highest(scores[behind :])
-        )
+        _score(lap[begin : begin + head_size], keys[start:], width, behind, window, scores)
+        highest = max(_highest(scores[ahead : slot + 1]), _highest(scores[behind:]))
         part[:] = ZERO
         total = _add_values(scores, highest, values[start:], width, ahead, slot + 1, part)
-        total += _add_values(
-            scores, highest, values[start:], width, behind, window, part
-        )
+        total += _add_values(scores, highest, values[start:], width, behind, window, part)
         for j in range(head_size):
             part[j] /= total
 

@@ -94,12 +94,11 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B 2 W K"]]:
         """Return what the heads have read, and the keys and values of the last W tokens."""
-        queries = self.q_proj(x)
         time = x.size(1)
-        keys, values = (
-            torch.cat([cached.to(queries.dtype), projection(x)], dim=1)  # (B, S, K)
-            for cached, projection in zip(cache.unbind(1), (self.k_proj, self.v_proj), strict=True)
-        )
+        queries = self.q_proj(x)
+        cached_keys, cached_values = cache.to(queries.dtype).unbind(1)
+        keys = torch.cat([cached_keys, self.k_proj(x)], dim=1)  # (B, S, K)
+        values = torch.cat([cached_values, self.v_proj(x)], dim=1)
         after = torch.stack([keys[:, time:], values[:, time:]], dim=1).to(cache.dtype)
         # (B, T or S, N or G, D)
         queries, keys, values = (
@@ -373,4 +372,6 @@ def rotate(
 ) -> Float[Tensor, "B T N D"]:
     """Rotate each pair of dimensions, j and j + D / 2, by the angle of the position."""
     swapped = x.roll(x.size(-1) // 2, -1)
-    return torch.addcmul(x * cosine.unsqueeze(1).to(x.dtype), swapped, sine.unsqueeze(1).to(x.dtype))
+    return torch.addcmul(
+        x * cosine.unsqueeze(1).to(x.dtype), swapped, sine.unsqueeze(1).to(x.dtype)
+    )

@@ -1,4 +1,4 @@
-"""Embeddings of hashed n-grams, for networks that add them to the embeddings of tokens. Needs torch.
+"""Embeddings of hashed n-grams, for networks that add them to those of tokens. Needs torch.
 
 Shapes: B batch, T time (tokens), E embedding, N longest n-gram.
 
