@@ -29,6 +29,7 @@ PACKAGES = [
     "reviewgen_ngram",
     "reviewgen_nnlm",
     "reviewgen_recurrent",
+    "reviewgen_transformer",
 ]
 # before the packages are imported; an int may stand for a float (PEP 484)
 if os.environ.get("REVIEWGEN_CHECK_TYPES"):

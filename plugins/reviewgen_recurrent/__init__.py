@@ -14,7 +14,7 @@ gradients with finite differences. ``test_steppers.py`` and the laws of ``review
 compare the third with a call of the model.
 
 The other files: ``network`` has the embedding, the output layer and the states; ``layers`` runs a
-stack of recurrent layers; ``dropout`` has dropout and zoneout; ``config`` has the settings;
+stack of recurrent layers; ``config`` has the settings;
 ``stepping`` packs the weights for ``kernels``; and ``graph`` describes the computational graph.
 """
 

@@ -36,8 +36,9 @@ from torch.autograd.function import once_differentiable
 
 from reviewgen.compiled import compiled, inlined, inner
 from reviewgen.compiled.linear import ONE, ZERO, sigmoid32, tanh32
+from reviewgen.compiled.ngrams import add
 from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
-from reviewgen_recurrent.kernels import GRU, LSTM, add
+from reviewgen_recurrent.kernels import GRU, LSTM
 
 
 def can_run_compiled(x: Tensor) -> bool:

@@ -10,14 +10,15 @@ the last one that n-grams look at. Here, a state is (L, R, H), so that the rows 
 matrix.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from reviewgen.compiled import by_address, compiled, inlined, inner
+from reviewgen.compiled import by_address, inlined, inner
 from reviewgen.compiled.conditioning import Conditioning, hold
 from reviewgen.compiled.linear import ONE, ZERO, Matrix, add_product, sigmoid32, tanh32
+from reviewgen.compiled.ngrams import add, add_ngrams, append_token
 
 RNN = 0
 GRU = 1
@@ -26,33 +27,6 @@ GATES = {RNN: 1, GRU: 3, LSTM: 4}
 """Number of blocks of H rows in a layer's matrices. Their order is torch's: r, z, n for the gru; i,
 f, g, o for the lstm. The rnn has one block.
 """
-
-MULTIPLIER = 0x9E3779B1  # 2 ** 32 divided by the golden ratio, made odd
-MASK = 0xFFFFFFFF
-
-
-def extend_key(key: Any, token: Any) -> Any:
-    """Return the hash key of an n-gram, int64.
-
-    The arguments are the first token of the n-gram, and the key of the tokens after it (0 if there
-    are none). A key has 32 bits and is kept in 64, in which products wrap around.
-
-    This is Fibonacci hashing (Knuth, volume 3, 6.4) with a shift between the tokens, so that their
-    order matters. In training, the same function hashes tensors.
-    """
-    mixed = ((key + token + 1) * MULTIPLIER) & MASK
-    return mixed ^ (mixed >> 15)
-
-
-def bucket_of(key: Any, buckets: int) -> Any:
-    """Return the bucket of a key. Buckets are equal ranges of the key's values (Lemire 2019, "Fast
-    Random Integer Generation").
-    """
-    return (key * buckets) >> 32
-
-
-_extend_key = inlined(extend_key)
-_bucket_of = inlined(bucket_of)
 
 
 class Packed(NamedTuple):
@@ -101,7 +75,7 @@ def step(model, ids, floats, ints, logits):
         _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
         hold(weights.conditioning, ids, floats)
         for row in range(rows):
-            _append(ids[row], ints, row)
+            append_token(ids[row], ints, row)
         for layer in range(layers):
             if layer > 0:
                 _broadcast(weights.biases[layer], gates)
@@ -171,28 +145,12 @@ def _width(output, projection):
 
 
 @inner
-def _append(token, past, row):
-    """Append a token to the last tokens of a text, and drop the oldest one."""
-    for j in range(1, len(past)):
-        past[j - 1, row] = past[j, row]
-    if len(past) > 0:
-        past[len(past) - 1, row] = token
-
-
-@inner
 def _copy(numbers, row):
     """Copy numbers to the beginning of a row, which may be longer. Assigning to a slice would take
     seconds to compile.
     """
     for j in range(len(numbers)):
         row[j] = numbers[j]
-
-
-@compiled
-def add(numbers, row):
-    """Add numbers to a row."""
-    for j in range(len(row)):
-        row[j] += numbers[j]
 
 
 @inner
@@ -216,18 +174,9 @@ def _look_up(weights, table, ngrams, ids, past, gates):
         for row in range(len(ids)):
             _copy(weights.embedding[ids[row]], vectors[row])
             if ngrams is not None:
-                _add_ngrams(ngrams, ids[row], past, row, vectors[row])
+                add_ngrams(ngrams, ids[row], past, row, vectors[row])
         _broadcast(weights.biases[0], gates)
         add_product(weights.first.panels, weights.first.scales, vectors, gates)
-
-
-@inner
-def _add_ngrams(ngrams, token, past, row, vector):
-    """Add to ``vector``, (E,), the embeddings of the n-grams that end with a token of a text."""
-    key = _extend_key(0, token)
-    for before in range(len(past)):
-        key = _extend_key(key, past[len(past) - 1 - before, row])
-        add(ngrams[before, _bucket_of(key, ngrams.shape[1])], vector)
 
 
 @inner

@@ -16,15 +16,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from reviewgen.config import rename_values
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.protocols import Operation
+from reviewgen.protocols.dropout import drop, make_mask
 from reviewgen_recurrent.compiled_layer import can_run_compiled, run_compiled
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import drop, make_mask, zone_out
 
 CellState: TypeAlias = tuple[Tensor, ...]
 """The state: ``(h,)``, or ``(h, c)`` for the lstm. Each tensor is (B, H) for a cell, and (L, B, H)
@@ -201,6 +201,18 @@ class Layers:
         first = tuple(vectors[0] for vectors in state)
         states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
         return torch.stack([h for h, *_ in states]), tuple(vectors[None] for vectors in states[-1])
+
+
+def zone_out(old: Tensor, new: Tensor, p: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
+    """Return the new h or c after zoneout (Krueger et al. 2017, "Zoneout: Regularizing RNNs by
+    Randomly Preserving Hidden Activations").
+
+    With a mask, the masked units keep their old value. Without one, each unit gets its expected
+    value.
+    """
+    if zoned is not None:
+        return torch.where(zoned, old, new)
+    return p * old + (1 - p) * new if p > 0 else new
 
 
 def _autocasts_in_vain(x: Tensor) -> bool:

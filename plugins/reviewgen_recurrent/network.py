@@ -7,9 +7,7 @@ width of the output layer's input (E if tied, else H). Inside, time comes first,
 ``layers``.
 
 Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models" (tied
-embeddings); Saxe et al. 2014 (orthogonal weights); Bojanowski et al. 2017, "Enriching Word Vectors
-with Subword Information" (sums of hashed n-grams); Pagnoni et al. 2024, "Byte Latent Transformer"
-(hashed n-grams in front of a language model).
+embeddings); Saxe et al. 2014 (orthogonal weights).
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
+from reviewgen.protocols.dropout import drop
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import (
     GIVEN_FORMULA,
@@ -32,10 +31,10 @@ from reviewgen.protocols.inputs import (
     hold_given,
     learn_given,
 )
+from reviewgen.protocols.ngrams import NgramEmbedding
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import drop, make_mask
 from reviewgen_recurrent.graph import describe_recurrent
-from reviewgen_recurrent.kernels import GATES, bucket_of, extend_key
+from reviewgen_recurrent.kernels import GATES
 from reviewgen_recurrent.layers import Cell, Layers, layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
@@ -49,9 +48,6 @@ RELU_RECURRENT_GAIN = 0.5
 """Gain of the initial recurrent matrices of gru and lstm with relu. With a gain of 1, the state of
 an untrained lstm exceeds 1e30 within 300 tokens; with 0.5 it stays below 5.
 """
-
-BAG_DEVICES = {"cpu", "cuda"}
-"""The devices on which torch's embedding_bag has a gradient. (On mps only since torch 2.10.)"""
 
 KINDS = {
     "embedding": "embeddings",
@@ -77,70 +73,6 @@ def _operation(
         parameters=parameters,
         multiplications=multiplications,
     )
-
-
-class NgramEmbedding(nn.Module):
-    """Embeddings of hashed n-grams. They are added to the embeddings of tokens, so that the state
-    need not store the last few tokens.
-
-    The last 2, 3, ... N tokens each have an embedding, which is found by a hash. A look-up costs
-    almost nothing, whereas the cost of a wider layer grows with the square of its width. One table
-    has ``ngram_buckets`` rows for pairs, as many for triples, and so on. It is initially zero.
-
-    A dropped n-gram gets the embedding of an n-gram that never occurred, which is zero. So the
-    others are not scaled up.
-    """
-
-    def __init__(self, config: RecurrentConfig) -> None:
-        super().__init__()
-        self.config = config
-        zeros = torch.zeros((config.ngrams - 1) * config.ngram_buckets, config.embedding_size)
-        self.table = nn.EmbeddingBag.from_pretrained(zeros, freeze=False, mode="sum", sparse=True)
-
-    def forward(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Float[Tensor, "T B E"]:
-        """Return, for each token, the sum of the embeddings of the n-grams that end there, after
-        n-gram dropout.
-
-        Args:
-            ids: The tokens.
-            past: The N-1 tokens before them.
-        """
-        rows = self._hash_ngrams(ids, past)  # (T, B, N-1)
-        weights = None
-        if self.training and self.config.ngram_dropout > 0:
-            dropped = make_mask(rows.shape, self.config.ngram_dropout, rows.device)
-            weights = dropped.logical_not().to(self.table.weight.dtype).flatten(0, 1)
-        return self._sum(rows.flatten(0, 1), weights).unflatten(0, ids.shape)
-
-    def _sum(
-        self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None
-    ) -> Float[Tensor, "N E"]:
-        """Return weighted sums of rows of the table. torch's embedding_bag is faster, but not
-        available on every device.
-        """
-        # in ONNX, embedding_bag would become a slow loop
-        if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():
-            return self.table(rows, per_sample_weights=weights)
-        vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
-        if weights is not None:
-            vectors = vectors * weights.unsqueeze(-1)
-        return vectors.sum(dim=1)
-
-    def _hash_ngrams(
-        self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]
-    ) -> Int[Tensor, "T B N1"]:
-        """Return the table's row of each n-gram. The last axis of the result is the n-grams that
-        end at a token, from the shortest to the longest.
-        """
-        buckets = self.config.ngram_buckets
-        seen = torch.cat([past, ids])  # (N-1+T, B)
-        key = extend_key(0, ids)
-        rows = []
-        for before in range(1, self.config.ngrams):
-            start = len(past) - before
-            key = extend_key(key, seen[start : start + len(ids)])
-            rows.append(bucket_of(key, buckets) + (before - 1) * buckets)
-        return torch.stack(rows, dim=-1)
 
 
 class Output(nn.Module):
@@ -189,7 +121,11 @@ class Recurrent(nn.Module):
         # a tied embedding starts small, so that the logits are small
         std = config.embedding_size**-0.5 if config.tied else 1.0
         nn.init.normal_(self.embedding.weight, std=std)
-        self.ngrams = NgramEmbedding(config) if config.ngrams > 1 else None
+        self.ngrams: NgramEmbedding | None = None
+        if config.ngrams > 1:
+            self.ngrams = NgramEmbedding(
+                config.ngrams, config.ngram_buckets, config.embedding_size, config.ngram_dropout
+            )
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)

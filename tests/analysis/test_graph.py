@@ -147,11 +147,10 @@ def pictures():
         **{kind.__name__: kind() for kind in (Deep, Nested, Named)},
         "mixing": make_model("mixing", 40),
     }
-    for name, kind in (("mingru", "MinGru"), ("attention", "Attention")):
-        sys.path.insert(0, str(EXAMPLES / f"reviewgen-{name}"))
-        model = getattr(__import__(f"reviewgen_{name}.model", fromlist=[kind]), kind)
-        sources[name] = model(model.Config(vocab_size=101))
-        del sys.path[0]
+    sys.path.insert(0, str(EXAMPLES / "reviewgen-mingru"))
+    model = __import__("reviewgen_mingru.model", fromlist=["MinGru"]).MinGru
+    sources["mingru"] = model(model.Config(vocab_size=101))
+    del sys.path[0]
     return {
         (name, steps): graph(model, unroll=steps)
         for (name, model), steps in itertools.product(sources.items(), (1, 3))

@@ -56,7 +56,7 @@ try:
 except SystemExit:
     pass
 heavy = "torch datasets accelerate tokenizers numpy".split()
-plugins = "reviewgen_mixing reviewgen_ngram reviewgen_recurrent reviewgen_char".split()
+plugins = [f"reviewgen_{{name}}" for name in "mixing ngram recurrent transformer char".split()]
 print(json.dumps(sorted({{*heavy, *plugins}} & set(sys.modules))))
 """
 

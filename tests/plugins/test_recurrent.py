@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from reviewgen_recurrent.dropout import drop
 from torch import Tensor, nn
 
+from reviewgen.protocols.dropout import drop
 from reviewgen.protocols.model import flatten_state
 from reviewgen.testing.models import some_ids
 from tests.support.plugin_models import make_network

@@ -25,7 +25,6 @@ SMALL = ["--set", "model.hidden_size=16", "--steps", "3"]
 PRESETS: dict[str, tuple[str, list[str]]] = {  # of each package: what is trained, and the options
     "reviewgen-uniform": ("uniform-char", []),
     "reviewgen-mingru": ("mingru-char", SMALL),
-    "reviewgen-attention": ("attention-char", SMALL),
     "reviewgen-bytes": ("gru-bytes", SMALL),
 }
 # Greedy: PyTorch rounds differently with one row than with two, and drawing again for valid text

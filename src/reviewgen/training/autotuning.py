@@ -39,6 +39,8 @@ _DIVISOR = 20  # no run may spend more than 1/20 of its time
 _STEP_SECONDS = 0.03  # the intended duration of a timed step: longer batches are shortened
 _STEPS = 3  # timed steps of each configuration
 _MIN_LENGTH = 8  # time steps of a shortened batch
+# if twice the time steps raise the throughput by more than this factor, batches are not shortened
+_FIXED_COST_GAIN = 1.5
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 
 
@@ -224,13 +226,20 @@ def _shorten_batch(
     model: nn.Module, execution: Execution, config: TrainingConfig
 ) -> tuple[int, int]:
     """Return B and T of the timed batches; T is small enough that a step takes about
-    ``_STEP_SECONDS``.
+    ``_STEP_SECONDS``. If most of a step does not depend on T, as in a model that reads a cache of
+    earlier tokens, T is not shortened, since the step would not be typical.
     """
     lanes = config.batch_size
     length = config.bptt
     short = min(length, _MIN_LENGTH)
-    timed = time_steps(model, execution, (lanes, short), config.sampled_softmax, steps=1)
-    seconds = lanes * short / timed.tokens_per_second
+    rates = []
+    for tokens in (short, 2 * short):
+        shape = lanes, tokens
+        timed = time_steps(model, execution, shape, config.sampled_softmax, steps=1)
+        rates.append(timed.tokens_per_second)
+    if rates[1] > _FIXED_COST_GAIN * rates[0]:
+        return lanes, length
+    seconds = lanes * short / rates[0]
     return lanes, max(short, min(length, int(short * _STEP_SECONDS / seconds)))
 
 

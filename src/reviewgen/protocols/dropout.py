@@ -1,5 +1,4 @@
-"""Dropout (Srivastava et al. 2014) at every point where a recurrent model applies it, and zoneout.
-Must not know any cell.
+"""Dropout (Srivastava et al. 2014), for every point where a network applies it. Needs torch.
 
 Masks are sampled and applied here. torch's dropout takes 12 ns per element on a CPU, up to half of
 a training step; the compiled loops take less than 0.3 ns. On a CPU, a hash of each element's index
@@ -9,8 +8,7 @@ Sources: Zaremba et al. 2014 (on embeddings, between layers, on the output); Gal
 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks" (one mask for
 all time steps; whole rows of the embedding table); Wan et al. 2013, "Regularization of Neural
 Networks using DropConnect", and Merity et al. 2017, "Regularizing and Optimizing LSTM Language
-Models" (on recurrent matrices); Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly
-Preserving Hidden Activations".
+Models" (on recurrent matrices).
 """
 
 from collections.abc import Sequence
@@ -50,15 +48,6 @@ def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor
     if x.device.type == "cpu" and x.dtype in PRECISIONS:
         return _Drop.apply(x, dropped, 1 / (1 - p))
     return x.masked_fill(dropped, 0.0) * (1 / (1 - p))
-
-
-def zone_out(old: Tensor, new: Tensor, p: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
-    """Return the new h or c after zoneout. With a mask, the masked units keep their old value.
-    Without one, each unit gets its expected value.
-    """
-    if zoned is not None:
-        return torch.where(zoned, old, new)
-    return p * old + (1 - p) * new if p > 0 else new
 
 
 class _Drop(torch.autograd.Function):

@@ -1,0 +1,177 @@
+"""The settings of the transformer and its presets. Training and inference share them, so this file
+must not import torch.
+
+Shapes: V vocabulary, H hidden, L layers, N heads, G key/value heads, D dimensions of a head, F
+feed-forward, W window.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+from reviewgen.config import (
+    CHAR_GENERATION,
+    WORD_GENERATION,
+    Bound,
+    Preset,
+    Technique,
+    check,
+)
+from reviewgen.errors import ConfigError
+
+Size: TypeAlias = Annotated[int, Bound(at_least=1)]
+Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
+
+FEED_FORWARD_MULTIPLE = 32  # a default feed-forward width is a multiple of this
+TECHNIQUES = (
+    Technique(
+        "n-gram vectors",
+        "vectors of the last 2 to n tokens are added to the embedding (Bojanowski et al. 2017)",
+        {"ngrams": 1},
+    ),
+    Technique(
+        "dropout",
+        "some outputs are zeroed in training, more of them with more epochs (Srivastava et al."
+        " 2014)",
+        dict.fromkeys(("dropout", "embedding_dropout", "ngram_dropout"), 0.0),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The settings of ``transformer``.
+
+    Attributes:
+        vocab_size: Number of token ids, V; taken from the tokenizer.
+        bos_id: The id that begins a text; taken from the tokenizer.
+        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
+            conditions. If above 0, the model uses the conditions at every step.
+        field_ids: Number of ids of fields, the last ones; taken from the fields.
+        hidden_size: Width of the embeddings and of each layer, H.
+        layers: Number of layers, L.
+        heads: Number of attention heads, N; each has H / N dimensions, D, an even number.
+        key_value_heads: Number of heads of the keys and values, G, each of which N / G heads read
+            (Ainslie et al. 2023); None for as many as heads.
+        feed_forward_size: Width of the feed-forward layers, F; None for about 8/3 H, which gives
+            them as many weights as two matrices of 4 H.
+        window: Number of tokens that a layer attends to, the current one included, W. Over all
+            layers, a model sees up to L (W - 1) tokens back.
+        rope_theta: The base of the rotary frequencies.
+        rms_norm_eps: Added to the mean square that a normalisation divides by.
+        dropout: Dropout on what each layer adds to its input: the share that is zeroed in training.
+        embedding_dropout: Dropout on the embeddings.
+        ngrams: Longest n-gram of the last tokens that has an embedding, added to the token's; 1
+            turns n-grams off.
+        ngram_buckets: Number of embeddings for n-grams of each length; n-grams share them by a
+            hash.
+        ngram_dropout: Share of the n-gram embeddings that is left out in training, each position
+            independently.
+    """
+
+    vocab_size: Size
+    bos_id: int | None = None
+    condition_ids: Annotated[int, Bound(at_least=0)] = 0
+    field_ids: Annotated[int, Bound(at_least=0)] = 0
+    hidden_size: Size = 128
+    layers: Annotated[int, Bound(at_least=1, at_most=64)] = 4
+    heads: Size = 4
+    key_value_heads: Annotated[int | None, Bound(at_least=1)] = None
+    feed_forward_size: Annotated[int | None, Bound(at_least=1)] = None
+    window: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 128
+    rope_theta: Annotated[float, Bound(at_least=1)] = 10_000.0
+    rms_norm_eps: Annotated[float, Bound(above=0, at_most=0.1)] = 1e-5
+    dropout: Probability = 0.0
+    embedding_dropout: Probability = 0.0
+    ngrams: Annotated[int, Bound(at_least=1, at_most=16)] = 1
+    ngram_buckets: Annotated[int, Bound(at_least=1, at_most=1 << 24)] = 1 << 14
+    ngram_dropout: Probability = 0.0
+
+    techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
+
+    @property
+    def head_size(self) -> int:
+        """The number of dimensions of a head, D."""
+        return self.hidden_size // self.heads
+
+    @property
+    def key_size(self) -> int:
+        """The width of the keys of a token, and of its values: G D."""
+        return (self.key_value_heads or self.heads) * self.head_size
+
+    @property
+    def inner_size(self) -> int:
+        """The width of the feed-forward layers, F."""
+        multiples = -(-8 * self.hidden_size // (3 * FEED_FORWARD_MULTIPLE))  # rounded up
+        return self.feed_forward_size or multiples * FEED_FORWARD_MULTIPLE
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model uses the conditions at every step."""
+        return self.condition_ids + self.field_ids > 0
+
+    @property
+    def held_size(self) -> int:
+        """The number of values that the state has for the conditions and fields of a text: the sum
+        of their embeddings (H values), the number of these embeddings, and whether a field is open.
+        """
+        return self.hidden_size + 2
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.hidden_size % (2 * self.heads):
+            raise ConfigError(
+                f"hidden_size={self.hidden_size} cannot be divided among heads={self.heads}: each"
+                " head needs an even number of dimensions. Set hidden_size to a multiple of"
+                f" {2 * self.heads}."
+            )
+        if self.heads % (self.key_value_heads or 1):
+            raise ConfigError(
+                f"heads={self.heads} cannot be divided among"
+                f" key_value_heads={self.key_value_heads}: set key_value_heads to a divisor of"
+                f" {self.heads}, or leave it out."
+            )
+
+
+SIZES = tuple(
+    {"hidden_size": size, "layers": layers, "heads": size // 32}
+    for size, layers in ((64, 2), (96, 3), (128, 4), (192, 4), (256, 6), (384, 6))
+)
+BY_EPOCHS: tuple[tuple[float, dict[str, Any]], ...] = (
+    (3.0, {"dropout": 0.05}),
+    (6.0, {"dropout": 0.1}),
+    (12.0, {"dropout": 0.2, "embedding_dropout": 0.1}),
+    (24.0, {"dropout": 0.3, "embedding_dropout": 0.2}),
+)
+
+TRANSFORMER_CHAR = Preset(
+    model="transformer",
+    tokenizer="char",
+    model_settings={"hidden_size": 128, "layers": 4, "heads": 2, "window": 128},
+    training_settings={
+        "batch_size": 16,
+        "bptt": 128,
+        "learning_rate": 0.01,
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+    },
+    generation_settings=CHAR_GENERATION,
+    sizes=SIZES,
+    by_epochs=BY_EPOCHS,
+)
+TRANSFORMER_WORD = Preset(
+    model="transformer",
+    tokenizer="word",
+    model_settings={"hidden_size": 128, "layers": 4, "heads": 2, "window": 128},
+    tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
+    training_settings={
+        "batch_size": 8,
+        "bptt": 64,
+        "learning_rate": 0.008,
+        "weight_decay": 0.05,
+        "clip_norm": 1.0,
+        "sampled_softmax": 500,
+    },
+    generation_settings=WORD_GENERATION,
+    sizes=SIZES,
+    by_epochs=BY_EPOCHS,
+)

@@ -1,0 +1,254 @@
+"""The compiled step of the transformer for inference. It knows arrays, but no settings.
+
+The keys and values of the last W tokens of a text are in a ring: the token at position p is in slot
+p mod W. The key in slot s is rotated by the angle of s. A query whose token is in slot c compares
+itself with the slots up to c after a rotation by the angle of c, and with those above, which are
+one lap behind, after a rotation by the angle of c + W. So the differences of the angles are those
+of the positions, and the tables of angles have 2 W rows for a text of any length.
+
+The weights of a normalisation are multiplied into the matrices that read its result.
+
+Shapes: B texts, R texts that are stepped together, V vocabulary, H hidden, L layers, N heads, G
+key/value heads, D dimensions of a head, K = G D, F feed-forward, W window, M64 outputs rounded up
+to whole panels (``reviewgen.compiled.linear``).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from reviewgen.compiled import by_address, inner, reordered
+from reviewgen.compiled.conditioning import Conditioning, hold
+from reviewgen.compiled.linear import ONE, ZERO, Matrix, add_product, exp32, sigmoid32
+from reviewgen.compiled.ngrams import add, add_ngrams, append_token
+
+
+class Packed(NamedTuple):
+    """The weights of a transformer, prepared for the compiled loops. Matrices are in panels, those
+    of the layers stacked; see ``reviewgen.compiled.linear``.
+    """
+
+    embedding: Float32[np.ndarray, "V H"]
+    ngrams: Float32[np.ndarray, "K buckets H"] | None
+    attention: Matrix  # W_q, W_k and W_v below each other; W_q is divided by sqrt(D)
+    mix: Matrix  # W_o
+    expand: Matrix  # W_gate and W_up
+    contract: Matrix  # W_down
+    output: Matrix
+    cosine: Float32[np.ndarray, "W2 D2"]  # of the angles of 2 W positions, for D / 2 pairs
+    sine: Float32[np.ndarray, "W2 D2"]
+    epsilon: float
+    key_size: int  # K
+    inner_size: int  # F
+    # the product of the conditions' vector is added to the input of the first layer
+    conditioning: Conditioning | None
+
+
+@by_address
+def step(model, ids, floats, ints, logits):
+    """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
+
+    Args:
+        model: A pointer to the weights: ``model[0]`` is a ``Packed``.
+        ids: As in ``reviewgen.compiled.steps``.
+        floats: The state, each row W K wide or wider: the rotated keys of each layer; the values of
+            each layer; the keys of each layer as they were before their rotation; the normalised
+            output of the last layer; then, with conditions or fields, the two arrays ``sums`` and
+            ``products`` of ``hold``.
+        ints: The slot of the next token; how many tokens the ring has; then, if the
+            model has n-grams, the last tokens.
+        logits: As in ``reviewgen.compiled.steps``; if it has no rows, only the state is updated.
+    """
+    weights = model[0]
+    rows = len(ids)
+    layers = len(weights.mix.panels)
+    size = weights.embedding.shape[1]
+    last = floats[3 * layers]
+    if rows > 0:
+        x = np.zeros((rows, weights.mix.scales.shape[1]), np.float32)
+        hold(weights.conditioning, ids, floats)
+        _look_up(weights, weights.ngrams, weights.conditioning, ids, floats, ints, x)
+        for layer in range(layers):
+            _attend(weights, layer, floats, ints, x)
+            _feed_forward(weights, layer, x)
+        window = len(weights.cosine) // 2
+        for row in range(rows):
+            append_token(ids[row], ints[2:], row)
+            ints[0, row] = (ints[0, row] + 1) % window
+            ints[1, row] = min(ints[1, row] + 1, window)
+            _normalise(x[row, :size], weights.epsilon, last[row])
+    logits[:] = ZERO
+    add_product(weights.output.panels, weights.output.scales, last[: len(logits)], logits)
+
+
+@inner
+def _look_up(weights, ngrams, conditioning, ids, floats, ints, x):
+    """Write the input of the first layer to ``x``, (R, M64)."""
+    size = weights.embedding.shape[1]
+    for row in range(len(ids)):
+        add(weights.embedding[ids[row]], x[row])
+        if ngrams is not None:
+            add_ngrams(ngrams, ids[row], ints[2:], row, x[row])
+        if conditioning is not None:
+            add(floats[len(floats) - 1, row, :size], x[row])
+
+
+@inner
+def _normalise(x, epsilon, out):
+    """Write x, (H,), divided by the root of its mean square, to the beginning of ``out``."""
+    scale = ONE / np.sqrt(_dot(x, x) / np.float32(len(x)) + np.float32(epsilon))
+    for j in range(len(x)):
+        out[j] = x[j] * scale
+
+
+@reordered
+def _dot(a, b):
+    """Return the dot product of two vectors."""
+    total = ZERO
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
+@inner
+def _feed_forward(weights, layer, x):
+    """Add the feed-forward part of a layer to ``x``, (R, M64)."""
+    size = weights.embedding.shape[1]
+    inputs = np.empty_like(x)
+    for row in range(len(x)):
+        _normalise(x[row, :size], weights.epsilon, inputs[row])
+    inner = np.zeros((len(x), weights.expand.scales.shape[1]), np.float32)
+    add_product(weights.expand.panels[layer], weights.expand.scales[layer], inputs, inner)
+    for row in range(len(x)):
+        _gate(inner[row, : weights.inner_size], inner[row, weights.inner_size :])
+    add_product(weights.contract.panels[layer], weights.contract.scales[layer], inner, x)
+
+
+@inner
+def _gate(gate, up):
+    """Overwrite a gate, (F,), by ``silu(gate) * up``."""
+    for j in range(len(gate)):
+        gate[j] = gate[j] * sigmoid32(gate[j]) * up[j]
+
+
+@inner
+def _attend(weights, layer, floats, ints, x):
+    """Write the keys and values of a layer to the state, and add to ``x``, (R, M64), what its heads
+    have read.
+    """
+    size = weights.embedding.shape[1]
+    width = weights.key_size
+    layers = len(weights.mix.panels)
+    inputs = np.empty_like(x)
+    for row in range(len(x)):
+        _normalise(x[row, :size], weights.epsilon, inputs[row])
+    # the query, the key and the value of each text side by side
+    split = np.zeros((len(x), weights.attention.scales.shape[1]), np.float32)
+    add_product(weights.attention.panels[layer], weights.attention.scales[layer], inputs, split)
+    for row in range(len(x)):
+        slot = ints[0, row]
+        place = slot * width
+        key = split[row, size : size + width]
+        value = split[row, size + width : size + 2 * width]
+        keys = floats[layer, row]
+        values = floats[layers + layer, row]
+        _copy(value, values[place : place + width])
+        _copy(key, floats[2 * layers + layer, row, place : place + width])
+        _rotate(key, weights.cosine[slot], weights.sine[slot], keys[place : place + width])
+        _read(weights, split[row, :size], keys, values, slot, ints[1, row], inputs[row])
+    add_product(weights.mix.panels[layer], weights.mix.scales[layer], inputs, x)
+
+
+@inner
+def _copy(numbers, row):
+    """Copy numbers to a row."""
+    for j in range(len(row)):
+        row[j] = numbers[j]
+
+
+@inner
+def _rotate(x, cosine, sine, out):
+    """Write the vectors of some heads, side by side, after their rotation. Dimension j of a head is
+    rotated together with dimension j + D / 2.
+    """
+    half = len(cosine)
+    for start in range(0, len(x), 2 * half):
+        first = x[start : start + half]
+        second = x[start + half : start + 2 * half]
+        for j in range(half):
+            out[start + j] = first[j] * cosine[j] - second[j] * sine[j]
+        for j in range(half):
+            out[start + half + j] = second[j] * cosine[j] + first[j] * sine[j]
+
+
+@inner
+def _read(weights, query, keys, values, slot, count, out):
+    """Write what each head reads to ``out``, (H,) or wider.
+
+    Args:
+        weights: The Packed of the model.
+        query: The queries of all heads, (H,).
+        keys, values: The ring, W times K numbers.
+        slot: The slot of the current token.
+        count: How many tokens the ring has before it.
+        out: Written.
+    """
+    size = len(query)
+    width = weights.key_size
+    window = len(weights.cosine) // 2
+    head_size = 2 * weights.cosine.shape[1]
+    shared = size // width  # heads that read the same keys
+    earlier = min(count, window - 1)  # tokens that are read besides the current one
+    ahead = max(0, slot - earlier)
+    behind = window - max(0, earlier - slot)  # from this slot on, tokens are one lap behind
+    same = np.empty(size, np.float32)
+    lap = np.empty(size, np.float32)
+    _rotate(query, weights.cosine[slot], weights.sine[slot], same)
+    _rotate(query, weights.cosine[slot + window], weights.sine[slot + window], lap)
+    scores = np.empty(window, np.float32)
+    for head in range(size // head_size):
+        start = head // shared * head_size
+        begin = head * head_size
+        part = out[begin : begin + head_size]
+        _score(same[begin : begin + head_size], keys[start:], width, ahead, slot + 1, scores)
+        _score(lap[begin : begin + head_size], keys[start:], width, behind, window, scores)
+        highest = max(_highest(scores[ahead : slot + 1]), _highest(scores[behind:]))
+        part[:] = ZERO
+        total = _add_values(scores, highest, values[start:], width, ahead, slot + 1, part)
+        total += _add_values(scores, highest, values[start:], width, behind, window, part)
+        for j in range(head_size):
+            part[j] /= total
+
+
+@inner
+def _score(query, keys, width, first, stop, scores):
+    """Write the scores of the slots from ``first`` to ``stop - 1``."""
+    for slot in range(first, stop):
+        scores[slot] = _dot(query, keys[slot * width : slot * width + len(query)])
+
+
+@reordered
+def _highest(scores):
+    """Return the highest score, or the lowest number if there is none."""
+    highest = np.float32(-3.4e38)
+    for j in range(len(scores)):
+        highest = max(highest, scores[j])
+    return highest
+
+
+@inner
+def _add_values(scores, highest, values, width, first, stop, out):
+    """Add the values of some slots, weighted by the exponentials of their scores, to ``out``, (D,).
+    Return the sum of these weights.
+    """
+    total = ZERO
+    for slot in range(first, stop):
+        scores[slot] = exp32(scores[slot] - highest)
+    for slot in range(first, stop):
+        weight = scores[slot]
+        total += weight
+        value = values[slot * width : slot * width + len(out)]
+        for j in range(len(out)):
+            out[j] += weight * value[j]
+    return total

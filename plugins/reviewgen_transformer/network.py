@@ -1,0 +1,377 @@
+"""The transformer as a language model: embedding, layers of attention and feed-forward, states.
+
+Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, H
+hidden, L layers, N heads, G key/value heads, D dimensions of a head, K = G D, F feed-forward, W
+window, S
+= W + T tokens that have keys.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from reviewgen.compiled.linear import Bits
+from reviewgen.protocols import count_by_module, match_tensors
+from reviewgen.protocols.dropout import drop
+from reviewgen.protocols.graph import ModelGraph
+from reviewgen.protocols.inputs import (
+    check_ids,
+    check_shape,
+    check_state,
+    group_held,
+    hold_given,
+    learn_given,
+)
+from reviewgen.protocols.ngrams import NgramEmbedding
+from reviewgen_transformer.config import TransformerConfig
+from reviewgen_transformer.graph import describe_transformer
+from reviewgen_transformer.stepping import TransformerStepper
+
+State: TypeAlias = tuple[Tensor, ...]
+"""The state of a model, in this order: the keys and values of the last W tokens, oldest first,
+float32 (B, L, 2, W, G D); how many of them are there, int64 (B,), the others being zero; with
+n-grams the last ids; with conditions or fields their sums, (B, H + 2), see ``hold_given``. Keys are
+stored without their rotation.
+"""
+
+KINDS = {
+    "embedding": "embeddings",
+    "ngrams": "n-gram vectors",
+    "held": "conditions",
+    "layers": "layers",
+    "norm": "last normalisation",
+}
+"""What the parameters of each module are called in reports. ``held`` is the matrix A that
+multiplies the vector of conditions and fields.
+"""
+
+
+def mistral_name(name: str) -> str:
+    """Return the name that a tensor has in ``MistralForCausalLM`` of the library transformers.
+
+    >>> mistral_name("embedding.weight"), mistral_name("layers.0.mlp.up_proj.weight")
+    ('model.embed_tokens.weight', 'model.layers.0.mlp.up_proj.weight')
+    """
+    return "model." + re.sub(r"^embedding\b", "embed_tokens", name)
+
+
+class Positions(NamedTuple):
+    """What all layers of a call share.
+
+    Attributes:
+        mask: Added to the scores: 0 where a token attends to a key, else -inf; float (B, 1, T, S).
+        cosine: The cosines of the rotary angles of S positions, (S, D).
+        sine: Their sines, (S, D), the first half of them negative.
+    """
+
+    mask: Float[Tensor, "B 1 T S"]
+    cosine: Float[Tensor, "S D"]
+    sine: Float[Tensor, "S D"]
+
+
+class Attention(nn.Module):
+    """Causal attention over a window, with rotary positions.
+
+    Each head compares the query of a token with the keys of the last W tokens, and adds up their
+    values by the softmax of these scores.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.head_size = config.head_size
+        self.q_proj = nn.Linear(size, size, bias=False)
+        self.k_proj = nn.Linear(size, config.key_size, bias=False)
+        self.v_proj = nn.Linear(size, config.key_size, bias=False)
+        self.o_proj = nn.Linear(size, size, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
+    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B 2 W K"]]:
+        """Return what the heads have read, and the keys and values of the last W tokens."""
+        time = x.size(1)
+        queries = self.q_proj(x)
+        cached_keys, cached_values = cache.to(queries.dtype).unbind(1)
+        keys = torch.cat([cached_keys, self.k_proj(x)], dim=1)  # (B, S, K)
+        values = torch.cat([cached_values, self.v_proj(x)], dim=1)
+        after = torch.stack([keys[:, time:], values[:, time:]], dim=1).to(cache.dtype)
+        # (B, T or S, N or G, D)
+        queries, keys, values = (
+            heads.unflatten(-1, (-1, self.head_size)) for heads in (queries, keys, values)
+        )
+        queries = rotate(queries, positions.cosine[-time:], positions.sine[-time:])
+        keys = rotate(keys, positions.cosine, positions.sine)
+        read = F.scaled_dot_product_attention(
+            *(heads.transpose(1, 2) for heads in (queries, keys, values)),
+            attn_mask=positions.mask.to(queries.dtype),
+            enable_gqa=keys.size(2) != queries.size(2),
+        )
+        return self.o_proj(read.transpose(1, 2).flatten(2)), after
+
+
+class FeedForward(nn.Module):
+    """Two layers with a gate, SwiGLU: ``W_down (silu(W_gate x) * W_up x)``."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.inner_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.inner_size, bias=False)
+        self.down_proj = nn.Linear(config.inner_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
+        """Return the output of the second layer."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward; each reads the normalised x and is added to x."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(
+        self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
+    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B 2 W K"]]:
+        """Return the output of the layer, and the keys and values of the last W tokens."""
+        read, after = self.self_attn(self.input_layernorm(x), cache, positions)
+        x = x + drop(read, self.dropout, self.training)
+        added = self.mlp(self.post_attention_layernorm(x))
+        return x + drop(added, self.dropout, self.training), after
+
+
+class Transformer(nn.Module):
+    """A language model of layers in which each token attends to the last W tokens.
+
+    Vaswani et al. 2017, "Attention Is All You Need", in the form of Llama (Touvron et al. 2023) and
+    Mistral (Jiang et al. 2023, "Mistral 7B"): normalisation by the root mean square in front of
+    each part (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), a gated feed-forward
+    layer (Shazeer 2020), a sliding window, and tied embeddings. e is the embedding table (V, H); *
+    is the elementwise product; R_t rotates pairs of dimensions by angles proportional to t. For
+    each layer and each head::
+
+        x_t = e[ids_t]                                      (B, H)
+        n_t = x_t / rms(x_t) * w                            (B, H)
+        q_t, k_t, v_t = W_q n_t, W_k n_t, W_v n_t           (B, D) each
+        a_ts = softmax over s of (R_t q_t) . (R_s k_s) / sqrt(D),  t - W < s <= t
+        x_t = x_t + W_o (sum over s of a_ts v_s)            (B, H), all heads side by side
+        m_t = x_t / rms(x_t) * w'                           (B, H)
+        x_t = x_t + W_down (silu(W_gate m_t) * W_up m_t)    (B, H), the x_t of the next layer
+        logits_t = e (x_t / rms(x_t) * w'')                 (B, V)
+
+    The scores depend on differences of positions only. So positions are counted from the oldest
+    token in the cache, and a text may be of any length.
+
+    With ``ngrams`` above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end
+    at position t (``NgramEmbedding``). A model with ids of conditions or fields adds ``A g_t`` to
+    it; g_t is the vector of the conditions and fields of the text (``reviewgen.protocols.inputs``).
+
+    Returns logits; see ``reviewgen.protocols.LanguageModel``.
+    """
+
+    Config: ClassVar[type] = TransformerConfig
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.hidden_size
+        self.embedding = nn.Embedding(config.vocab_size, size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(size, config.rms_norm_eps)
+        self.ngrams: NgramEmbedding | None = None
+        if config.ngrams > 1:
+            self.ngrams = NgramEmbedding(
+                config.ngrams, config.ngram_buckets, size, config.ngram_dropout
+            )
+        self.held: nn.Parameter | None = None  # A, the matrix of conditions and fields
+        if config.holds:
+            self.held = nn.Parameter(torch.zeros(size, size))
+        # a tied embedding starts small, so that the logits are small
+        nn.init.normal_(self.embedding.weight, std=size**-0.5)
+        for name, weights in self.layers.named_parameters():
+            if name.endswith("proj.weight"):
+                # what is added to x starts small, so that all layers together add about x
+                scale = 0.2 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+                nn.init.normal_(weights, std=scale * weights.size(1) ** -0.5)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state before the first token: an empty cache, and with n-grams the id V, which
+        stands for each token before the beginning.
+        """
+        config = self.config
+        like = self.embedding.weight
+        shape = (batch_size, config.layers, 2, config.window, config.key_size)
+        state = [like.new_zeros(shape), like.new_zeros(batch_size, dtype=torch.long)]
+        if self.ngrams is not None:
+            past = (batch_size, config.ngrams - 1)
+            state.append(like.new_full(past, config.vocab_size, dtype=torch.long))
+        if self.held is not None:
+            state.append(like.new_zeros(batch_size, config.held_size))
+        return tuple(state)
+
+    def forward(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
+        """Return logits for the token after each of ``ids``, and the state after the last.
+
+        Raises:
+            ShapeError: The ids or a tensor of the state have another shape.
+        """
+        features, after = self.features(ids, state)
+        return F.linear(features, self.embedding.weight), after
+
+    def features(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T H"], State]:
+        """Return the input of the output layer, and the state after the last token; see
+        ``reviewgen.protocols.SupportsOutputLayer``.
+
+        Raises:
+            ShapeError: The ids or a tensor of the state have another shape.
+        """
+        x, others = self.embed(ids, state)
+        cache, count = state[:2]
+        positions = self.positions(ids.size(1), count)
+        after = []
+        for index, layer in enumerate(self.layers):
+            x, layer_after = layer(x, cache[:, index], positions)
+            after.append(layer_after)
+        count = (count + ids.size(1)).clamp(max=self.config.window)
+        return self.norm(x), (torch.stack(after, dim=1), count, *others)
+
+    def embed(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T H"], tuple[Tensor, ...]]:
+        """Return the input of the first layer, and what the new state has besides the cache.
+
+        Raises:
+            ShapeError: The ids or a tensor of the state have another shape.
+        """
+        config = self.config
+        past, sums = self._check(ids, state)
+        x = self.embedding(ids)
+        others: tuple[Tensor, ...] = ()
+        if self.ngrams is not None:
+            x = x + self.ngrams(ids.T, past.T).transpose(0, 1)
+            others = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
+        if self.held is not None:
+            given, sums = hold_given(config, self.embedding.weight, ids, sums)
+            x = x + F.linear(learn_given(given, self.training), self.held)
+            others += (sums,)
+        return drop(x, config.embedding_dropout, self.training), others
+
+    def positions(self, time: int, count: Int[Tensor, " B"]) -> Positions:
+        """Return the mask and the rotations of a call.
+
+        Args:
+            time: The number of new tokens, T.
+            count: How many tokens of the cache are there.
+        """
+        config = self.config
+        like = self.embedding.weight
+        place = torch.arange(config.window + time, device=like.device)
+        query = place[config.window :, None]  # (T, 1)
+        is_near = (place <= query) & (place > query - config.window)  # (T, S)
+        is_there = place >= config.window - count[:, None]  # (B, S)
+        is_visible = is_near & is_there[:, None]  # (B, T, S)
+        mask = like.new_zeros(()).masked_fill(~is_visible, -torch.inf)
+        exponents = torch.arange(0, config.head_size, 2, device=like.device) / config.head_size
+        angles = place[:, None] * config.rope_theta**-exponents  # (S, D / 2)
+        angles = torch.cat([angles, angles], dim=-1).to(like.dtype)
+        sine = angles.sin()
+        sine[:, : exponents.size(0)] *= -1
+        return Positions(mask[:, None], angles.cos(), sine)
+
+    def output_layer(self) -> tuple[Float[Tensor, "V H"], None]:
+        """Return the weight of the output layer, which has no bias; see
+        ``reviewgen.protocols.SupportsOutputLayer``.
+        """
+        return self.embedding.weight, None
+
+    def _check(self, ids: Tensor, state: State) -> tuple[Any, Any]:
+        """Check the shapes of the ids and the state. Return the last ids (None without n-grams),
+        and the sums of conditions and fields (None without these).
+        """
+        config = self.config
+        batch = check_ids(ids)
+        has_past = self.ngrams is not None
+        has_sums = self.held is not None
+        tensors = check_state(state, 2 + has_past + has_sums)
+        sizes = {"B": batch, "L": config.layers, "2": 2, "W": config.window}
+        check_shape("The cache of the state", tensors[0], sizes | {"K": config.key_size})
+        check_shape("The count of the state", tensors[1], {"B": batch}, is_integer=True)
+        past = None
+        if has_past:
+            past = tensors[2]
+            sizes = {"B": batch, "K": config.ngrams - 1}
+            check_shape("The last ids of the state", past, sizes, is_integer=True)
+        sums = None
+        if has_sums:
+            sums = tensors[-1]
+            check_shape("What the state holds", sums, {"B": batch, "G": config.held_size})
+        return past, sums
+
+    def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors from elsewhere under the names that they have in this model.
+
+        Accepted are the names of ``state_dict``, those of ``MistralForCausalLM`` of the library
+        transformers, and the names of an embedding table (see ``is_embedding_table``).
+
+        Raises:
+            ConfigError: A name is not accepted, or two tensors stand for the same tensor of this
+                model.
+        """
+        own_names = {mistral_name(name): name for name in self.state_dict()}
+        accepted = "the tensors of MistralForCausalLM, and the model's own"
+        return match_tensors(self, tensors, lambda name: own_names.get(name, name), accepted)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return a parameter group for the matrix of conditions and fields, which has a lower
+        learning rate. See ``reviewgen.protocols.SupportsParameterGroups``.
+        """
+        return group_held(self.held)
+
+    def parameter_kinds(self) -> dict[str, int]:
+        """Return the number of parameters of each kind; see
+        ``reviewgen.protocols.SupportsParameterKinds``.
+        """
+        return {KINDS[module]: count for module, count in count_by_module(self).items()}
+
+    def scale_logits(self, scale: float) -> bool:
+        """Multiply the logits by a number; see ``reviewgen.protocols.SupportsScaledLogits``."""
+        with torch.no_grad():
+            self.norm.weight *= scale
+        return True
+
+    def stepper(self, weight_bits: Bits = 32) -> TransformerStepper:
+        """Return a stepper made from a copy of the current weights, rounded to ``weight_bits``.
+
+        Raises:
+            BundleError: A weight is NaN or infinite.
+        """
+        tensors = self.state_dict()
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}
+        return TransformerStepper(self.config, arrays, weight_bits)
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the computational graph, to be drawn."""
+        return describe_transformer(self.config)
+
+
+def rotate(
+    x: Float[Tensor, "B T N D"], cosine: Float[Tensor, "T D"], sine: Float[Tensor, "T D"]
+) -> Float[Tensor, "B T N D"]:
+    """Rotate each pair of dimensions, j and j + D / 2, by the angle of the position."""
+    swapped = x.roll(x.size(-1) // 2, -1)
+    return torch.addcmul(
+        x * cosine.unsqueeze(1).to(x.dtype), swapped, sine.unsqueeze(1).to(x.dtype)
+    )
