@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from reviewgen.compiled.dropout import drop, make_mask
 from reviewgen.config import rename_values
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.protocols import Operation
-from reviewgen.protocols.dropout import drop, make_mask
 from reviewgen_recurrent.compiled_layer import can_run_compiled, run_compiled
 from reviewgen_recurrent.config import RecurrentConfig
 

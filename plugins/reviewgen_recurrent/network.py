@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reviewgen.compiled.dropout import drop
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
-from reviewgen.protocols.dropout import drop
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import (
     GIVEN_FORMULA,

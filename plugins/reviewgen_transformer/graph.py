@@ -91,7 +91,9 @@ def _layer(config: TransformerConfig) -> ModelGraph:
     nodes = []
     edges = []
     for name, (label, detail, inputs, tensors) in PARTS.items():
-        kind: Any = "layer" if tensors else "operation" if inputs else "value"
+        kind: Any = "layer" if tensors else "operation"
+        if not inputs:
+            kind = "value"
         parameters = _parameters(0, tensors)
         nodes.append(
             GraphNode(id=name, label=label, detail=detail, kind=kind, parameters=parameters)

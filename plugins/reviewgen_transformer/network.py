@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reviewgen.compiled.dropout import drop
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import count_by_module, match_tensors
-from reviewgen.protocols.dropout import drop
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import (
     check_ids,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reviewgen.protocols.dropout import drop
+from reviewgen.compiled.dropout import drop
 from reviewgen.protocols.model import flatten_state
 from reviewgen.testing.models import some_ids
 from tests.support.plugin_models import make_network

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reviewgen.compiled.dropout import make_mask
 from reviewgen.compiled.ngrams import bucket_of, extend_key
-from reviewgen.protocols.dropout import make_mask
 
 BAG_DEVICES = {"cpu", "cuda"}
 """The devices on which torch's embedding_bag has a gradient. (On mps only since torch 2.10.)"""
@@ -58,7 +58,7 @@ class NgramEmbedding(nn.Module):
         if self.training and self.dropout > 0:
             dropped = make_mask(rows.shape, self.dropout, rows.device)
             weights = dropped.logical_not().to(self.table.weight.dtype).flatten(0, 1)
-        return self._sum(rows.flatten(0, 1), weights).unflatten(0, ids.shape)
+        return self._sum(rows.flatten(0, 1), weights).view(*ids.shape, -1)
 
     def _sum(
         self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None
@@ -68,7 +68,8 @@ class NgramEmbedding(nn.Module):
         """
         # in ONNX, embedding_bag would become a slow loop
         if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():
-            return self.table(rows, per_sample_weights=weights)
+            bags: Tensor = self.table(rows, per_sample_weights=weights)
+            return bags
         vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
         if weights is not None:
             vectors = vectors * weights.unsqueeze(-1)

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reviewgen.compiled import compiled
+from reviewgen.compiled.jit import compiled
 from reviewgen.compiled.linear import ZERO
 from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 
@@ -46,7 +46,8 @@ def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor
         return x
     dropped = make_mask((1, *x.shape[1:]) if is_locked else x.shape, p, x.device)
     if x.device.type == "cpu" and x.dtype in PRECISIONS:
-        return _Drop.apply(x, dropped, 1 / (1 - p))
+        result: Tensor = _Drop.apply(x, dropped, 1 / (1 - p))
+        return result
     return x.masked_fill(dropped, 0.0) * (1 / (1 - p))
 
 
@@ -66,7 +67,7 @@ class _Drop(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of x."""
-        return _apply_mask(grad, *ctx.saved_tensors, ctx.scale), None, None
+        return _apply_mask(grad, ctx.saved_tensors[0], ctx.scale), None, None
 
 
 def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:
@@ -84,9 +85,9 @@ def make_mask(shape: Sequence[int], p: float, device: torch.device) -> Bool[Tens
     if device.type != "cpu":
         return torch.rand(shape, device=device) < p
     mask = torch.empty(shape, dtype=torch.bool)
-    keys = map(np.uint32, torch.randint(KEYS, (2,)).tolist())
+    first, second = map(np.uint32, torch.randint(KEYS, (2,)).tolist())
     limit = np.uint32(min(round(p * KEYS), KEYS - 1))
-    _fill(mask.view(-1).numpy(), *keys, limit)
+    _fill(mask.view(-1).numpy(), first, second, limit)
     return mask
 
 
