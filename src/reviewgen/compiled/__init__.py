@@ -1,5 +1,5 @@
 """Compiled functions that plugins share: matrix products, cross entropy, sampling, token windows,
-known words. They need numpy and numba; only ``tensors`` needs torch.
+known words. They need numpy and numba; only ``tensors`` and ``dropout`` need torch.
 
 A stepper that generates in its own loop (``SupportsSample``) imports these functions, so that a
 temperature, a top-p and a copy limit mean the same for every model.
@@ -8,6 +8,8 @@ temperature, a top-p and a copy limit mean the same for every model.
                   and sigmoid that vectorise in loops
     tensors       torch's tensors of 16, 32 and 64 bits in compiled loops; cross entropy and its
                   gradient; imports torch
+    dropout       dropout in training; imports torch
+    ngrams        hashes n-grams, and adds up their embeddings
     sampling      samples one token from logits
     steps         the step of a model as a compiled function, so that one loop runs every model
     decoding      the loop that samples many tokens with such a step

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reviewgen.compiled import compiled
+from reviewgen.compiled.jit import compiled
 from reviewgen.compiled.linear import ZERO
 from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 
@@ -67,8 +67,7 @@ class _Drop(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of x."""
-        (dropped,) = ctx.saved_tensors
-        return _apply_mask(grad, dropped, ctx.scale), None, None
+        return _apply_mask(grad, ctx.saved_tensors[0], ctx.scale), None, None
 
 
 def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:

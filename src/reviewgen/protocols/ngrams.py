@@ -58,8 +58,7 @@ class NgramEmbedding(nn.Module):
         if self.training and self.dropout > 0:
             dropped = make_mask(rows.shape, self.dropout, rows.device)
             weights = dropped.logical_not().to(self.table.weight.dtype).flatten(0, 1)
-        sums = self._sum(rows.flatten(0, 1), weights)
-        return sums.view(*ids.shape, -1)
+        return self._sum(rows.flatten(0, 1), weights).view(*ids.shape, -1)
 
     def _sum(
         self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None
@@ -69,8 +68,8 @@ class NgramEmbedding(nn.Module):
         """
         # in ONNX, embedding_bag would become a slow loop
         if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():
-            sums: Tensor = self.table(rows, per_sample_weights=weights)
-            return sums
+            bags: Tensor = self.table(rows, per_sample_weights=weights)
+            return bags
         vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
         if weights is not None:
             vectors = vectors * weights.unsqueeze(-1)
