@@ -147,7 +147,7 @@ BY_EPOCHS: tuple[tuple[float, dict[str, Any]], ...] = (
 TRANSFORMER_CHAR = Preset(
     model="transformer",
     tokenizer="char",
-    model_settings={"hidden_size": 128, "layers": 4, "heads": 2, "window": 128},
+    model_settings={"hidden_size": 128, "layers": 4, "heads": 2, "window": 128, "ngrams": 4},
     training_settings={
         "batch_size": 16,
         "bptt": 128,
