@@ -23,7 +23,7 @@ NAMES = (
         "quality_2018",
         "preparing",
     ),
-    *("readability", "serving_http", "bits", "mixing"),
+    *("readability", "serving_http", "bits", "mixing", "transformer"),
 )
 
 
