@@ -3,7 +3,7 @@
 html     ``export_html`` writes one HTML page that generates without a server; ``push_with_space``
          publishes a model and its page on the Hub
 onnx     ``export_onnx`` writes a folder with the graph of a model, which ONNX runtimes load
-folders  ``export_transformers`` writes the tokenizer for transformers; the folder of an export
+XX; the folder of an export
 """
 
 from typing import TYPE_CHECKING
