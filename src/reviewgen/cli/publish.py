@@ -83,6 +83,8 @@ def export(
         check_target(transformers, TRANSFORMERS, overwrite)
         if onnx is not None and onnx.absolute() == transformers.absolute():
             raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
+    if tokenizer is not None:
+        check_target(tokenizer, TRANSFORMERS, overwrite)
     trained = api.load(model)
     facts: dict[str, dict[str, Any]] = {}
     lines: list[str] = []

@@ -349,7 +349,7 @@ def _read_transformers(folder: Path, values: dict[str, Any], weight_bits: int) -
         tokenizer=tokenizer,
         model_plugin=plugin,
         tokenizer_plugin=tokenizer_plugin,
-        tokenizer_config=type(tokenizer).Config(),  # type: ignore[attr-defined]
+        tokenizer_config=type(tokenizer).Config(),
         generation=read_saved_generation(
             {name: defaults[name] for name in known if defaults[name] is not None}
         ),
