@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 import reviewgen
 from reviewgen.errors import BundleError, ConfigError
@@ -93,3 +94,15 @@ def test_other_models_are_refused(tmp_path):
     for preset in ("gru-word", "ngram-char"):
         with pytest.raises(ConfigError, match="--onnx FOLDER"):
             export_transformers(reviewgen.load(preset), tmp_path / "hf")
+
+
+def test_a_missing_tensor_and_another_tokenizer_are_refused(folder):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop("model.norm.weight")
+    save_file(tensors, file)
+    with pytest.raises(BundleError, match="missing tensors norm.weight"):
+        reviewgen.load(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match="another tokenizer"):
+        reviewgen.load(folder)
