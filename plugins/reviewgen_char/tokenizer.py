@@ -156,6 +156,15 @@ class CharTokenizer:
 
         return write_json(self.characters)
 
+    @classmethod
+    def from_tokenizer_json(cls, text: str) -> "CharTokenizer":
+        """Return the tokenizer that ``tokenizer_json`` was called on."""
+        from reviewgen_char.tokenizer_json import read_characters
+
+        characters = read_characters(json.loads(text)["model"]["vocab"])
+        content = {"schema": SCHEMA, "characters": characters}
+        return cls(_checked_characters(Path("tokenizer.json"), content))
+
     def save(self, folder: Path) -> None:
         """Write ``characters.json`` into an existing folder."""
         content = json.dumps({"schema": SCHEMA, "characters": self.characters}, ensure_ascii=False)

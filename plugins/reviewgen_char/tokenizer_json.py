@@ -42,6 +42,13 @@ def write_json(characters: str) -> str:
     return str(tokenizer.to_str(pretty=True))
 
 
+def read_characters(vocabulary: dict[str, int]) -> str:
+    """Return the characters of a vocabulary that ``write_json`` has written."""
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)[2 + len(DIGITS) :]
+    digits = "".join(pieces).replace(BAR, "")
+    return bytes.fromhex("".join(f"{DIGITS.index(digit):x}" for digit in digits)).decode()
+
+
 def _spell(byte: int) -> str:
     """Return a bar and the two digits of a byte."""
     return BAR + DIGITS[byte >> 4] + DIGITS[byte & 15]

@@ -5,6 +5,8 @@ Shapes: V vocabulary, H hidden, L layers, N heads, G key/value heads, D dimensio
 feed-forward, W window.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
 
@@ -16,12 +18,26 @@ from reviewgen.config import (
     Technique,
     check,
 )
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 
 Size: TypeAlias = Annotated[int, Bound(at_least=1)]
 Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
 
 FEED_FORWARD_MULTIPLE = 32  # a default feed-forward width is a multiple of this
+CLASSES = ["MistralForCausalLM"], ["LlamaForCausalLM"]
+MAX_SIZE = 100_000_000  # maximum number of weights of a model of transformers, and of cached values
+# the settings of transformers' classes that change what they compute, with the only value read
+FORM: dict[str, Any] = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": True,
+    "rope_scaling": None,
+    "rope_type": "default",
+    "partial_rotary_factor": 1.0,
+    "quantization_config": None,
+    "auto_map": None,
+}
 TECHNIQUES = (
     Technique(
         "n-gram vectors",
@@ -130,6 +146,94 @@ class TransformerConfig:
                 f" key_value_heads={self.key_value_heads}: set key_value_heads to a divisor of"
                 f" {self.heads}, or leave it out."
             )
+
+    def to_transformers(self) -> dict[str, Any]:
+        """Return the config of ``MistralForCausalLM``; see
+        ``reviewgen.protocols.SupportsTransformers``.
+
+        Raises:
+            ConfigError: The model has n-gram vectors, or conditions at every step.
+        """
+        if self.ngrams > 1 or self.holds:
+            extra = "n-gram vectors" if self.ngrams > 1 else "conditions at every step"
+            advice = "train with --set model.ngrams=1, or " if self.ngrams > 1 else ""
+            raise ConfigError(
+                f"MistralForCausalLM has no {extra}, which this model has: {advice}export it with"
+                " --onnx FOLDER or --out PAGE.html."
+            )
+        return {
+            "architectures": CLASSES[0],
+            "model_type": "mistral",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.inner_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads or self.heads,
+            "head_dim": self.head_size,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "sliding_window": self.window,
+            "max_position_embeddings": 1 << 15,
+            "tie_word_embeddings": True,
+            "dtype": "float32",
+        }
+
+    @classmethod
+    def from_transformers(cls, values: Mapping[str, Any]) -> "TransformerConfig":
+        """Return the config of a model of ``MistralForCausalLM`` or ``LlamaForCausalLM``; see
+        ``reviewgen.protocols.SupportsTransformers``.
+
+        Raises:
+            ConfigError: The class is another, the model computes something else, or it is larger.
+        """
+        if values["architectures"] not in CLASSES:
+            raise ConfigError(
+                f"the class {quoted(values['architectures'])} is not read, only"
+                " MistralForCausalLM and LlamaForCausalLM: use the library transformers."
+            )
+        values = {**values, **(values.get("rope_parameters") or {})}
+        for name, accepted in FORM.items():
+            if values.get(name, accepted) != accepted:
+                raise ConfigError(
+                    f"{name} is {quoted(values[name])}, and only {accepted} is read: use the"
+                    " library transformers."
+                )
+        window = values["max_position_embeddings"]
+        if values["architectures"] == CLASSES[0]:
+            window = values.get("sliding_window") or window
+        config = cls(
+            vocab_size=values["vocab_size"],
+            bos_id=values.get("bos_token_id"),
+            hidden_size=values["hidden_size"],
+            layers=values["num_hidden_layers"],
+            heads=values["num_attention_heads"],
+            key_value_heads=values.get("num_key_value_heads"),
+            feed_forward_size=values["intermediate_size"],
+            window=window,
+            rope_theta=values.get("rope_theta", 10_000.0),
+            rms_norm_eps=values["rms_norm_eps"],
+        )
+        of_layer = 2 * (config.hidden_size + config.key_size) + 3 * config.inner_size
+        weights = config.hidden_size * (config.vocab_size + config.layers * of_layer)
+        cached = 2 * config.layers * config.window * config.key_size
+        if max(weights, cached) > MAX_SIZE:
+            raise ConfigError(
+                f"the model has {weights:,} weights and {cached:,} cached values, and at most"
+                f" {MAX_SIZE:,} of each are read: use the library transformers."
+            )
+        return config
+
+    @staticmethod
+    def transformers_name(name: str) -> str:
+        """Return the name that a tensor has in ``MistralForCausalLM``.
+
+        >>> TransformerConfig.transformers_name("embedding.weight")
+        'model.embed_tokens.weight'
+        """
+        return "model." + re.sub(r"^embedding\b", "embed_tokens", name)
 
 
 # heads have 64 dimensions: on a CPU, a training step with 32 took a quarter more time

@@ -6,7 +6,6 @@ window, S
 = W + T tokens that have keys.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -57,7 +56,7 @@ def mistral_name(name: str) -> str:
     >>> mistral_name("embedding.weight"), mistral_name("layers.0.mlp.up_proj.weight")
     ('model.embed_tokens.weight', 'model.layers.0.mlp.up_proj.weight')
     """
-    return "model." + re.sub(r"^embedding\b", "embed_tokens", name)
+    return TransformerConfig.transformers_name(name)
 
 
 class Positions(NamedTuple):

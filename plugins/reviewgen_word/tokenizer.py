@@ -165,6 +165,18 @@ class WordTokenizer:
         content["decoder"] = {"type": "Sequence", "decoders": [*removed, content["decoder"]]}
         return json.dumps(content, ensure_ascii=False, indent=1)
 
+    @classmethod
+    def from_tokenizer_json(cls, text: str) -> "WordTokenizer":
+        """Return the tokenizer that ``tokenizer_json`` was called on."""
+        model = json.loads(text)["model"]
+        names = sorted(model["vocab"], key=model["vocab"].__getitem__)[:-FRAME]
+        bpe = _untrained()
+        bpe.model = BPE(
+            {name: id_ for id_, name in enumerate(names)}, list(map(tuple, model["merges"]))
+        )
+        _check_compatible(Path(FILE), bpe)
+        return cls(bpe)
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing
         folder.

@@ -21,7 +21,7 @@ from torch import nn
 
 import reviewgen
 from reviewgen.errors import ConfigError, OutputExists, PluginError, StorageError, UnknownPlugin
-from reviewgen.export.folders import export_transformers
+from reviewgen.export.folders import export_tokenizer
 from reviewgen.export.html import export_html, pack
 from reviewgen.export.onnx import export_onnx
 from reviewgen.registry.plugins import find_tokenizer
@@ -373,7 +373,7 @@ def test_the_library_tokenizers_gives_the_same_ids_and_texts(name):
 def test_transformers_loads_a_tokenizer_and_saves_it_again(tokenizer, tmp_path):
     from transformers import AutoTokenizer
 
-    export_transformers(
+    export_tokenizer(
         review_model(TableModel(table(tokenizer.vocab_size)), tokenizer), tmp_path / "tokenizer"
     )
     first = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
@@ -398,7 +398,7 @@ def test_transformers_loads_a_tokenizer_and_saves_it_again(tokenizer, tmp_path):
 def test_nothing_but_an_export_is_replaced(tmp_path, run_command):
     model = reviewgen.load("ngram-word")
     export = tmp_path / "deep" / "export"
-    words = ("export", "ngram-word", "--transformers", export)
+    words = ("export", "ngram-word", "--tokenizer", export)
     for more, status, said in (
         ((), 0, str(export)),
         ((), 1, "already exists"),
@@ -418,13 +418,13 @@ def test_nothing_but_an_export_is_replaced(tmp_path, run_command):
     for folder in (*(tmp_path / name for name in others), export):
         before = listing(folder)
         with pytest.raises(OutputExists, match="not replaced"):
-            export_transformers(model, folder, overwrite=True)
+            export_tokenizer(model, folder, overwrite=True)
         assert listing(folder) == before
     (tmp_path / "empty").mkdir()
-    export_transformers(model, tmp_path / "empty", overwrite=True)
+    export_tokenizer(model, tmp_path / "empty", overwrite=True)
     assert listing(tmp_path / "empty").keys() == listing(export).keys() - {"notes.txt"}
     with pytest.raises(ConfigError, match="'fake' has no tokenizer_json"):
-        export_transformers(letters(), tmp_path / "tokenizer")
+        export_tokenizer(letters(), tmp_path / "tokenizer")
     both = ("export", "lstm-char", "--onnx", tmp_path / "m", "--transformers", tmp_path / "m")
     status, _, said = run_command(*both)
     assert status == 2 and "name the same folder" in said and not (tmp_path / "m").exists()

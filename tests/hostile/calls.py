@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import reviewgen
-from reviewgen.export.folders import export_transformers
+from reviewgen.export.folders import export_tokenizer
 from reviewgen.export.html import export_html
 from tests.hostile.frame import Fuzzer, find_fault
 from tests.support.fakes import TEXTS
@@ -274,7 +274,7 @@ class Calls(Fuzzer):
             (reviewgen.graph, {"source": "gru-char", "out": "g.svg"}),
             (reviewgen.explain, {"source": n, "text": "The food"}),
             (export_html, {"model": n, "path": Path("p.html")}),
-            (export_transformers, {"model": n, "folder": Path("t")}),
+            (export_tokenizer, {"model": n, "folder": Path("t")}),
         ]
         return {function.__name__: (function, own) for function, own in listed}
 

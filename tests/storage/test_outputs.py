@@ -37,7 +37,7 @@ COMMANDS = [
     "probe net --texts 0 --html @.html",
     "export net --html @.html",
     "export net --onnx @",
-    "export net --transformers @",
+    "export net --tokenizer @",
     "pull ana/net --out @",
     "plugin new mingru --model --out @",
 ]

@@ -49,6 +49,8 @@ def export(
     title: str | None = None,
     onnx: Path | None = None,
     transformers: Path | None = None,
+    gguf: Path | None = None,
+    tokenizer: Path | None = None,
     bits: int | None = None,
     overwrite: bool = False,
 ) -> Result:
@@ -58,17 +60,21 @@ def export(
         page: One HTML file that contains the model, and generates without a connection.
         title: The title of the page; by default the name of the folder, repository or preset.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
-        transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
+        transformers: A transformer, as a folder that transformers loads without code.
+        gguf: A transformer of words, as a file that llama.cpp runs.
+        tokenizer: The tokenizer alone, in the format that AutoTokenizer of transformers loads.
         bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large
             networks.
     """
-    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target, export_transformers
+    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target, export_tokenizer
     from reviewgen.export.html import export_html
     from reviewgen.export.onnx import export_onnx
+    from reviewgen.export.pretrained import export_gguf, export_transformers
 
-    if page is None and onnx is None and transformers is None:
+    if all(target is None for target in (page, onnx, transformers, gguf, tokenizer)):
         raise ConfigError(
-            "Say what to export: --out PAGE.html, --onnx FOLDER or --transformers FOLDER."
+            "Say what to export: --out PAGE.html, --onnx FOLDER, --transformers FOLDER,"
+            " --gguf FILE or --tokenizer FOLDER."
         )
     refuse_outputs(html=page, overwrite=overwrite)  # targets are checked before the model is loaded
     if onnx is not None:
@@ -77,6 +83,8 @@ def export(
         check_target(transformers, TRANSFORMERS, overwrite)
         if onnx is not None and onnx.absolute() == transformers.absolute():
             raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
+    if tokenizer is not None:
+        check_target(tokenizer, TRANSFORMERS, overwrite)
     trained = api.load(model)
     facts: dict[str, dict[str, Any]] = {}
     lines: list[str] = []
@@ -102,8 +110,18 @@ def export(
             export_transformers(trained, transformers, overwrite=overwrite)
             facts["transformers"] = {"folder": str(transformers)}
             lines.append(
-                f"Wrote {transformers}: AutoTokenizer.from_pretrained({str(transformers)!r})"
+                f"Wrote {transformers}: AutoModelForCausalLM.from_pretrained({str(transformers)!r})"
                 " loads it."
+            )
+        if gguf is not None:
+            export_gguf(trained, gguf, overwrite=overwrite)
+            facts["gguf"] = {"file": str(gguf)}
+            lines.append(f"Wrote {gguf}.")
+        if tokenizer is not None:
+            export_tokenizer(trained, tokenizer, overwrite=overwrite)
+            facts["tokenizer"] = {"folder": str(tokenizer)}
+            lines.append(
+                f"Wrote {tokenizer}: AutoTokenizer.from_pretrained({str(tokenizer)!r}) loads it."
             )
     return Result(facts, lines)
 

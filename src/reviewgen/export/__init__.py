@@ -3,7 +3,9 @@
 html     ``export_html`` writes one HTML page that generates without a server; ``push_with_space``
          publishes a model and its page on the Hub
 onnx     ``export_onnx`` writes a folder with the graph of a model, which ONNX runtimes load
-folders  ``export_transformers`` writes the tokenizer for transformers; the folder of an export
+folders  ``export_tokenizer`` writes the tokenizer for transformers; the folder of an export
+pretrained
+         ``export_transformers`` and ``export_gguf`` write a transformer for other programs
 """
 
 from typing import TYPE_CHECKING

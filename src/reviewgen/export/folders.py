@@ -96,7 +96,7 @@ def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
         (scratch / LIST).write_bytes(dump_json(content))
 
 
-def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> None:
+def export_tokenizer(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> None:
     """Write the tokenizer of a model as a ``PreTrainedTokenizerFast``, which transformers'
     ``AutoTokenizer`` loads.
 
@@ -118,7 +118,7 @@ def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = F
             " cannot read it; use word or char."
         )
     with export_folder(folder, TRANSFORMERS, overwrite) as scratch:
-        _write_pretrained(model.bundle, scratch)
+        write_pretrained(model.bundle, scratch)
 
 
 def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
@@ -128,7 +128,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
     plugin = bundle.tokenizer_plugin
     has_json = isinstance(bundle.tokenizer, SupportsTokenizerJson)
     if has_json:
-        _write_pretrained(bundle, folder)
+        write_pretrained(bundle, folder)
     else:
         save_tokenizer(bundle.tokenizer, plugin.name, folder)
     script = find_web_tokenizer(plugin)
@@ -142,14 +142,24 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
     return has_json
 
 
-def _write_pretrained(bundle: Bundle, folder: Path) -> None:
-    """Write ``tokenizer.json``, and the two further files that transformers reads."""
+def write_pretrained(bundle: Bundle, folder: Path, *, adds_bos: bool = False) -> None:
+    """Write ``tokenizer.json``, and the two further files that transformers reads. With
+    ``adds_bos``, the tokenizer puts bos in front of a text.
+    """
     from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
 
     tokenizer: Any = bundle.tokenizer
     content = tokenizer.tokenizer_json()
-    name_of = Tokenizer.from_str(content).id_to_token
+    parsed: Any = Tokenizer.from_str(content)
+    name_of = parsed.id_to_token
     special = {"bos_token": name_of(tokenizer.bos_id), "eos_token": name_of(tokenizer.eos_id)}
+    if adds_bos:
+        bos = special["bos_token"]
+        parsed.post_processor = TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_id)]
+        )
+        content = parsed.to_str(pretty=True)
     (folder / "tokenizer.json").write_text(content, encoding="utf-8", newline="")
     (folder / "special_tokens_map.json").write_bytes(dump_json(special))
     settings = {

@@ -37,7 +37,7 @@ from reviewgen.protocols.extensions import (
     TextSample,
 )
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
-from reviewgen.protocols.migration import SupportsMigration
+from reviewgen.protocols.migration import SupportsMigration, SupportsTransformers
 from reviewgen.protocols.ranges import CountGroup, SingleProcess, SupportsCountRanges
 from reviewgen.protocols.stepper import (
     DEAD_END,
@@ -142,6 +142,7 @@ __all__ = [
     "SupportsTokenBytes",
     "SupportsTokenizerJson",
     "SupportsTrainingInParts",
+    "SupportsTransformers",
     "TensorSpec",
     "TextSample",
     "Tokenizer",

@@ -1,5 +1,5 @@
-"""SupportsMigration, the ability of a config to read what an earlier version of its plugin has
-saved. Needs no torch.
+"""The abilities of a config: SupportsMigration, to read what an earlier version of its plugin has
+saved, and SupportsTransformers, to be that of a class of transformers. Needs no torch.
 """
 
 from collections.abc import Mapping
@@ -44,6 +44,34 @@ class SupportsMigration(Protocol):
         Raises:
             ConfigError: Such a config is not supported any more; the message says what to do.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsTransformers(Protocol):
+    """The config of a model whose weights a class of the library transformers computes with."""
+
+    def to_transformers(self) -> dict[str, Any]:
+        """Return the content of the library's config.json, without the ids of special tokens.
+
+        Raises:
+            ConfigError: The model has parts that the class does not have; the message says what to
+                do.
+        """
+        ...
+
+    @classmethod
+    def from_transformers(cls, values: Mapping[str, Any]) -> Any:
+        """Return the config of this model for the content of the library's config.json.
+
+        Raises:
+            ConfigError: The model of these values computes something else, or is too large.
+        """
+        ...
+
+    @staticmethod
+    def transformers_name(name: str) -> str:
+        """Return the name that a tensor of the model has in the library."""
         ...
 
 

@@ -38,6 +38,7 @@ TRAINING = "training.json"
 NOVELTY = "novelty.safetensors"
 LEXICON = "lexicon.safetensors"
 CARD = "README.md"
+TOKENIZER = "tokenizer.json"  # of a folder of the library transformers
 MANIFEST = "manifest.json"
 # A blend may use the installed weights of presets instead of a weights file of its own. The
 # config.json of such a blend lists these presets under this key.
@@ -153,6 +154,8 @@ def files_of(config: Any) -> set[str]:
             count as the same, since Windows and macOS do not distinguish them.
     """
     config = config if isinstance(config, Mapping) else {}
+    if "architectures" in config:  # a folder of the library transformers
+        return {CONFIG, WEIGHTS, GENERATION, CARD, TOKENIZER}
     tokenizer = config.get("tokenizer")
     files = tokenizer.get("files", []) if isinstance(tokenizer, Mapping) else []
     if not isinstance(files, list):

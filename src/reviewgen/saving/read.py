@@ -4,6 +4,7 @@ memory is allocated for them.
 
 import contextlib
 import errno
+import json
 import re
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
@@ -13,9 +14,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from reviewgen.conditions import Conditions
-from reviewgen.config.bounded import MAX_RECORD, MAX_SETTINGS, read_json, read_text
-from reviewgen.config.generation import read_saved_generation
+from reviewgen.config.bounded import (
+    MAX_RECORD,
+    MAX_SETTINGS,
+    MAX_VOCABULARY,
+    read_json,
+    read_text,
+)
+from reviewgen.config.generation import GenerationConfig, read_saved_generation
 from reviewgen.config.records import check_record
+from reviewgen.config.settings import fields_of
 from reviewgen.errors import (
     BundleError,
     ConfigError,
@@ -31,7 +39,7 @@ from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
-from reviewgen.registry.plugins import find_stepper, find_tokenizer
+from reviewgen.registry.plugins import find_stepper, find_tokenizer, list_plugins
 from reviewgen.registry.saved import plugin_of_saved
 from reviewgen.saving import layout
 from reviewgen.saving.layout import Bundle
@@ -74,6 +82,8 @@ def read_bundle(
             which package to install, or what to register.
     """
     with _reading(folder):
+        if "architectures" in (values := _read_json(folder / layout.CONFIG)):
+            return _read_transformers(folder, values, weight_bits)
         config = _read_config(folder)
         names = layout.files_of(config)
         _check_files(folder, names, strict)
@@ -290,6 +300,14 @@ def _read_weights(
 
         model = read_model(saved, plugin, values, version)
         return ModelWeights(model, weight_bits=weight_bits), model.config
+    return _load_weights(saved, plugin, factory, model_config, weight_bits), model_config
+
+
+def _load_weights(
+    saved: SavedTensors, plugin: Plugin, factory: Any, model_config: Any, weight_bits: int
+) -> ModelWeights:
+    """Return the weights of a model whose stepper works without torch."""
+    expected = factory.expect(model_config)
     arrays = saved.load(expected, load_file)
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
 
@@ -300,7 +318,68 @@ def _read_weights(
         return build_model(plugin, model_config, tensors)
 
     stepper = factory(model_config, tensors, weight_bits)
-    return ModelWeights(load=load, stepper=stepper, weight_bits=weight_bits), model_config
+    return ModelWeights(load=load, stepper=stepper, weight_bits=weight_bits)
+
+
+def _read_transformers(folder: Path, values: dict[str, Any], weight_bits: int) -> Bundle:
+    """Return the model of a folder of the library transformers. Sizes are checked against the
+    header of the tensors before memory is allocated for them.
+    """
+    plugin = next(plugin for plugin in list_plugins("model") if plugin.name == "transformer")
+    factory: Any = find_stepper(plugin)
+    model_config = factory.Config.from_transformers(values)
+    file = folder / layout.WEIGHTS
+    if not file.is_file():
+        raise BundleError(
+            f"{folder} has no {layout.WEIGHTS}: pickled or sharded weights are not read. Save the"
+            " model again with save_pretrained of transformers."
+        )
+    names = {factory.Config.transformers_name(name): name for name in factory.expect(model_config)}
+    saved = SavedTensors({"": file}, names)
+    tokenizer, tokenizer_plugin = _read_tokenizer_json(folder / layout.TOKENIZER)
+    conditions = Conditions.from_json([]).with_ids_from(tokenizer.vocab_size, tokenizer.encode)
+    _check_vocabulary(model_config, tokenizer, conditions)
+    defaults = {}
+    if (folder / layout.GENERATION).is_file():
+        defaults = _read_json(folder / layout.GENERATION)
+    known = fields_of(GenerationConfig).keys() & defaults.keys()
+    return Bundle(
+        preset=f"{plugin.name}-{tokenizer_plugin.name}",
+        weights=_load_weights(saved, plugin, factory, model_config, weight_bits),
+        tokenizer=tokenizer,
+        model_plugin=plugin,
+        tokenizer_plugin=tokenizer_plugin,
+        tokenizer_config=type(tokenizer).Config(),
+        generation=read_saved_generation(
+            {name: defaults[name] for name in known if defaults[name] is not None}
+        ),
+        card=_read_card(folder / layout.CARD),
+        conditions=conditions,
+    )
+
+
+def _read_tokenizer_json(file: Path) -> tuple[Any, Plugin]:
+    """Return the tokenizer that has written a ``tokenizer.json``."""
+    text = read_text(file, MAX_VOCABULARY)
+    for name in ("word", "char"):
+        cls, plugin = find_tokenizer(name)
+        # raised for the file of another tokenizer; the library tokenizers raises bare Exceptions
+        with contextlib.suppress(Exception):
+            tokenizer = cls.from_tokenizer_json(text)
+            if _steps(tokenizer.tokenizer_json()) == _steps(text):
+                return tokenizer, plugin
+    raise BundleError(
+        f"{file} is of another tokenizer: only those that reviewgen exports, word and char, are"
+        " read."
+    )
+
+
+def _steps(text: str) -> dict[str, Any]:
+    """Return the parts of a ``tokenizer.json`` that decide the ids of a text."""
+    from tokenizers import Tokenizer as Parsed  # slow
+
+    content = json.loads(Parsed.from_str(text).to_str())
+    return {key: content[key] for key in ("normalizer", "pre_tokenizer", "model", "decoder")}
 
 
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:

@@ -10,7 +10,7 @@ A blend of installed models may read its tensors from the files of these models.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,11 @@ class SavedTensors:
 
     Attributes:
         files: The path of each file, by the prefix that is put before the names of its tensors.
+        rename: The names of tensors in this library, by their names in the file.
     """
 
     files: Mapping[str, Path]
+    rename: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, folder: Path, shared: Mapping[str, str]) -> "SavedTensors":
@@ -125,7 +127,7 @@ class SavedTensors:
                     stored_names.setdefault(tied_name + SCALE, scale)
             stored_names |= {name: name for name in slices}
             for name, stored_name in stored_names.items():
-                headers[prefix + name] = (
+                headers[self.rename.get(prefix + name, prefix + name)] = (
                     prefix + stored_name,
                     dtype_name(slices[stored_name].get_dtype()),
                     tuple(slices[stored_name].get_shape()),
