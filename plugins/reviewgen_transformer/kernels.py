@@ -39,6 +39,7 @@ class Packed(NamedTuple):
     cosine: Float32[np.ndarray, "W2 D2"]  # of the angles of 2 W positions, for D / 2 pairs
     sine: Float32[np.ndarray, "W2 D2"]
     epsilon: float
+    bos_id: int  # -1 if the model has none
     key_size: int  # K
     inner_size: int  # F
     # the product of the conditions' vector is added to the input of the first layer
@@ -68,6 +69,9 @@ def step(model, ids, floats, ints, logits):
     if rows > 0:
         x = np.zeros((rows, weights.mix.scales.shape[1]), np.float32)
         hold(weights.conditioning, ids, floats)
+        for row in range(rows):
+            if ids[row] == weights.bos_id:  # a text begins, which does not attend to the last one
+                ints[1, row] = 0
         _look_up(weights, weights.ngrams, weights.conditioning, ids, floats, ints, x)
         for layer in range(layers):
             _attend(weights, layer, floats, ints, x)

@@ -33,7 +33,7 @@ from reviewgen_transformer.stepping import TransformerStepper
 
 State: TypeAlias = tuple[Tensor, ...]
 """The state of a model, in this order: the keys and values of the last W tokens, oldest first,
-float32 (B, L, 2, W, G D); how many of them are there, int64 (B,), the others being zero; with
+float32 (B, L, 2, W, G D); how many of them are there, int64 (B,), the others are not read; with
 n-grams the last ids; with conditions or fields their sums, (B, H + 2), see ``hold_given``. Keys are
 stored without their rotation.
 """
@@ -239,12 +239,11 @@ class Transformer(nn.Module):
         """
         x, others = self.embed(ids, state)
         cache, count = state[:2]
-        positions = self.positions(ids.size(1), count)
+        positions, count = self.positions(ids, count)
         after = []
         for index, layer in enumerate(self.layers):
             x, layer_after = layer(x, cache[:, index], positions)
             after.append(layer_after)
-        count = (count + ids.size(1)).clamp(max=self.config.window)
         return self.norm(x), (torch.stack(after, dim=1), count, *others)
 
     def embed(
@@ -268,27 +267,42 @@ class Transformer(nn.Module):
             others += (sums,)
         return drop(x, config.embedding_dropout, self.training), others
 
-    def positions(self, time: int, count: Int[Tensor, " B"]) -> Positions:
-        """Return the mask and the rotations of a call.
+    def positions(
+        self, ids: Int[Tensor, "B T"], count: Int[Tensor, " B"]
+    ) -> tuple[Positions, Int[Tensor, " B"]]:
+        """Return the mask and the rotations of a call, and how many tokens of the cache are there
+        after it. A token attends to its own text only, which begins with the latest bos.
 
         Args:
-            time: The number of new tokens, T.
+            ids: The new tokens.
             count: How many tokens of the cache are there.
         """
         config = self.config
         like = self.embedding.weight
+        time = ids.size(1)
         place = torch.arange(config.window + time, device=like.device)
         query = place[config.window :, None]  # (T, 1)
         is_near = (place <= query) & (place > query - config.window)  # (T, S)
-        is_there = place >= config.window - count[:, None]  # (B, S)
-        is_visible = is_near & is_there[:, None]  # (B, T, S)
-        mask = like.new_zeros(()).masked_fill(~is_visible, -torch.inf)
+        begins = torch.zeros_like(ids) if config.bos_id is None else (ids == config.bos_id).long()
+        text = begins.cumsum(1)  # (B, T), 0 for the text that the cache is from
+        is_cached = place[: config.window] >= config.window - count[:, None]  # (B, W)
+        is_own = torch.cat(
+            [
+                (text == 0)[..., None] & is_cached[:, None],
+                text[..., None] == text[:, None],
+            ],
+            dim=-1,
+        )  # (B, T, S)
+        mask = like.new_zeros(()).masked_fill(~(is_near & is_own), -torch.inf)
+        last = text[:, -1:]
+        since = (text == last).sum(1)  # tokens of the last text
+        count = torch.where(last[:, 0] > 0, since, count + since).clamp(max=config.window)
         exponents = torch.arange(0, config.head_size, 2, device=like.device) / config.head_size
         angles = place[:, None] * config.rope_theta**-exponents  # (S, D / 2)
         angles = torch.cat([angles, angles], dim=-1).to(like.dtype)
         sine = angles.sin()
         sine[:, : exponents.size(0)] *= -1
-        return Positions(mask[:, None], angles.cos(), sine)
+        return Positions(mask[:, None], angles.cos(), sine), count
 
     def output_layer(self) -> tuple[Float[Tensor, "V H"], None]:
         """Return the weight of the output layer, which has no bias; see

@@ -199,6 +199,7 @@ def _prepare(
         cosine=np.cos(angles).astype(np.float32),
         sine=np.sin(angles).astype(np.float32),
         epsilon=config.rms_norm_eps,
+        bos_id=-1 if config.bos_id is None else config.bos_id,
         key_size=config.key_size,
         inner_size=config.inner_size,
         conditioning=pack_conditioning(config, tensors, bits),

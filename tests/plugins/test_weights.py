@@ -39,7 +39,7 @@ def folder_of(name: str) -> Path:
 
 def test_there_are_twelve_presets_with_weights():
     own = {plugin.name for plugin in reviewgen.list_presets() if plugin.package == "reviewgen"}
-    assert own == {*NAMES, "mixing-char"}
+    assert own == {*NAMES, "mixing-char", "transformer-char", "transformer-word"}
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][
         "reviewgen.weights"
     ]

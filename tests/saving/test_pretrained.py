@@ -13,7 +13,7 @@ from reviewgen.errors import BundleError, ConfigError
 from reviewgen.export.pretrained import export_gguf, export_transformers
 from tests.support.fakes import TEXTS
 
-SMALL = {"hidden_size": 32, "layers": 2, "heads": 2, "window": 64}
+SMALL = {"hidden_size": 32, "layers": 2, "heads": 2, "window": 64, "ngrams": 1}
 
 
 @pytest.fixture(scope="module", params=["word", "char"])
@@ -39,7 +39,7 @@ def test_a_folder_is_the_model_in_both_libraries(model, folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("A good film. é").input_ids
     assert ids == [model.tokenizer.bos_id, *model.tokenizer.encode("A good film. é")]
-    batch = torch.tensor([ids * 10])
+    batch = torch.tensor([ids + 9 * ids[1:]])  # one text: bos stands at its beginning only
     with torch.no_grad():
         own, _ = model.model(batch, model.model.initial_state(1))
         torch.testing.assert_close(loaded(batch).logits, own, atol=1e-4, rtol=0)
@@ -101,7 +101,7 @@ def test_a_missing_tensor_and_another_tokenizer_are_refused(folder):
     tensors = load_file(file)
     tensors.pop("model.norm.weight")
     save_file(tensors, file)
-    with pytest.raises(BundleError, match="missing tensors norm.weight"):
+    with pytest.raises(BundleError, match=r"missing tensors norm\.weight"):
         reviewgen.load(folder)
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match="another tokenizer"):
