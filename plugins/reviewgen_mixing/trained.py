@@ -103,6 +103,7 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: MixingConfig) -> Netwo
     network = _connect(config, arrays, Slots(np.empty(0, np.uint16), np.empty(0, np.uint32)))
     limits = dict.fromkeys(_WEIGHTS, (-MAX_WEIGHT, MAX_WEIGHT))
     limits["states"] = (MIN_STATE, 1 - MIN_STATE)
+    limits["maps"] = (0, 1)
     limits["frequencies"] = (0.01, 1e12)
     used = arrays["used"]
     is_whole = (

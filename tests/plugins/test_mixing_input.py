@@ -126,6 +126,7 @@ def test_saved_and_loaded_it_writes_the_same(tmp_path):
     texts = make_prose(6_000)
     model = train(texts)
     model.save_pretrained(tmp_path / "a")
+    assert b"\0" not in (tmp_path / "a" / "README.md").read_bytes()
     again = reviewgen.load(tmp_path / "a")
     options: Any = {"seed": 1, "max_new_tokens": 60, "num_return_sequences": 3}
     assert again.generate("Ka", **options) == model.generate("Ka", **options)
@@ -196,6 +197,8 @@ DAMAGES: dict[str, Any] = {
     "a frequency below zero": put("frequencies", -1),
     "a probability of one": put("states", 1),
     "a probability of almost zero": put("states", 1e-40),
+    "a map above one": put("maps", 5),
+    "a map below zero": put("maps", -1),
     "infinite sums": lambda t: t["sets"].fill_(3e38),
     "another tensor": lambda t: t.update(other=torch.zeros(1)),
 }

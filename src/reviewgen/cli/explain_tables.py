@@ -221,7 +221,7 @@ def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
 
 def _contributions(contributions: Contributions, tokens: int) -> Iterator[RenderableType]:
     """Yield the table of the contexts that contribute most to the log odds of each token."""
-    yield Text("+ for the token, - against it; all contexts sum to the log odds", style="dim")
+    yield Text("+ for the token, - against it; a sum over all decisions of the token", style="dim")
     rows = []
     for index, token in enumerate(contributions.tokens[:tokens]):
         cells = [f"{part:+.2f} {context}" for context, part in contributions.strongest(index)]

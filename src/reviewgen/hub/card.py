@@ -82,6 +82,8 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             model_name=name if results else None,
             eval_results=results or None,
         )
+        model_settings = to_dict(bundle.model.config)
+        model_settings.pop("alphabet", None)  # the tokenizer's characters, with NUL for other ids
         content = ModelCard.from_template(
             card_data,
             str(Path(__file__).with_name("card.md.j2")),
@@ -92,7 +94,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             version=__version__,
             parameters=count_parameters(bundle.model),
             settings={
-                "model": to_dict(bundle.model.config),
+                "model": model_settings,
                 "tokenizer": to_dict(bundle.tokenizer_config),
                 "training": training.get("config"),
             },
