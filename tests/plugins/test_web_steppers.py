@@ -150,6 +150,24 @@ MODELS: dict[str, tuple[str, Any]] = {
         "lstm",
         {"tied": True, "hidden_size": 24, "ngrams": 3, "ngram_buckets": 50, **GIVEN},
     ),
+    "transformer, short window": ("transformer", {"hidden_size": 24, "heads": 2, "window": 5}),
+    "transformer, window of one": (
+        "transformer",
+        {"hidden_size": 24, "heads": 3, "window": 1, "layers": 2},
+    ),
+    "transformer, shared keys, n-grams, held": (
+        "transformer",
+        {
+            "hidden_size": 32,
+            "heads": 4,
+            "key_value_heads": 2,
+            "rms_norm_eps": 0.01,
+            "rope_theta": 100.0,
+            "ngrams": 3,
+            "ngram_buckets": 50,
+            **GIVEN,
+        },
+    ),
     "nnlm, held": ("nnlm", GIVEN),
     "nnlm of order 20": ("nnlm", {"activation": "relu", "order": 20, "hidden_size": 37}),
     **{
@@ -295,10 +313,10 @@ console.log(same(one, again) && !same(one, other), ...isKept);
 """
 
 
-@pytest.mark.parametrize("name", ["ngram", "nnlm", "rnn", "gru", "lstm", "blend", "mixing"])
+@pytest.mark.parametrize("name", ["ngram", "nnlm", "rnn", "gru", "lstm", "transformer", "blend", "mixing"])
 def test_a_state_is_a_value(name, tmp_path):
     made = {"ngram": count, "blend": blend, "mixing": mixing}
-    model = made.get(name, lambda: make_network(name, vocab_size=20))()
+    model = made.get(name, lambda: make_network(name, vocab_size=20, hidden_size=8))()
     script = tmp_path / "states.mjs"
     write_model(tmp_path / "model", name, model)
     script.write_text(
