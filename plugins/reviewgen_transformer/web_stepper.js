@@ -1,3 +1,4 @@
+/**
  * The stepper of the transformer in JavaScript; its equations are those of `network.py`.
  *
  * One text at a time. Shapes: V vocabulary, H hidden, L layers, N heads, G key/value heads, D dimensions of a head, F feed-forward,
@@ -8,8 +9,8 @@ const MULTIPLIER = 0x9e3779b1; // used by the hash of n-grams, as in `kernels.py
 
 /**
  * Return the stepper of a model: `{initialState(), forward(ids, state)}`.
- * The state has the rotated keys (G D) and the values (G D) of the last W tokens of each layer, oldest first; the number of tokens so
- * far; the last K ids; and the sum of the embeddings of the text's conditions and fields. Divided by the root of the number of their
+ * The state has the rotated keys (G D) and the values (G D) of the last W tokens of each layer, oldest first; the number of the
+ * text's tokens; the last K ids; and the sum of the embeddings of the text's conditions and fields. Divided by the root of the number of their
  * ids and multiplied by a matrix, this sum is added to the input of the first layer.
  */
 export default function createStepper(name, config, tensors) {
@@ -31,6 +32,7 @@ export default function createStepper(name, config, tensors) {
   function forward(ids, { caches, count, past, held }) {
     let x, attention;
     for (const id of ids) {
+      if (id === config.bos_id) ({ caches, count } = initialState()); // a text does not attend to the last one
       held = hold(config, table, held, id);
       x = embed(id, past);
       if (shift) shift.addProduct(held.sum.map((number) => number / Math.sqrt(Math.max(1, held.count))), x);
