@@ -88,7 +88,7 @@ def _layer_operations(
     yield _operation(f"scores{suffix}", formula, scores, "B T N W", 0, products)
     weights = scores.softmax(-1)
     formula = "a_ts = softmax over s of the scores"
-    yield _operation(f"attention{suffix}", formula, weights, "B T N W", kind="attention")
+    yield _operation(f"softmax{suffix}", formula, weights, "B T N W", kind="attention")
     read = torch.einsum("btnw,btndw->btnd", weights, values).flatten(2)
     x = x + attention.o_proj(read)
     size = attention.o_proj.weight.numel()
