@@ -299,26 +299,26 @@ def draw_heads(
         summary: A sentence on its content.
     """
     labels = list(map(shorten, tokens))
-    ends = [_ROW * place + text_width(text, DETAIL) for place, text in enumerate(labels, 1)]
+    ends = [_ROW * row + text_width(text, DETAIL) for row, text in enumerate(labels, 1)]
     width = max(*ends, *(text_width(name, LABEL) for name in heads)) + _CELL
     height = _ROW * len(labels) + _LEFT
-    columns = min(4, len(heads))
+    columns = next((n for n in (4, 3, 2) if len(heads) % n == 0), min(4, len(heads)))
     full_width = max(columns * width, _WIDTH)
     head: Lines = [(title, LABEL + 2, "title")]
     head += [(line, DETAIL, "note") for line in wrap(summary, DETAIL, full_width)]
     top = block_size(head)[1] + _TOP
     content = block(head, 0.0, 0.0)
-    for number_of_head, (name, rows) in enumerate(zip(heads, weights, strict=True)):
+    for place, (name, rows) in enumerate(zip(heads, weights, strict=True)):
         triangle = [label(name, 0.0, 0.0, LABEL, "label")]
         for row, (text, numbers) in enumerate(zip(labels, rows, strict=False)):
             y = _TOP + _ROW * row
             triangle.append(label(text, _ROW * (row + 1), y, DETAIL, "detail"))
             for column, value in enumerate(numbers, row + 1 - len(numbers)):
                 if value >= 0.01:
-                    square = tooltip(f"{text} reads {labels[column]}: {100 * value:.0f} %")
-                    triangle.append(_square(_ROW * column, y - _SIDE / 2, value, square))
-        x, y = number_of_head % columns, number_of_head // columns
-        content.append(moved(triangle, x * width, top + y * height))
+                    note = tooltip(f"{text} reads {labels[column]}: {100 * value:.0f} %")
+                    triangle.append(_square(_ROW * column, y - _SIDE / 2, value, note))
+        line, column = divmod(place, columns)
+        content.append(moved(triangle, column * width, top + line * height))
     full_height = top + height * math.ceil(len(heads) / columns) - _TOP
     return document(content, full_width, full_height, title, summary, margin=8.0)
 
