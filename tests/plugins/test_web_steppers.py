@@ -313,7 +313,9 @@ console.log(same(one, again) && !same(one, other), ...isKept);
 """
 
 
-@pytest.mark.parametrize("name", ["ngram", "nnlm", "rnn", "gru", "lstm", "transformer", "blend", "mixing"])
+@pytest.mark.parametrize(
+    "name", ["ngram", "nnlm", "rnn", "gru", "lstm", "transformer", "blend", "mixing"]
+)
 def test_a_state_is_a_value(name, tmp_path):
     made = {"ngram": count, "blend": blend, "mixing": mixing}
     model = made.get(name, lambda: make_network(name, vocab_size=20, hidden_size=8))()

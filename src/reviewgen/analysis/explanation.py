@@ -35,7 +35,8 @@ class Line:
             values are not floating-point numbers.
         spread: The standard deviation of the same values; None where ``mean`` is None.
         calls: How often a module was called; the values are those of the last call.
-        kind: "gate", "state", "window", "attention" or "values"; see ``reviewgen.protocols.Operation``.
+        kind: "gate", "state", "window", "attention" or "values"; see
+            ``reviewgen.protocols.Operation``.
     """
 
     name: str
@@ -383,8 +384,10 @@ class Explanation(HtmlReport):
             ConfigError: The model does not mix contexts, and has no attention.
         """
         for model in self.models:
-            for picture in (*model.contributions, *model.attention):
-                return picture
+            if model.contributions:
+                return model.contributions[0]
+            if model.attention:
+                return model.attention[0]
         raise ConfigError(
             f"{self.source} does not mix contexts and has no attention, so there is no picture of"
             " them. Write a page instead: a file with the suffix .html."

@@ -315,19 +315,23 @@ def draw_heads(
             triangle.append(label(text, _ROW * (row + 1), y, DETAIL, "detail"))
             for column, value in enumerate(numbers, row + 1 - len(numbers)):
                 if value >= 0.01:
-                    note = tooltip(f"{text} reads {labels[column]}: {100 * value:.0f} %")
-                    triangle.append(_square(_ROW * column, y - _SIDE / 2, value, note))
+                    triangle.append(
+                        tag(
+                            "rect",
+                            tooltip(f"{text} reads {labels[column]}: {100 * value:.0f} %"),
+                            class_="cell series-0",
+                            x=_ROW * column,
+                            y=y - _SIDE / 2,
+                            width=_SIDE,
+                            height=_SIDE,
+                            rx=2,
+                            fill_opacity=f"{0.1 + 0.9 * math.sqrt(value):.2f}",
+                        )
+                    )
         line, column = divmod(place, columns)
         content.append(moved(triangle, column * width, top + line * height))
     full_height = top + height * math.ceil(len(heads) / columns) - _TOP
     return document(content, full_width, full_height, title, summary, margin=8.0)
-
-
-def _square(x: float, y: float, share: float, content: str) -> str:
-    """Return a square of a colour whose strength shows a share; a small one is visible, too."""
-    strength = f"{0.1 + 0.9 * math.sqrt(share):.2f}"
-    where = {"x": x, "y": y, "width": _SIDE, "height": _SIDE, "rx": 2}
-    return tag("rect", content, class_="cell series-0", fill_opacity=strength, **where)
 
 
 def _spots(x: float, y: float, half_width: float, width: float, height: float) -> Iterator[Point]:
