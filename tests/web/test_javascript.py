@@ -406,11 +406,13 @@ def test_shipped_models_generate_the_texts_of_python(preset, tmp_path):
 @pytest.mark.parametrize("conditions", [0, 3])
 def test_a_transformer_generates_the_texts_of_python(conditions, tmp_path):
     made = model("char", lexicon=None, conditions=conditions, max_new_tokens=80)
+    known = made.bundle.conditions
     network = make_network(
         "transformer",
-        vocab_size=made.bundle.conditions.vocab_size,
+        vocab_size=known.vocab_size,
         bos_id=made.tokenizer.bos_id,
-        condition_ids=conditions,
+        condition_ids=known.vocab_size - made.tokenizer.vocab_size - known.field_ids,
+        field_ids=known.field_ids,
         hidden_size=32,
         window=20,
         ngrams=3,
