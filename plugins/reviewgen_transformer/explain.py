@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reviewgen.protocols import Operation
-from reviewgen.protocols.inputs import GIVEN_FORMULA, hold_given
+from reviewgen.protocols.inputs import GIVEN_FORMULA
 
 
 def list_operations(
@@ -30,17 +30,17 @@ def list_operations(
     config = model.config
     table = model.embedding.weight
     x, _ = model.embed(ids, state)
-    embedded = model.embedding(ids)
-    yield _operation("embedding", "x_t = e[ids_t]", embedded, "B T H", table, products=0)
+    formula = "x_t = e[ids_t]"
+    weights = [table]
+    products = 0
     if model.ngrams is not None:
-        embedded = embedded + model.ngrams(ids.T, state[2].T).transpose(0, 1)
-        formula = f"x_t = x_t + the embeddings of the last 2 to {config.ngrams} tokens"
-        weight = model.ngrams.table.weight
-        yield _operation("n-gram embeddings", formula, embedded, "B T H", weight, products=0)
+        formula += f" + the embeddings of the last 2 to {config.ngrams} tokens"
+        weights.append(model.ngrams.table.weight)
     if model.held is not None:
-        given, _ = hold_given(config, table, ids, state[-1])
-        yield _operation("given", GIVEN_FORMULA, given, "B T H")
-        yield _operation("held", "x_t = x_t + A g_t", x, "B T H", model.held)
+        formula += f" + A g_t, {GIVEN_FORMULA}"
+        weights.append(model.held)
+        products = model.held.numel()
+    yield _operation("embedding", formula, x, "B T H", *weights, products=products)
     positions, _ = model.positions(ids, state[1])
     for index, layer in enumerate(model.layers):
         suffix = f", layer {index + 1}" if config.layers > 1 else ""
@@ -49,8 +49,8 @@ def list_operations(
         x = operation.values
     x = model.norm(x)
     yield _normalisation("last normalisation", model.norm, x)
-    products = table.numel()
-    yield _operation("logits", "logits_t = e n_t", x @ table.T, "B T V", products=products)
+    logits = x @ table.T
+    yield _operation("logits", "logits_t = e n_t", logits, "B T V", products=table.numel())
 
 
 def _layer_operations(

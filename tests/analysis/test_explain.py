@@ -197,14 +197,17 @@ def test_heads_have_the_weights_of_each_token_that_they_read():
     layers = [op.values for op in operations if op.kind == "attention"]
     explanation = reviewgen.explain(review_model(model, LETTERS), ["bad cab", "a"])
     first, second = explanation.models[0].attention
-    assert first.heads == tuple(
-        f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2)
+    assert first.heads == (
+        "layer 1, head 1",
+        "layer 1, head 2",
+        "layer 2, head 1",
+        "layer 2, head 2",
     )
     assert first.tokens == ("(start)", *"bad", "␣", *"cab") and second.tokens == ("(start)", "a")
     assert [len(row) for row in first.weights[0]] == [1, 2, 3, 4, 5, 5, 5, 5]
     assert first.weights[3][6] == pytest.approx(layers[1][0, 6, 1].tolist())
     assert first.weights[2][1] == pytest.approx(layers[1][0, 1, 0, -2:].tolist())
-    assert all(sum(row) == pytest.approx(1) for rows in second.weights for row in rows)
+    assert [sum(row) for row in chain.from_iterable(second.weights)] == pytest.approx([1.0] * 8)
     [(token, weight), *_] = first.strongest(3, 6, count=5)
     assert weight == max(first.weights[3][6])
     assert token == first.tokens[2 + first.weights[3][6].index(weight)]
@@ -220,7 +223,7 @@ def test_the_picture_of_heads_has_a_square_for_each_weight_and_is_escaped(tmp_pa
     root = ElementTree.parse(tmp_path / "heads.svg").getroot()
     cells = [each for each in root.iter() if "cell" in each.get("class", "")]
     drawn = chain.from_iterable(rows[:24] for rows in attention.weights)
-    assert len(cells) == sum(weight >= 0.01 for row in drawn for weight in row)
+    assert len(cells) == sum(weight >= 0.01 for weight in chain.from_iterable(drawn))
     assert "The first 24 tokens." in attention.to_svg()
     explanation.save_html(tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
