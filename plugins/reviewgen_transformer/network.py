@@ -6,7 +6,7 @@ window, S
 = W + T tokens that have keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.dropout import drop
 from reviewgen.compiled.linear import Bits
-from reviewgen.protocols import count_by_module, match_tensors
+from reviewgen.protocols import Operation, count_by_module, match_tensors
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import (
     check_ids,
@@ -28,6 +28,7 @@ from reviewgen.protocols.inputs import (
 )
 from reviewgen.protocols.ngrams import NgramEmbedding
 from reviewgen_transformer.config import TransformerConfig
+from reviewgen_transformer.explain import list_operations
 from reviewgen_transformer.graph import describe_transformer
 from reviewgen_transformer.stepping import TransformerStepper
 
@@ -93,6 +94,25 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B 2 W K"]]:
         """Return what the heads have read, and the keys and values of the last W tokens."""
+        queries, keys, values, after = self.project(x, cache, positions)
+        read = F.scaled_dot_product_attention(
+            *(heads.transpose(1, 2) for heads in (queries, keys, values)),
+            attn_mask=positions.mask.to(queries.dtype),
+            enable_gqa=keys.size(2) != queries.size(2),
+        )
+        return self.o_proj(read.transpose(1, 2).flatten(2)), after
+
+    def project(
+        self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
+    ) -> tuple[
+        Float[Tensor, "B T N D"],
+        Float[Tensor, "B S G D"],
+        Float[Tensor, "B S G D"],
+        Float[Tensor, "B 2 W K"],
+    ]:
+        """Return the queries, the keys and the values of the heads, and the keys and values of the
+        last W tokens, which have no rotation.
+        """
         time = x.size(1)
         queries = self.q_proj(x)
         cached_keys, cached_values = cache.to(queries.dtype).unbind(1)
@@ -105,12 +125,7 @@ class Attention(nn.Module):
         )
         queries = rotate(queries, positions.cosine[-time:], positions.sine[-time:])
         keys = rotate(keys, positions.cosine, positions.sine)
-        read = F.scaled_dot_product_attention(
-            *(heads.transpose(1, 2) for heads in (queries, keys, values)),
-            attn_mask=positions.mask.to(queries.dtype),
-            enable_gqa=keys.size(2) != queries.size(2),
-        )
-        return self.o_proj(read.transpose(1, 2).flatten(2)), after
+        return queries, keys, values, after
 
 
 class FeedForward(nn.Module):
@@ -303,6 +318,15 @@ class Transformer(nn.Module):
         sine = angles.sin()
         sine[:, : exponents.size(0)] *= -1
         return Positions(mask[:, None], angles.cos(), sine), count
+
+    def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
+        """Yield the operations of a call in evaluation mode; see
+        ``reviewgen.protocols.SupportsOperations``.
+
+        Raises:
+            ShapeError: The ids or a tensor of the state have another shape.
+        """
+        return list_operations(self, ids, state)
 
     def output_layer(self) -> tuple[Float[Tensor, "V H"], None]:
         """Return the weight of the output layer, which has no bias; see

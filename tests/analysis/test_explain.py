@@ -5,6 +5,7 @@ input.
 import json
 import math
 from itertools import chain
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -113,6 +114,7 @@ MAKE = {
     "lstm": recurrent,
     "gru": lambda: recurrent("gru", layers=2),
     "nnlm": lambda: recurrent("nnlm", order=4),
+    "transformer": lambda: transformer(),
     "ngram": ngram,
     "table": lambda: TableModel(table(V)),
     "modules": lambda: Nested().eval(),
@@ -181,6 +183,59 @@ def test_gates_have_the_mean_of_each_token():
     [model] = reviewgen.explain(review_model(language_model, LETTERS), "bad").models
     assert [gate.name for gate in model.gates] == ["input gate", "forget gate", "output gate"]
     assert model.gates[0].openings == (pytest.approx(gate.values[0].detach().numpy().mean(axis=1)),)
+
+
+def transformer(**settings):
+    sizes = {"vocab_size": V, "hidden_size": 8, "heads": 2, "layers": 2, "window": 5}
+    return make_network("transformer", **(sizes | settings))
+
+
+def test_heads_have_the_weights_of_each_token_that_they_read():
+    model = transformer()
+    ids = torch.tensor([[0, *LETTERS.encode("bad cab")]])
+    operations = list(model.operations(ids, model.initial_state(1)))
+    layers = [op.values for op in operations if op.kind == "attention"]
+    explanation = reviewgen.explain(review_model(model, LETTERS), ["bad cab", "a"])
+    first, second = explanation.models[0].attention
+    assert first.heads == (
+        "layer 1, head 1",
+        "layer 1, head 2",
+        "layer 2, head 1",
+        "layer 2, head 2",
+    )
+    assert first.tokens == ("(start)", *"bad", "␣", *"cab") and second.tokens == ("(start)", "a")
+    assert [len(row) for row in first.weights[0]] == [1, 2, 3, 4, 5, 5, 5, 5]
+    assert first.weights[3][6] == pytest.approx(layers[1][0, 6, 1].tolist())
+    assert first.weights[2][1] == pytest.approx(layers[1][0, 1, 0, -2:].tolist())
+    assert [sum(row) for row in chain.from_iterable(second.weights)] == pytest.approx([1.0] * 8)
+    [(token, weight), *_] = first.strongest(3, 6, count=5)
+    assert weight == max(first.weights[3][6])
+    assert token == first.tokens[2 + first.weights[3][6].index(weight)]
+    assert explanation.heat_map() is first
+
+
+def test_the_picture_of_heads_has_a_square_for_each_weight_and_is_escaped(tmp_path):
+    tokenizer = LetterTokenizer("".join(sorted(set(HOSTILE))))
+    model = transformer(vocab_size=tokenizer.vocab_size)
+    explanation = reviewgen.explain(review_model(model, tokenizer), HOSTILE)
+    attention = explanation.heat_map()
+    attention.save(tmp_path / "heads.svg")
+    root = ElementTree.parse(tmp_path / "heads.svg").getroot()
+    cells = [each for each in root.iter() if "cell" in each.get("class", "")]
+    drawn = chain.from_iterable(rows[:24] for rows in attention.weights)
+    assert len(cells) == sum(weight >= 0.01 for weight in chain.from_iterable(drawn))
+    assert "The first 24 tokens." in attention.to_svg()
+    explanation.save_html(tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert HOSTILE not in html and html.count('class="reader"') == len(attention.tokens)
+    assert "N is heads" in html and "layer 2, head 2" in html and "&lt; reads &lt;" in html
+    facts = json.loads(json.dumps(explanation.to_dict(), allow_nan=False))
+    assert set(facts["models"][0]["attention"][0]) == {"tokens", "heads", "weights"}
+
+
+def test_a_model_of_one_layer_names_its_heads_alone():
+    explanation = reviewgen.explain(review_model(transformer(layers=1), LETTERS), "bad")
+    assert explanation.heat_map().heads == ("head 1", "head 2")
 
 
 def test_padding_is_left_out():

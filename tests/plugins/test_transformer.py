@@ -194,3 +194,27 @@ def test_a_state_of_another_model_is_refused():
     with pytest.raises(ShapeError, match="cache of the state"):
         model(some_ids(model, 2, 3), state)
     assert len(flatten_state(state)) == 2
+
+
+@every_kind
+@torch.no_grad
+def test_the_weights_of_the_heads_are_torchs_softmax_and_give_what_torchs_attention_reads(kind):
+    model = make(kind)
+    ids = some_ids(model, 2, 14)
+    _, state = call(model, ids)
+    names = {op.name: op.values for op in model.operations(ids, state)}
+    positions, _ = model.positions(ids, state[1])
+    window = model.config.window
+    inputs = model.embed(ids, state)[0], names["feed-forward, layer 1"]
+    for number, (layer, x) in enumerate(zip(model.layers, inputs, strict=True), 1):
+        cache = state[0][:, number - 1]
+        q, k, v, _ = layer.self_attn.project(layer.input_layernorm(x), cache, positions)
+        k, v = (part.repeat_interleave(q.size(2) // part.size(2), 2) for part in (k, v))
+        scores = torch.einsum("btnd,bsnd->bnts", q, k) * q.size(-1) ** -0.5 + positions.mask
+        expected = scores.softmax(-1)
+        weights = names[f"softmax, layer {number}"]
+        for time in range(ids.size(1)):
+            seen = expected[:, :, time, time + 1 : time + 1 + window]
+            torch.testing.assert_close(weights[:, time], seen)
+        read, _ = layer.self_attn(layer.input_layernorm(x), cache, positions)
+        torch.testing.assert_close(names[f"mix, layer {number}"], x + read)

@@ -2,6 +2,7 @@
 ones: ``tests/web``.
 """
 
+import json
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -150,6 +151,24 @@ MODELS: dict[str, tuple[str, Any]] = {
         "lstm",
         {"tied": True, "hidden_size": 24, "ngrams": 3, "ngram_buckets": 50, **GIVEN},
     ),
+    "transformer, short window": ("transformer", {"hidden_size": 24, "heads": 2, "window": 5}),
+    "transformer, window of one": (
+        "transformer",
+        {"hidden_size": 24, "heads": 3, "window": 1, "layers": 2},
+    ),
+    "transformer, shared keys, n-grams, held": (
+        "transformer",
+        {
+            "hidden_size": 32,
+            "heads": 4,
+            "key_value_heads": 2,
+            "rms_norm_eps": 0.01,
+            "rope_theta": 100.0,
+            "ngrams": 3,
+            "ngram_buckets": 50,
+            **GIVEN,
+        },
+    ),
     "nnlm, held": ("nnlm", GIVEN),
     "nnlm of order 20": ("nnlm", {"activation": "relu", "order": 20, "hidden_size": 37}),
     **{
@@ -295,10 +314,12 @@ console.log(same(one, again) && !same(one, other), ...isKept);
 """
 
 
-@pytest.mark.parametrize("name", ["ngram", "nnlm", "rnn", "gru", "lstm", "blend", "mixing"])
+@pytest.mark.parametrize(
+    "name", ["ngram", "nnlm", "rnn", "gru", "lstm", "transformer", "blend", "mixing"]
+)
 def test_a_state_is_a_value(name, tmp_path):
     made = {"ngram": count, "blend": blend, "mixing": mixing}
-    model = made.get(name, lambda: make_network(name, vocab_size=20))()
+    model = made.get(name, lambda: make_network(name, vocab_size=20, hidden_size=8))()
     script = tmp_path / "states.mjs"
     write_model(tmp_path / "model", name, model)
     script.write_text(
@@ -307,3 +328,32 @@ def test_a_state_is_a_value(name, tmp_path):
         )
     )
     assert run_node(script, str(tmp_path / "model")).strip() == "true true true"
+
+
+ATTENTION = """
+import { readFileSync } from "node:fs";
+STEPPERS
+const read = (name) => readFileSync(`${process.argv[2]}/${name}`);
+const buffer = new Uint8Array(read("tensors.bin")).buffer;
+const [sources, model] = ["sources.json", "model.json"].map((name) => JSON.parse(read(name)));
+const stepper = await makeStepper(sources, model, buffer);
+const { attention } = stepper.forward([0, 3, 2, 7, 5, 3, 2], stepper.initialState());
+console.log(JSON.stringify(attention.map((heads) => heads.map((weights) => [...weights]))));
+"""
+
+
+@pytest.mark.parametrize("window", [4, 9])
+def test_the_weights_of_heads_are_those_that_explain_shows(window, tmp_path):
+    model = make_network("transformer", hidden_size=24, heads=3, window=window)
+    script = tmp_path / "attention.mjs"
+    write_model(tmp_path / "model", "transformer", model)
+    helpers = (ROOT / "tests/support/javascript/steppers.js").read_text(encoding="utf-8")
+    script.write_text(ATTENTION.replace("STEPPERS", helpers))
+    found = np.array(json.loads(run_node(script, str(tmp_path / "model"))))
+    ids = torch.tensor([[0, 3, 2, 7, 5, 3, 2]])
+    with torch.no_grad():
+        operations = list(model.operations(ids, model.initial_state(1)))
+    layers = [op.values[0, -1] for op in operations if op.kind == "attention"]
+    expected = torch.stack(layers)[..., -found.shape[-1] :]
+    assert found.shape == (4, 3, min(window, 7))
+    np.testing.assert_allclose(found, expected, atol=1e-5)

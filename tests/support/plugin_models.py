@@ -39,14 +39,15 @@ PLAIN = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, EOS, 
 
 
 def make_network(name: str, *, seed: int = 0, **settings: Any) -> Any:
-    """Return an rnn, gru, lstm or nnlm with random weights; those that are zero in a fresh model,
-    too.
+    """Return an rnn, gru, lstm, nnlm or transformer with random weights; those that are zero in a
+    fresh model, too.
     """
     cls: Any = find_model(name)[0]
     torch.manual_seed(seed)
-    model = cls(
-        cls.Config(**({"vocab_size": 11, "hidden_size": 7, "embedding_size": 5} | settings))
-    ).eval()
+    sizes = {"vocab_size": 11, "hidden_size": 7}
+    if name != "transformer":
+        sizes["embedding_size"] = 5
+    model = cls(cls.Config(**(sizes | settings))).eval()
     for key, parameter in model.named_parameters():
         if "bias" in key or "ngrams" in key or "held" in key:
             torch.nn.init.normal_(parameter, std=0.3)

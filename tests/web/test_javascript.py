@@ -34,7 +34,7 @@ from reviewgen.sentences import sentence_ends
 from reviewgen.web.composing import PackedModel, compose, static_files
 from tests.support.fakes import TEXTS, TableModel, review_model, table
 from tests.support.node import run_node, why_no_node
-from tests.support.plugin_models import train_mixing
+from tests.support.plugin_models import make_network, train_mixing
 from tests.support.settings_table import SETTINGS
 
 pytestmark = pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
@@ -108,7 +108,7 @@ def write_packed(folder: Path, bundle: Bundle, bits: int = 32) -> dict[str, Any]
     (folder / "blob.bin").write_bytes(packed.blob)
     files = {
         name: find_web_stepper(name)
-        for name in ("mixing", "ngram", "nnlm", "rnn", "gru", "lstm", "blend")
+        for name in ("mixing", "ngram", "nnlm", "rnn", "gru", "lstm", "transformer", "blend")
     }
     steppers = {"fake": FAKE} | {
         name: file.read_text(encoding="utf-8") for name, file in files.items() if file is not None
@@ -400,6 +400,32 @@ def test_shipped_models_generate_the_texts_of_python(preset, tmp_path):
             **{{"n": "num_return_sequences"}.get(key, key): value for key, value in request.items()}
         )
         assert [text["text"] for text in result["texts"]] == expected, request
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("conditions", [0, 3])
+def test_a_transformer_generates_the_texts_of_python(conditions, tmp_path):
+    made = model("char", lexicon=None, conditions=conditions, max_new_tokens=80)
+    known = made.bundle.conditions
+    network = make_network(
+        "transformer",
+        vocab_size=known.vocab_size,
+        bos_id=made.tokenizer.bos_id,
+        condition_ids=known.vocab_size - made.tokenizer.vocab_size - known.field_ids,
+        field_ids=known.field_ids,
+        hidden_size=32,
+        window=20,
+        ngrams=3,
+        ngram_buckets=100,
+    )
+    network.scale_logits(4.0)
+    plugin = Plugin("model", "transformer", "reviewgen", "0")
+    made = ReviewModel(replace(made.bundle, weights=ModelWeights(network), model_plugin=plugin))
+    requests = [{"do_sample": False}, {"n": 3, "seed": 4}, {"seed": 2, "prompt": TEXTS[0][:9]}]
+    results = complete(tmp_path, made.bundle, [{"model": "fake-fake", **each} for each in requests])
+    for request, result in zip(requests, results, strict=True):
+        found = [(text["text"], text["reason"]) for text in result["texts"]]
+        assert found == in_python(made, **request)
 
 
 @pytest.mark.node

@@ -614,3 +614,25 @@ def test_hostile_texts_are_only_text(open_page, tmp_path):
         written(other) == [text]
         and other.locator("img").count() == page.locator("img").count() == 0
     )
+
+
+def test_a_token_under_the_pointer_or_the_focus_shows_what_each_head_read(open_page, file):
+    page = open_page(file)
+    write(page, "HEADS ")
+    heads = page.locator(".heads").first
+    tokens = page.locator(".token")
+    tokens.nth(7).hover()
+    assert heads.locator("li").all_inner_texts() == [
+        "layer 1, head 1<b> 75.0 %",
+        "layer 1, head 2␣a 100.0 %",
+    ]
+    read = "spans => spans.map(span => span.style.getPropertyValue('--read')).slice(0, 9)"
+    shares = ["100%", *["0%"] * 5, "75%", "0%", "0%"]
+    assert tokens.evaluate_all(read) == shares
+    tokens.nth(7).click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowLeft")
+    assert tokens.evaluate_all(read) == ["100%", *["0%"] * 4, "75%", "0%", "0%", "0%"]
+    assert violations(page) == []
+    write(page, "none ")
+    assert not page.locator(".heads li").count()

@@ -1,6 +1,7 @@
 """``Explanation``, the result of ``explain``, as plain data and as a page."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,9 +10,11 @@ from markupsafe import Markup
 
 from reviewgen.config.bounded import to_json
 from reviewgen.errors import ConfigError
-from reviewgen.web.charts import draw_heat_map
+from reviewgen.web.charts import draw_heads, draw_heat_map
 from reviewgen.web.rendering import HtmlReport, refuse_file, save_text
 from reviewgen.words import WordMap
+
+_MAX_DRAWN = 24  # maximum number of tokens in the picture of the heads
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Line:
             values are not floating-point numbers.
         spread: The standard deviation of the same values; None where ``mean`` is None.
         calls: How often a module was called; the values are those of the last call.
-        kind: "gate", "state", "window" or "values"; see ``reviewgen.protocols.Operation``.
+        kind: "gate", "state", "window", "attention" or "values"; see
+            ``reviewgen.protocols.Operation``.
     """
 
     name: str
@@ -165,8 +169,26 @@ class CountedToken:
     rest: float | None
 
 
+class Picture(ABC):
+    """A part of an explanation that is drawn."""
+
+    @abstractmethod
+    def to_svg(self) -> str:
+        """Return the picture as SVG."""
+
+    def save(self, file: str | Path, *, overwrite: bool = False) -> None:
+        """Save the picture as a .svg file.
+
+        Raises:
+            ConfigError: The file is not a path, or its suffix is not .svg.
+            OutputExists: The file exists, and ``overwrite`` is false.
+            StorageError: The file cannot be written.
+        """
+        save_text(self.to_svg(), refuse_file(file, [".svg"], overwrite))
+
+
 @dataclass(frozen=True)
-class Contributions:
+class Contributions(Picture):
     """What each context contributes to the tokens of a text, in a model that mixes contexts; see
     ``reviewgen.protocols.SupportsContributions``.
 
@@ -213,15 +235,45 @@ class Contributions:
             " a context without a cell was not seen. Below: the bits of the token.",
         )
 
-    def save(self, file: str | Path, *, overwrite: bool = False) -> None:
-        """Save the heat map as a .svg file.
 
-        Raises:
-            ConfigError: The file is not a path, or its suffix is not .svg.
-            OutputExists: The file exists, and ``overwrite`` is false.
-            StorageError: The file cannot be written.
+@dataclass(frozen=True)
+class Attention(Picture):
+    """What each head of a model with attention reads at the tokens of a text.
+
+    Attributes:
+        tokens: The tokens that the model reads, for display.
+        heads: The names of the heads.
+        weights: For each head and each token, the weights of the tokens that the head reads there:
+            the last ones up to the token itself, at most a window of them. They sum to 1.
+    """
+
+    tokens: tuple[str, ...]
+    heads: tuple[str, ...]
+    weights: tuple[tuple[tuple[float, ...], ...], ...]
+
+    def strongest(self, head: int, token: int, count: int = 4) -> list[tuple[str, float]]:
+        """Return the tokens that a head reads most at a token, both by index, with their weights;
+        those of less than 1 % are left out.
         """
-        save_text(self.to_svg(), refuse_file(file, [".svg"], overwrite))
+        weights = self.weights[head][token]
+        names = self.tokens[token + 1 - len(weights) : token + 1]
+        pairs = sorted(zip(names, weights, strict=True), key=lambda pair: -pair[1])
+        return [pair for pair in pairs[:count] if pair[1] >= 0.01]
+
+    def to_svg(self) -> str:
+        """Return a triangle of weights for each head as SVG: a row for each token, a square for
+        each token that it reads. Of a long text, only the beginning is drawn.
+        """
+        tokens = self.tokens[:_MAX_DRAWN]
+        cut = "" if tokens == self.tokens else f" The first {_MAX_DRAWN} tokens."
+        return draw_heads(
+            tokens,
+            self.heads,
+            self.weights,
+            "What each head reads",
+            "A row for each token: the stronger a square, the more the token reads the one that"
+            f" ends the column. Weights below 1 % have no square.{cut}",
+        )
 
 
 @dataclass(frozen=True)
@@ -270,6 +322,7 @@ class ModelExplanation:
         counts: For an n-gram: the counts that the probabilities of tokens come from.
         contributions: For a model that mixes contexts: what each contributes, text by text.
         gates: The gates of a model that describes itself.
+        attention: For a model with attention: what its heads read, text by text.
     """
 
     name: str
@@ -279,6 +332,7 @@ class ModelExplanation:
     counts: tuple[CountedToken, ...] = ()
     contributions: tuple[Contributions, ...] = ()
     gates: tuple[Gate, ...] = ()
+    attention: tuple[Attention, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -322,18 +376,21 @@ class Explanation(HtmlReport):
             f" bits_per_character={bits:.4f})"
         )
 
-    def heat_map(self) -> Contributions:
-        """Return what the contexts of a mixing model contribute to the first text, to be drawn.
+    def heat_map(self) -> Contributions | Attention:
+        """Return what the contexts of a mixing model contribute to the first text, or what the
+        heads of a model with attention read in it, to be drawn.
 
         Raises:
-            ConfigError: The model does not mix contexts.
+            ConfigError: The model does not mix contexts, and has no attention.
         """
         for model in self.models:
             if model.contributions:
                 return model.contributions[0]
+            if model.attention:
+                return model.attention[0]
         raise ConfigError(
-            f"{self.source} does not mix contexts, so there is no heat map of them. Write a page"
-            " instead: a file with the suffix .html."
+            f"{self.source} does not mix contexts and has no attention, so there is no picture of"
+            " them. Write a page instead: a file with the suffix .html."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -350,7 +407,7 @@ class Explanation(HtmlReport):
             "share": show_percent,
             "number": show_number,
             "word_map": word_map,
-            "heat_map": lambda contributions: Markup(contributions.to_svg()),
+            "draw": lambda picture: Markup(picture.to_svg()),
         }
 
 

@@ -354,7 +354,7 @@ def _mean_and_spread(
 def _explain_model(
     batch: TextBatch, name: str, model: Any, forward: _ForwardPass
 ) -> explanation.ModelExplanation:
-    """Return the explanation of one model: its operations, counts and gates."""
+    """Return the explanation of one model: its operations, counts, gates and heads."""
     gates = []
     for op in forward.operations:
         if op.kind == "gate":
@@ -374,7 +374,25 @@ def _explain_model(
         counts=tuple(_explain_counts(stepper, forward.logits, batch)),
         contributions=tuple(_explain_contributions(stepper, forward, batch)),
         gates=tuple(gates),
+        attention=tuple(_explain_attention(forward.operations, batch)),
     )
+
+
+def _explain_attention(
+    operations: Sequence[Operation], batch: TextBatch
+) -> Iterator[explanation.Attention]:
+    """Yield what each head reads in each text. Only a model with attention has heads."""
+    layers = [op for op in operations if op.kind == "attention"]
+    for row, ids in enumerate(batch.rows if layers else []):
+        heads = dict[str, tuple[tuple[float, ...], ...]]()
+        for op in layers:
+            layer = op.name.partition(", ")[2]
+            for head, weights in enumerate(op.values[row].unbind(1), 1):  # (T, tokens) each
+                heads[", ".join(filter(None, (layer, f"head {head}")))] = tuple(
+                    tuple(weights[time, -1 - time :].tolist()) for time in range(len(ids))
+                )
+        tokens = tuple(map(batch.labels.__getitem__, ids))
+        yield explanation.Attention(tokens, tuple(heads), tuple(heads.values()))
 
 
 def _explain_contributions(

@@ -45,8 +45,8 @@ def explain(
     Args:
         text: A text to explain, - for standard input. [default: two short sentences]
         tokens: How many tokens of each table to print; --json and the page have all.
-        page: Also write everything, with heat maps, as a page; or, as a .svg file, the contexts
-            that a mixing model uses for the first text.
+        page: Also write everything, with heat maps, as a page; or, as a .svg file, for the first
+            text, the contexts that a mixing model uses or what the heads of a transformer read.
     """
     from reviewgen.analysis.explanation_run import explain
     from reviewgen.cli.explain_tables import render

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewgen.analysis.explanation import (
+    Attention,
     Contributions,
     CountedToken,
     CountStep,
@@ -64,6 +65,10 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
             text = f", text {number}" if len(model.contributions) > 1 else ""
             yield _heading(f"The strongest contexts{name}{text}")
             yield from _contributions(contributions, tokens)
+        for number, attention in enumerate(model.attention, 1):
+            text = f", text {number}" if len(model.attention) > 1 else ""
+            yield _heading(f"What each head{name} reads at the last token{text}")
+            yield _heads(attention)
         if model.gates:
             yield _heading(
                 f"The gates{name}: mean opening over the hidden units, 0 closed to 1 open"
@@ -233,6 +238,17 @@ def _contributions(contributions: Contributions, tokens: int) -> Iterator[Render
         "token", "bits", "log odds", *names, rows=rows, left=["token", *names], padding=(0, 1, 0, 0)
     )
     yield from _table_of_tokens(table, tokens, len(contributions.tokens))
+
+
+def _heads(attention: Attention) -> Table:
+    """Return the table of the tokens that each head reads most at the last token of a text."""
+    rows = []
+    for head, name in enumerate(attention.heads):
+        strongest = attention.strongest(head, len(attention.tokens) - 1)
+        cells = [f"{show_percent(weight)} {token}" for token, weight in strongest]
+        rows.append([name, *cells, *[""] * (4 - len(cells))])
+    names = ("1st", "2nd", "3rd", "4th")
+    return make_table("head", *names, rows=rows, left=["head", *names], padding=(0, 1, 0, 0))
 
 
 def _gates(

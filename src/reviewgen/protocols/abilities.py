@@ -163,7 +163,9 @@ class Operation:
             elementwise products. Activation functions, sums and look-ups count as none.
         kind: "gate" for values between 0 and 1 that multiply other values, "state" for the hidden
             units that are carried from token to token, "window" for the ids from which each
-            prediction is made; otherwise "values".
+            prediction is made, "attention" for the weights by which each head of each token reads
+            the last tokens, itself the last of them: (B, T, heads, tokens), each row with the sum
+            1; otherwise "values".
     """
 
     name: str
@@ -172,7 +174,7 @@ class Operation:
     axes: str
     parameters: int = 0
     multiplications: int = 0
-    kind: Literal["values", "gate", "state", "window"] = "values"
+    kind: Literal["values", "gate", "state", "window", "attention"] = "values"
 
 
 @runtime_checkable

@@ -393,6 +393,13 @@ def _check_operation(op: Operation, sizes: dict[str, int]) -> None:
         )
     if op.kind == "window":
         assert not op.values.is_floating_point(), f"{op.name!r} is a window, and must hold ids."
+    if op.kind == "attention":
+        sums = op.values.sum(-1)
+        assert words[:2] == ["B", "T"] and len(words) == 4, (
+            f"{op.name!r} is attention, and has the axes {op.axes!r}, not B T heads tokens."
+        )
+        sentence = f"{op.name!r} is attention, and its rows do not sum to 1."
+        assert_close(sums, torch.ones_like(sums), sentence)
 
 
 def holds_given(model: Any) -> bool:

@@ -31,6 +31,7 @@ from reviewgen.web.svg import (
     block_size,
     document,
     label,
+    moved,
     number,
     shorten,
     tag,
@@ -278,6 +279,59 @@ def draw_heat_map(
                     )
                 )
     return document(content, max(xs[-1], _WIDTH), bottom + 20, title, summary, margin=8.0)
+
+
+def draw_heads(
+    tokens: Sequence[str],
+    heads: Sequence[str],
+    weights: Sequence[Sequence[Sequence[float]]],
+    title: str,
+    summary: str,
+) -> str:
+    """Draw what heads of attention read as SVG: a triangle for each head, up to four side by side.
+    A token stands at the end of its row, which is the top of its column.
+
+    Args:
+        tokens: The tokens; further weights are not drawn.
+        heads: The names of the heads.
+        weights: For each head and token, the weights of the tokens up to this one.
+        title: The title.
+        summary: A sentence on its content.
+    """
+    labels = list(map(shorten, tokens))
+    ends = [_ROW * row + text_width(text, DETAIL) for row, text in enumerate(labels, 1)]
+    width = max(*ends, *(text_width(name, LABEL) for name in heads)) + _CELL
+    height = _ROW * len(labels) + _LEFT
+    columns = next((n for n in (4, 3, 2) if len(heads) % n == 0), min(4, len(heads)))
+    full_width = max(columns * width, _WIDTH)
+    head: Lines = [(title, LABEL + 2, "title")]
+    head += [(line, DETAIL, "note") for line in wrap(summary, DETAIL, full_width)]
+    top = block_size(head)[1] + _TOP
+    content = block(head, 0.0, 0.0)
+    for place, (name, rows) in enumerate(zip(heads, weights, strict=True)):
+        triangle = [label(name, 0.0, 0.0, LABEL, "label")]
+        for row, (text, numbers) in enumerate(zip(labels, rows, strict=False)):
+            y = _TOP + _ROW * row
+            triangle.append(label(text, _ROW * (row + 1), y, DETAIL, "detail"))
+            for column, value in enumerate(numbers, row + 1 - len(numbers)):
+                if value >= 0.01:
+                    triangle.append(
+                        tag(
+                            "rect",
+                            tooltip(f"{text} reads {labels[column]}: {100 * value:.0f} %"),
+                            class_="cell series-0",
+                            x=_ROW * column,
+                            y=y - _SIDE / 2,
+                            width=_SIDE,
+                            height=_SIDE,
+                            rx=2,
+                            fill_opacity=f"{0.1 + 0.9 * math.sqrt(value):.2f}",
+                        )
+                    )
+        line, column = divmod(place, columns)
+        content.append(moved(triangle, column * width, top + line * height))
+    full_height = top + height * math.ceil(len(heads) / columns) - _TOP
+    return document(content, full_width, full_height, title, summary, margin=8.0)
 
 
 def _spots(x: float, y: float, half_width: float, width: float, height: float) -> Iterator[Point]:

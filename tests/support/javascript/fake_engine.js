@@ -49,6 +49,7 @@ async function* complete(request, signal) {
         text: drawn.text,
         bits: -Math.log2(drawn.probability) * (1 + 2 * hash(texts[index])),
         alternatives,
+        ...(request.prompt.includes("HEADS") && headsOf(count)),
       };
     }
   }
@@ -57,6 +58,12 @@ async function* complete(request, signal) {
     const reason = request.prompt.includes("STUCK") ? "stuck" : "length";
     yield { type: "end", index, reason, text, copied: copiedOf(request, text) };
   }
+}
+
+/** Returns what two heads read when the token at a place was predicted: the token before it, and the first one. */
+function headsOf(place) {
+  const before = [{ place: place - 1, text: "<b>", weight: 0.75 }];
+  return { place, reads: [{ name: "layer 1, head 1", tokens: before }, { name: "layer 1, head 2", tokens: [{ place: 0, text: " a", weight: 1 }] }] };
 }
 
 /** Yields the tokens of a prompt whose end is sampled again: one that adds nothing, and one that adds "ie" to it. */

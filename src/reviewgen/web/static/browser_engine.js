@@ -9,6 +9,7 @@ import { exp } from "./sampling.js";
 
 const MIN_FIELD = 3; // characters of a field, where tokens are characters
 const DRAW_STREAM = 0x5c4e; // of what is drawn, beside that of the tokens
+const MOST_READ = 4; // tokens that are listed for each head
 const MAX_BUSY = 10; // milliseconds until the event loop gets time
 
 /** Returns the engine of some packed models, `{manifest, readBlob}`; the plugins are those of `loadModel`. */
@@ -49,7 +50,7 @@ async function* complete(load, request, signal) {
 function* writeText(model, text, index, alternatives) {
   const { tokenizer } = model;
   let [shown, whole, count] = [text.prompt, "", 0]; // whole: what the first `count` ids are decoded to
-  for (const { token, logits } of text.write()) {
+  for (const { token, logits, attention, place } of text.write()) {
     const { weights, total } = weighTokens(logits, tokenizer);
     const bits = Math.abs(Math.log2(weights[token] / total)); // abs, for there is a minus zero
     let added = ""; // while a character is incomplete
@@ -60,7 +61,8 @@ function* writeText(model, text, index, alternatives) {
       added = now.slice(shown.length);
       if (added !== "") shown = now;
     }
-    yield { type: "token", index, text: added, bits, alternatives: mostProbable(model, weights, total, alternatives) };
+    const reads = attention && { place, reads: mostRead(model, attention, [...text.prefix, ...text.ids].slice(0, place)) };
+    yield { type: "token", index, text: added, bits, alternatives: mostProbable(model, weights, total, alternatives), ...reads };
   }
   yield { type: "end", index, reason: text.finishReason, text: text.text, copied: [] };
 }
@@ -84,6 +86,18 @@ function mostProbable({ tokenizer: { eosId }, pieces }, weights, total, count) {
     lowest = weights[top[count - 1]] ?? 0;
   }
   return top.map((token) => ({ text: pieces.texts[token], probability: weights[token] / total, isEnd: token === eosId }));
+}
+
+/** Returns the tokens that each head reads most at the last of some ids, with their places among the ids and their weights. */
+function mostRead({ tokenizer: { bosId, vocabSize }, pieces }, attention, ids) {
+  const nameOf = (id) => (id >= vocabSize ? "(condition)" : id === bosId ? "(start)" : pieces.texts[id] || "(part of a character)");
+  const readsOf = (weights) => {
+    const ranked = [...weights].map((weight, token) => ({ weight, place: ids.length - weights.length + token }));
+    const most = ranked.sort((one, other) => other.weight - one.weight).slice(0, MOST_READ);
+    return most.filter(({ weight }) => weight >= 0.01).map((each) => ({ ...each, text: nameOf(ids[each.place]) }));
+  };
+  const number = (heads, layer) => heads.map((weights, head) => ({ name: `layer ${layer + 1}, head ${head + 1}`, tokens: readsOf(weights) }));
+  return attention.flatMap(number);
 }
 
 /** Returns the settings of a request: the model's defaults, and what the request has in their place. */

@@ -56,17 +56,18 @@ export class Text {
     this.place = followAll(spelling, spelling?.start ?? ANY_PLACE, ids);
   }
 
-  /** Extends the text until it is finished; yields {token, logits} for each token that adds to the prompt, and for eos. */
+  /** Extends the text until it is finished; yields each token that adds to the prompt, and eos. */
   *write() {
     if (this.config.max_new_tokens === 0) [this.text, this.finishReason] = [this.prompt, "length"];
-    let { logits, state } = this.stepper.forward([...this.prefix, ...this.ids], this.stepper.initialState());
+    let { logits, state, attention } = this.stepper.forward([...this.prefix, ...this.ids], this.stepper.initialState());
     while (this.finishReason === null) {
+      const place = this.prefix.length + this.ids.length; // of the next token among the ids
       const [before, isForced] = [this.newTokens, this.forced.length > 0];
       const isPastPrompt = this.rest === "" && !isForced;
       const token = isPastPrompt && !this.isAtDeadEnd ? this.sampleNext(logits, state) : this.step(logits, isPastPrompt);
       const isNew = token >= 0 && !isForced && (this.newTokens !== before || this.finishReason !== null);
-      if (isNew) yield { token, logits };
-      if (this.finishReason === null && token !== DEAD_END) ({ logits, state } = this.stepper.forward([this.ids.at(-1)], state));
+      if (isNew) yield { token, logits, attention, place };
+      if (this.finishReason === null && token !== DEAD_END) ({ logits, state, attention } = this.stepper.forward([this.ids.at(-1)], state));
     }
   }
 

@@ -2,7 +2,7 @@
  * One text as it is written: each token over its surprise, copied spans underlined. A click on a token, or the arrow keys and
  * Enter, open the microscope. A screen reader reads sentences: only the token that the arrow keys have reached is a button.
  */
-import { bitsText, byId, copyText, countText, create, shadeOf, showError, spoken } from "./elements.js";
+import { bitsText, byId, copyText, countText, create, percentText, shadeOf, showError, spoken, visible } from "./elements.js";
 import { closeMicroscope, firstBox, isOpenOn, openMicroscope } from "./microscope.js";
 
 const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "no token was left" };
@@ -13,7 +13,7 @@ export class Writing {
     Object.assign(this, { request, onContinue, onShare, prompt: request.prompt, tokens: [], copied: [], spans: [] });
     Object.assign(this, { waiting: 0, first: 0, isWriting: true, isEnded: false }); // ended: by the user
     this.element = byId("text").content.firstElementChild.cloneNode(true);
-    [this.body, this.facts, this.notes] = this.element.querySelectorAll(".written, .facts, .notes");
+    [this.body, this.heads, this.facts, this.notes] = this.element.querySelectorAll(".written, .heads, .facts, .notes");
     const [copy, share] = this.element.querySelectorAll("button");
     this.element.querySelector("h3").textContent = `Text ${number + 1}`;
     copy.onclick = async () => {
@@ -26,6 +26,8 @@ export class Writing {
     };
     this.body.onclick = (event) => this.onClick(event);
     this.body.onkeydown = (event) => this.onKey(event);
+    const show = ({ target }) => this.showReads(this.spans.indexOf(target.closest(".token")));
+    for (const event of ["pointerover", "focusin"]) this.body.addEventListener(event, show);
     this.draw();
   }
 
@@ -48,7 +50,7 @@ export class Writing {
     const isFirst = this.tokens.length === this.first;
     const bits = this.waiting + token.bits;
     const alternatives = isFirst ? afterPrompt(token, this.request.prompt) : token.alternatives;
-    if (token.text !== "") this.tokens.push({ ...token, alternatives, bits });
+    if (token.text !== "") this.tokens.push({ ...token, alternatives, bits, request: this.request });
     this.waiting = token.text !== "" || isFirst ? 0 : bits;
   }
 
@@ -80,7 +82,9 @@ export class Writing {
     });
     if (this.tokens.length) this.setCurrent(Math.min(this.current ?? 0, this.tokens.length - 1));
     if (hasFocus) this.focus();
-    if (!this.isWriting) this.drawFacts();
+    if (this.isWriting) return;
+    this.drawFacts();
+    this.showReads(this.current);
   }
 
   /** Returns the element of a token. */
@@ -102,6 +106,28 @@ export class Writing {
       const piece = text.slice(from - place, cuts[index + 1] - place);
       return this.copied.some((span) => span.start <= from && span.end > from) ? create("mark", { text: piece }) : piece;
     });
+  }
+
+  /** Shows what each head read when a token was predicted: as a list below the text, and by bars below the tokens. */
+  showReads(index) {
+    const { text, reads, request } = this.tokens[index] ?? {};
+    if (!reads) return;
+    const weights = new Map(); // by place, the largest of all heads
+    for (const { place, weight } of reads.flatMap(({ tokens }) => tokens)) weights.set(place, Math.max(weight, weights.get(place) ?? 0));
+    this.tokens.forEach((token, other) => {
+      const weight = token.request === request ? weights.get(token.place) : 0; // a later request has other places
+      this.spans[other]?.style.setProperty("--read", `${Math.round(100 * (weight ?? 0))}%`);
+    });
+    const rows = reads.map(({ name, tokens }) => {
+      const items = tokens.map((token) => {
+        const item = create("span", { class: "share" }, create("code", { text: visible(token.text) }), ` ${percentText(token.weight)}`);
+        item.style.setProperty("--read", `${Math.round(50 * token.weight)}%`);
+        return item;
+      });
+      return create("li", {}, create("span", { text: name }), ...items);
+    });
+    const title = create("p", {}, "What each head read to predict ", create("code", { text: visible(text) }));
+    this.heads.replaceChildren(title, create("ul", {}, ...rows));
   }
 
   /** Writes the number of tokens, their mean surprise and why the text ended, and lists what was copied. */
