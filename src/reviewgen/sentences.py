@@ -12,8 +12,8 @@ _OFTEN_ABBREVIATED = (
     " ggf vgl"
 )
 _BEFORE_NUMBERS = "no nr vol fig pp p art jan feb mar apr jun jul aug sep sept oct nov dec"
-_ABBREVIATIONS = frozenset(_OFTEN_ABBREVIATED.split())
-_NUMBER_ABBREVIATIONS = frozenset(_BEFORE_NUMBERS.split())
+ABBREVIATIONS = frozenset(_OFTEN_ABBREVIATED.split())
+NUMBER_ABBREVIATIONS = frozenset(_BEFORE_NUMBERS.split())
 
 
 def sentence_ends(text: str, start: int = 0) -> list[int]:
@@ -50,9 +50,9 @@ def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
     if before is None:
         return False
     word = before.group(1)
-    if word.lower() in _ABBREVIATIONS:
+    if word.lower() in ABBREVIATIONS:
         return True
-    if word.lower() in _NUMBER_ABBREVIATIONS and _NUMBER_AFTER.match(text, match.end()):
+    if word.lower() in NUMBER_ABBREVIATIONS and _NUMBER_AFTER.match(text, match.end()):
         return True
     is_initial = len(word) == 1 and word.isupper() and word != "I"
     return is_initial and _CAPITAL_AFTER.match(text, match.end()) is not None

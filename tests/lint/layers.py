@@ -19,6 +19,7 @@ FLOORS = [
     "version lazy errors interrupts",
     "config compiled devices processes storage sentences rates web",
     "protocols registry conditions novelty lexicon",
+    "formats",
     "data generation",
     "evaluation blending saving",
     "training words",

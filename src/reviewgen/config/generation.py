@@ -1,5 +1,6 @@
 """The settings of ``generate``, named and defined as in transformers; and presets."""
 
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,15 @@ _MAX_TOKENS = 100_000  # limit of max_new_tokens
 _MAX_FORCED = 10_000  # limit of min_new_tokens
 _MAX_BEAM_TOKENS = 1_000_000  # limit of max_new_tokens times num_beams
 _MAX_LISTED = 1_000  # elements of a list
+_MAX_WORDS = 20  # words that a text must contain
 _MAX_STRING = 1_000  # characters of a stop string
+_LISTS = ("stop_strings", "logits_processors", "temperature", "choices", "include", "exclude")
+GRAMMARS = ("regex", "json_schema", "grammar", "sentences")
+"""The settings that describe all of what follows the prompt, and need llguidance."""
+
+FORMATS = (*GRAMMARS, "choices", "include", "exclude")
+"""The settings that say what a text must look like."""
+
 _PROFILE_SETTINGS = (
     "temperature",
     "top_k",
@@ -24,6 +33,7 @@ _PROFILE_SETTINGS = (
     "repetition_penalty",
     "no_repeat_ngram_size",
     "words",
+    *FORMATS,
 )
 
 
@@ -64,6 +74,19 @@ class GenerationConfig:
             that is not given is drawn for each text, by the shares of the values in the training
             texts, as with the value "draw"; otherwise it is unspecified. The values of a call are
             added to the saved ones; None removes a saved value.
+        regex: What follows the prompt matches this regular expression, in the syntax of Rust. This
+            and json_schema, grammar and sentences need llguidance: pip install reviewgen[formats].
+        choices: What follows the prompt is one of these texts.
+        json_schema: What follows the prompt is JSON that this JSON schema allows, without white
+            space between its parts.
+        grammar: What follows the prompt matches this grammar, in the syntax of Lark as llguidance
+            reads it; its start rule is named start.
+        sentences: The number of sentences that follow the prompt, as in "3" or "2..4".
+        include: Words or phrases that each text must contain, as whole words; the first letter may
+            be of either case. The text is steered towards them from its beginning.
+        exclude: Words or phrases that no text may contain, as whole words.
+        exact: Sample from the model's true distribution under include, exclude and choices; for
+            models with few states only, such as small n-grams.
         likeness: Settings of the profile "likeness" that differ from "reading", as in
             {"temperature": 1.0}; saved with a model, not an argument of a call.
     """
@@ -86,6 +109,14 @@ class GenerationConfig:
     finish: Literal["sentence", "anywhere"] | None = None
     logits_processors: tuple[str, ...] = ()
     conditions: dict[str, Any] = field(default_factory=dict, hash=False)
+    regex: str | None = None
+    choices: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    json_schema: dict[str, Any] | None = field(default=None, hash=False)
+    grammar: str | None = None
+    sentences: str | None = None
+    include: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    exclude: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    exact: bool = False
     likeness: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -152,6 +183,11 @@ class GenerationConfig:
         """The cycle of temperatures; a single one is a cycle of length 1."""
         return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
 
+    @property
+    def has_format(self) -> bool:
+        """Whether a setting says what a text must look like."""
+        return any(getattr(self, name) for name in FORMATS)
+
 
 class GenerationSettings(TypedDict, total=False):
     """The fields of ``GenerationConfig`` as keyword arguments of ``generate``; None keeps the
@@ -176,6 +212,14 @@ class GenerationSettings(TypedDict, total=False):
     finish: Literal["sentence", "anywhere"] | None
     logits_processors: str | Iterable[str] | None
     conditions: Mapping[str, Any] | None
+    regex: str | None
+    choices: str | Iterable[str] | None
+    json_schema: Mapping[str, Any] | str | None
+    grammar: str | None
+    sentences: str | None
+    include: str | Iterable[str] | None
+    exclude: str | Iterable[str] | None
+    exact: bool | None
     likeness: Mapping[str, Any] | None
 
 
@@ -235,7 +279,15 @@ def generation_config(
     requested = {**own, **settings}
     _refuse_unknown(requested, settings, {*others, "prompt"})
     changes = {name: value for name, value in requested.items() if value is not None}
-    for name in ("stop_strings", "logits_processors", "temperature"):
+    schema = changes.get("json_schema")
+    if isinstance(schema, str):
+        try:
+            changes["json_schema"] = json.loads(schema)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"json_schema is not valid JSON: {error}.") from None
+    elif isinstance(schema, Mapping):
+        changes["json_schema"] = dict(schema)
+    for name in _LISTS:
         value = changes.get(name)
         if isinstance(value, str):
             changes[name] = (value,)
@@ -315,6 +367,9 @@ def check_saved_generation(config: GenerationConfig) -> None:
         ("the number of stop_strings", len(config.stop_strings), _MAX_LISTED),
         ("the number of logits_processors", len(config.logits_processors), _MAX_LISTED),
         ("the number of conditions", len(config.conditions), _MAX_LISTED),
+        ("the number of choices", len(config.choices), _MAX_LISTED),
+        ("the number of words in include", len(config.include), _MAX_WORDS),
+        ("the number of words in exclude", len(config.exclude), _MAX_LISTED),
         ("the length of a stop string", max(map(len, config.stop_strings), default=0), _MAX_STRING),
     ):
         if value > limit:

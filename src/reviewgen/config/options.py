@@ -207,9 +207,7 @@ class CallOptions:
             prevents copied spans of more than max_copy tokens.
         max_copy: With "filter", the maximum length of a copied span, in tokens; by default about 50
             characters.
-        must_include: A string, or several, that each text must contain, ignoring case; up to 128
-            texts are sampled until some contain them all, and the most probable of these is
-            returned.
+        must_include: The older name of include; it will be removed.
         profile: The saved defaults of the call: "reading" (default), texts that a person would
             rather read, or "likeness", texts whose statistics are close to those of human texts.
             Settings of the call take precedence.

@@ -46,6 +46,7 @@ from reviewgen.compiled.spelling import Spelling, follow_all, mark_spelled, no_p
 from reviewgen.compiled.windows import copies
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.errors import GenerationError
+from reviewgen.formats.cursor import Formats
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot, gather
@@ -55,6 +56,7 @@ from reviewgen.protocols.stepper import Stepper, StepState, SupportsSample
 from reviewgen.protocols.tokenizer import Tokenizer
 
 MAX_RETRIES = 12  # a text backtracks from this many dead ends
+_MAX_FORMAT_RETRIES = 3  # a text with a format does so from this many
 SAMPLING_SETTINGS = (
     "temperature",
     "top_k",
@@ -128,6 +130,7 @@ class Decoder:
         spelling: The words and characters that texts may contain; None if all are allowed.
         hooks: Objects that are called at every token.
         deadline: When ``time.monotonic`` reaches this value, all texts end where they are.
+        formats: What texts must look like; None if they may be any.
         block_seconds: About how long one call of a stepper's own loop should take. The deadline and
             an interrupt are noticed only between calls.
     """
@@ -140,6 +143,7 @@ class Decoder:
     hooks: Hooks | None = None
     deadline: float | None = None
     block_seconds: float = 0.2
+    formats: Formats | None = None
     _places: dict[tuple[int, ...], Int64[np.ndarray, "3"]] = field(
         default_factory=dict, init=False, compare=False
     )
@@ -204,6 +208,10 @@ class Decoder:
 
     def is_ready(self, text: Text) -> bool:
         """Return whether the stepper's own loop samples the next tokens of a text."""
+        if text.cursor is not None:
+            text.cursor.follow(text.ids)
+            if not text.cursor.is_free:
+                return False
         return self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
 
     def prefill(self, texts: Sequence[Text]) -> None:
@@ -277,7 +285,7 @@ class Decoder:
         for row, text in enumerate(texts):
             token = self._resample(batch, row, int(runs[row]), sampled[row])
             # without a guard, a dead end affects one token only
-            if self.guard is None and token >= 0:
+            if self.guard is None and self.formats is None and token >= 0:
                 text.retries = 0
             if text.forced:
                 self.extend(text, text.forced.pop(0))
@@ -303,7 +311,7 @@ class Decoder:
             # no token that matches the rest of the prompt is possible: use the tokenizer's tokens
             text.forced = self.pieces.tokenizer.encode(text.rest)
             text.rest = ""
-        elif token == DEAD_END and text.retries >= MAX_RETRIES:
+        elif token == DEAD_END and self.formats is None and text.retries >= MAX_RETRIES:
             # too many dead ends: first allow unknown words, then also copied spans
             token = self._sample_anywhere(batch.row(row), run)
             if token == DEAD_END:
@@ -324,7 +332,8 @@ class Decoder:
         params = self.params
         size = params.vocab_size
         scores = np.stack([text.logits for text in texts])  # type: ignore[misc]
-        if self.hooks is None and all(text.is_past_prompt for text in texts):
+        is_plain = self.hooks is None and self.formats is None
+        if is_plain and all(text.is_past_prompt for text in texts):
             return scores, params
         scores = scores.astype(np.float64)
         scores[:, size:] = -np.inf
@@ -336,14 +345,25 @@ class Decoder:
                 if known.any():
                     allowed = known
                 text_scores[:size][~allowed] = -np.inf
-            elif self.hooks is not None and not text.forced:
-                penalised = self.penalise(text, text_scores)
-                text_scores[:] = self.hooks.process([*text.prefix, *text.ids], penalised)
-        if self.hooks is not None:  # the penalties have been applied before the processors
+                self._apply_format(text, text_scores)
+            elif not is_plain and not text.forced:
+                text_scores[:] = self.penalise(text, text_scores)
+                self._apply_format(text, text_scores)
+                if self.hooks is not None:
+                    text_scores[:] = self.hooks.process([*text.prefix, *text.ids], text_scores)
+        if not is_plain:  # the penalties have been applied before the processors
             params = params._replace(
                 repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0
             )
         return scores, params
+
+    def _apply_format(self, text: Text, scores: Float64[np.ndarray, " V"]) -> None:
+        """Rule out and weigh the next tokens of a text by its formats; ``scores`` is updated."""
+        if text.cursor is not None:
+            text.cursor.follow(text.ids)
+            temperatures = self.params.temperatures
+            temperature = temperatures[text.new_tokens % len(temperatures)]
+            text.cursor.apply(scores, text.new_tokens, float(temperature))
 
     def penalise(self, text: Text, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
         """Apply the penalties to the logits of a text's next token; return the result."""
@@ -515,9 +535,9 @@ class Decoder:
             text.finish("end")
         elif code == NOT_A_NUMBER:
             raise GenerationError.of_damaged_logits()
-        elif code == NOTHING_LEFT:
+        elif code == NOTHING_LEFT and self.formats is None:
             text.finish("stuck")
-        elif code == DEAD_END:
+        elif code in (DEAD_END, NOTHING_LEFT):
             self._backtrack(text)
 
     def _call_hooks(
@@ -534,10 +554,15 @@ class Decoder:
 
         The state of the text is dropped, so the model is fed the text again from the start. Without
         a CopyGuard, no token is removed, since tokens may have been streamed already; instead, the
-        next token may make an unknown word.
+        next token may make an unknown word. With a format, the text ends after a few dead ends.
         """
         text.drop_state()
-        if self.guard is None:
+        if self.formats is not None:
+            removed = min(2 << text.retries, len(text.ids) - text.prompt_tokens)
+            if text.retries >= _MAX_FORMAT_RETRIES or not removed:
+                text.finish("stuck")
+                return
+        elif self.guard is None:
             text.retries = MAX_RETRIES
             return
         text.retries += 1
@@ -546,3 +571,5 @@ class Decoder:
             del text.ids[-removed:]
             text.new_tokens -= removed
             text.place = None
+            if text.cursor is not None:
+                text.cursor.follow(text.ids)

@@ -1,15 +1,13 @@
 """Generator: generates the texts of a call with one model, and makes the objects that are returned.
 
-It generates many texts at once, one text as a stream, or texts that must include some words. It
-holds what every call needs of a model: the stepper, the tokenizer, the texts of the tokens, and the
-index of the training text. The function that scores a text is passed in; only ``best_of``,
-``must_include`` and ``log_probabilities`` need it.
+It generates many texts at once, or one text as a stream. It holds what every call needs of a model:
+the stepper, the tokenizer, the texts of the tokens, and the index of the training text. The
+function that scores a text is passed in; only ``best_of`` and ``log_probabilities`` need it.
 """
 
 import logging
 import math
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -17,8 +15,11 @@ from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
-from reviewgen.errors import DataError, GenerationError
+from reviewgen.config.generation import FORMATS, GenerationConfig
+from reviewgen.errors import DataError
+from reviewgen.formats.cursor import Formats
 from reviewgen.generation.beams import search
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.detokenizer import Detokenizer
@@ -35,8 +36,6 @@ DEVICE_ROWS = 512
 """The number of texts that an accelerator generates side by side."""
 
 _CPU_ROWS = 64  # the number of texts that a CPU generates side by side
-_MAX_TRIES = 128  # with must_include, a prompt gets at most this many tries
-_TRIES_PER_BATCH = 16  # this many tries are generated side by side
 _STREAM_BLOCK_SECONDS = 0.02  # a streamed text gets new tokens about this often
 
 
@@ -88,6 +87,7 @@ class Generation:
         seconds: The time from the start of the batch until the text was complete.
         exceeds_max_copy: Whether the text contains a longer copied span than was allowed, because
             no other token was possible.
+        problem: Why the text does not fit its formats, in a sentence; empty if it does.
         conditions: The values of the text's conditions, given or drawn; unspecified ones are left
             out.
         request: The checked arguments of the call.
@@ -102,6 +102,7 @@ class Generation:
     number: int
     seconds: float
     exceeds_max_copy: bool
+    problem: str
     conditions: dict[str, Any]
     request: Request = field(repr=False, compare=False)
     _examine: Callable[[], Novelty | None] = field(repr=False, compare=False)
@@ -125,7 +126,7 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return as JSON values what needs no further computation."""
-        names = "text prompt new_tokens finish_reason seed number exceeds_max_copy conditions"
+        names = "text prompt new_tokens finish_reason seed number exceeds_max_copy problem conditions"
         values = {name: getattr(self, name) for name in names.split()}
         return values | {"seconds": round(self.seconds, 4)}
 
@@ -176,23 +177,26 @@ class Generator:
         Raises:
             DataError: ``novelty`` is given and the model has no index of its training text, or
                 ``words="known"`` and it has no lexicon.
-            GenerationError: No token can be sampled, or no try includes all of ``must_include``.
+            ConfigError: A format is invalid, or no text can fit it.
+            GenerationError: No token can be sampled.
         """
         guard = self.guard(request)
-        self.pieces.spelling(request.config.words)  # raises errors before anything is generated
+        # these raise errors before anything is generated
+        self.pieces.spelling(request.config.words)
+        self.formats(request)
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.best_of:
             return islice(self._choose(request, guard, start_late), first, None)
-        if request.must_include:
-            return self._generate_including(request, guard, first)
         return self._generate_batches(request, guard, first, start_late)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Return an iterator over the parts of the call's only text as they are generated, the
         prompt first. Errors are those of ``generate``.
         """
-        return self._stream(request, self.guard(request))
+        guard = self.guard(request)
+        self.formats(request)
+        return self._stream(request, guard)
 
     def output(self, text: Text, request: Request, number: int) -> Generation:
         """Return the ``Generation`` of a finished text.
@@ -213,6 +217,7 @@ class Generator:
             number=text.number if request.best_of else number,
             seconds=text.seconds,
             exceeds_max_copy=text.exceeds_limit,
+            problem=text.problem,
             conditions=request.conditions_of(text.number),
             request=request,
             _examine=partial(self._examine, text.ids),
@@ -293,42 +298,6 @@ class Generator:
         """
         return self.pieces.unknown(prefix) if request.config.words == "known" else frozenset()
 
-    def _generate_including(
-        self, request: Request, guard: CopyGuard | None, first: int
-    ) -> Iterator[Text]:
-        """For each prompt, yield one text that includes all words of ``must_include``.
-
-        Batches of texts are generated until a batch has such a text. If a batch has several, the
-        most probable of them is yielded.
-        """
-        deadline = request.deadline()
-        prompts = islice(request.prompts, first, None)
-        for number, prompt in enumerate(prompts, request.offset + first):
-            started = time.monotonic()
-            generated = 0
-            # for each word, the number of texts that lack it
-            lacking = Counter(dict.fromkeys(request.must_include, 0))
-            fitting = list[Text]()
-            while not fitting:
-                attempts = range(generated, generated + _TRIES_PER_BATCH)
-                # the first try has the seed of the text without must_include
-                seeds = [(number, attempt) if attempt else (number,) for attempt in attempts]
-                texts = [self.text(request, prompt, *seed) for seed in seeds]
-                # run the decoding loop to its end
-                deque(self.decoder(request, guard, deadline, texts).decode(texts), maxlen=0)
-                generated += len(texts)
-                for text in texts:
-                    missing = _missing(request, text)
-                    lacking.update(missing)
-                    if not missing:
-                        fitting.append(text)
-                is_late = deadline is not None and time.monotonic() >= deadline
-                if not fitting and (is_late or generated >= _MAX_TRIES):
-                    raise _nothing_includes(request, generated, lacking, is_late)
-            best = max(fitting, key=self._likelihood)
-            best.seconds = time.monotonic() - started
-            yield best
-
     def _choose(
         self, request: Request, guard: CopyGuard | None, start_late: bool
     ) -> Iterator[Text]:
@@ -355,7 +324,8 @@ class Generator:
     def _stream(self, request: Request, guard: CopyGuard | None) -> Iterator[str]:
         """Yield the prompt, then the new characters after each step of the decoding loop."""
         text = self.text(request, request.prompts[0], 0)
-        detokenizer = Detokenizer(text, is_echoed=True)
+        is_whole = has_retries(request.config)
+        detokenizer = Detokenizer(text, is_whole=is_whole, is_echoed=True)
         prompt, _ = detokenizer.release()
         if prompt:
             yield prompt
@@ -403,18 +373,44 @@ class Generator:
             request.hooks,
             deadline,
             block_seconds,
+            self.formats(request),
         )
 
-    def text(self, request: Request, prompt: str | Sequence[int], *numbers: int) -> Text:
+    def formats(self, request: Request) -> Formats | None:
+        """Return what the texts of a call must look like; None if they may be any.
+
+        Raises:
+            ConfigError: A format is invalid, or no text can fit it.
+        """
+        return self.pieces.formats(request.config, self._predict)
+
+    def _predict(self, tokens: Sequence[int]) -> Float64[np.ndarray, "R V"]:
+        """Return the probabilities of the next token after bos, and after bos and each token."""
+        size = self.tokenizer.vocab_size
+        bos = self.pieces.bos_id
+        rows = list[np.ndarray]()
+        for first in range(0, len(tokens), self.batch_size):
+            batch = tokens[first : first + self.batch_size]
+            ids = np.array([[bos] if token == bos else [bos, token] for token in batch], np.int64)
+            logits, _ = self.stepper.forward(ids, self.stepper.initial_state(len(batch)))
+            scores = logits[:, :size].astype(np.float64)
+            scores[:, bos] = -np.inf
+            probs = np.exp(scores - scores.max(axis=1, keepdims=True))
+            rows.append(probs / probs.sum(axis=1, keepdims=True))
+        return np.concatenate(rows)
+
+    def text(self, request: Request, prompt: str | Sequence[int], number: int) -> Text:
         """Return a new text that starts with a prompt.
 
         Args:
             request: The arguments of the call.
             prompt: The prompt. Token ids are fed to the model as they are; a string may be split
                 before its last word (see ``TokenTexts.split``).
-            numbers: The number of the text; for a second or later try with ``must_include``, also
-                the number of the try. The text's random stream has the seed (seed of the call,
-                *numbers).
+            number: The number of the text. The text's random stream has the seed (seed of the call,
+                number).
+
+        Raises:
+            ConfigError: The prompt contradicts a format.
         """
         if isinstance(prompt, str):
             ids, rest, length = self.pieces.split(prompt)
@@ -424,22 +420,20 @@ class Generator:
             # an incomplete last character belongs to the continuation
             prompt = self.tokenizer.decode(ids).rstrip("\ufffd")
             length = len(prompt)
+        formats = self.formats(request)
         return Text(
             self.pieces,
             request.config,
             prompt,
-            [self.pieces.bos_id, *request.prefix_of(numbers[0])],
+            [self.pieces.bos_id, *request.prefix_of(number)],
             ids,
             rest,
             length,
-            np.random.default_rng((request.seed, *numbers)),
+            np.random.default_rng((request.seed, number)),
             prompt_tokens=len(ids),
-            number=numbers[0],
+            number=number,
+            cursor=None if formats is None else formats.start(ids, rest),
         )
-
-    def _likelihood(self, text: Text) -> float:
-        """Return the mean log probability (nats) of a text's tokens."""
-        return math.fsum(self.log_probabilities(text)) / max(1, len(text.ids))
 
     def _likelihood_after_prompt(self, text: Text) -> float:
         """Return the log probability (nats) per character of what follows the prompt; -inf if
@@ -452,6 +446,14 @@ class Generator:
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)
+
+
+def has_retries(config: GenerationConfig) -> bool:
+    """Return whether tokens of a text may be removed again because of its formats, which may
+    contradict one another, or the known words.
+    """
+    rules = len(config.include) + sum(bool(getattr(config, name)) for name in FORMATS)
+    return config.has_format and (rules > 1 + len(config.include[:1]) or config.words == "known")
 
 
 def choose_batch_size(device: str) -> int:
@@ -472,33 +474,6 @@ def require_index(index: Index | None) -> Index:
             " different corpora or tokenizers."
         )
     return index
-
-
-def _missing(request: Request, text: Text) -> list[str]:
-    """Return the words of ``must_include`` that a text lacks, ignoring case."""
-    return [word for word in request.must_include if word.casefold() not in text.text.casefold()]
-
-
-def _nothing_includes(
-    request: Request, generated: int, lacking: Counter[str], is_late: bool
-) -> GenerationError:
-    """Return the error that no text includes all words of ``must_include``.
-
-    Args:
-        request: The arguments of the call.
-        generated: The number of texts that were generated.
-        lacking: For each word, the number of these texts that lack it.
-        is_late: Whether ``max_time`` has passed.
-    """
-    rarest = max(lacking, key=lambda word: lacking[word])
-    detail = f"; {lacking[rarest]} of them lack {rarest!r}" if len(lacking) > 1 else ""
-    until = " before the time ran out" if is_late else ""
-    more = "time (max_time)" if is_late else "tokens (max_new_tokens)"
-    return GenerationError(
-        f"None of {generated} tries includes"
-        f" {' and '.join(map(repr, request.must_include))}{until}{detail}. Put it into the prompt,"
-        f" allow more {more}, or raise the temperature."
-    )
 
 
 def _characters(text: str) -> Iterator[str]:

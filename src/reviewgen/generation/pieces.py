@@ -8,7 +8,7 @@ the removed end again; they may go beyond it ("token healing"). If all tokens ar
 prompts are fed as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
@@ -17,7 +17,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from reviewgen.compiled.spelling import Spelling
-from reviewgen.errors import DataError
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.errors import ConfigError, DataError
+from reviewgen.formats.bigrams import Bigrams, ask_model
+from reviewgen.formats.cursor import Formats
 from reviewgen.lexicon.lexicon import Lexicon, add_words, make_spelling
 from reviewgen.lexicon.token_bytes import Symbols, token_symbols
 from reviewgen.lexicon.words import words_of
@@ -46,6 +49,7 @@ class TokenTexts:
     Args:
         tokenizer: The tokenizer.
         lexicon: The known words; None if the model has no lexicon.
+        bigrams: The bigrams of the training text; None if the model was saved without them.
 
     Attributes:
         texts: For each token its text, also called its *piece*. It is empty for bos, eos, and a
@@ -53,8 +57,15 @@ class TokenTexts:
         are_characters: Whether no token has more than one character.
     """
 
-    def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        lexicon: Lexicon | None = None,
+        bigrams: Bigrams | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self._bigrams = bigrams
+        self._formats: dict[GenerationConfig, Formats] = {}
         self.bos_id = tokenizer.bos_id
         self._lexicon = lexicon
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
@@ -144,6 +155,39 @@ class TokenTexts:
         # keep only the last one: texts with the same fields come one after another
         self._extended = {others: spelling}
         return spelling
+
+    def formats(
+        self, config: GenerationConfig, predict: Callable[[Sequence[int]], np.ndarray]
+    ) -> Formats | None:
+        """Return the rules of a call; None if it has none.
+
+        Args:
+            config: The settings of the call.
+            predict: As in ``reviewgen.formats.bigrams.ask_model``.
+
+        Raises:
+            ConfigError: A rule is invalid, two contradict each other, or no text can fit one; or
+                the tokenizer does not say which bytes its tokens are.
+        """
+        if not config.has_format:
+            return None
+        symbols = self._symbols
+        if symbols is None:
+            raise ConfigError(
+                "A format needs a tokenizer that says which bytes its tokens are"
+                " (reviewgen.protocols.SupportsTokenBytes)."
+            )
+
+        def bigrams() -> Bigrams:
+            if self._bigrams is None:
+                self._bigrams = ask_model(predict, self.tokenizer.vocab_size, self.bos_id)
+            return self._bigrams
+
+        formats = self._formats.get(config)
+        if formats is None or formats.config != config:  # the hash leaves out the JSON schema
+            formats = Formats(config, symbols, self.bos_id, self.tokenizer.eos_id, bigrams)
+            self._formats = {config: formats}  # keep only the last one
+        return formats
 
     @cached_property
     def _symbols(self) -> Symbols | None:

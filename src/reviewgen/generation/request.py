@@ -18,8 +18,9 @@ from reviewgen.registry.metadata import Plugin
 
 _MAX_BEST_OF = 100_000
 _EXCLUDED = {  # for each of these settings, the settings that it cannot be combined with
-    "num_beams": ("novelty='filter'", "must_include", "stopping_criteria", "a streamer"),
-    "best_of": ("num_beams", "do_sample=False", "must_include", "a streamer"),
+    "num_beams": ("novelty='filter'", "a format", "stopping_criteria", "a streamer"),
+    "best_of": ("num_beams", "do_sample=False", "a streamer"),
+    "a format": ("stop_strings",),
 }
 
 
@@ -67,7 +68,6 @@ class Request:
         conditions: The conditions of the model; needed if some are drawn.
         fixed: The values of the conditions that are the same for all texts.
         draws: The groups of conditions whose values are drawn for each text.
-        must_include: Strings that each text must include.
         best_of: The number of texts that are generated for each prompt; the best
             ``num_return_sequences`` of them are returned, the best first. 0 returns all texts.
         judge: Rates texts for ``best_of``; None rates them by the model's own log probability.
@@ -85,7 +85,6 @@ class Request:
     conditions: Conditions = field(default_factory=Conditions)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     draws: Sequence[DrawGroup] = ()
-    must_include: Sequence[str] = ()
     best_of: int = 0
     judge: Judge | None = None
     offset: int = 0
@@ -150,6 +149,7 @@ def make_request(
     # finish="sentence" has no effect
     if args["streamer"] is not None and settings.get("finish") is None:
         config = replace(config, finish=None)
+    config = replace(config, include=(*config.include, *_words(args["must_include"])))
     processors = args["logits_processor"]
     saved: Sequence[str] = ()
     if processors is None:
@@ -171,7 +171,6 @@ def make_request(
         conditions=conditions,
         fixed=fixed,
         draws=draws,
-        must_include=_words(args["must_include"]),
         best_of=args["best_of"] or 0,
         judge=args["judge"],
     )
@@ -219,16 +218,17 @@ def _refuse_pairs(request: Request) -> None:
     has_streamer = request.hooks is not None and request.hooks.streamer is not None
     if has_streamer and len(request.prompts) != 1:
         raise ConfigError(f"A streamer takes one text; this call asks for {len(request.prompts)}.")
-    if has_streamer and (request.must_include or config.finish == "sentence" or is_filtered):
+    if has_streamer and (config.has_format or config.finish == "sentence" or is_filtered):
         raise ConfigError(
-            "must_include, finish and novelty='filter' may remove text again, so they cannot be"
+            "A format, finish and novelty='filter' may remove text again, so they cannot be"
             " combined with a streamer."
         )
     is_greedy = config.do_sample is False
     is_set = {
         "num_beams": config.num_beams > 1,
         "best_of": request.best_of,
-        "must_include": request.must_include,
+        "a format": config.has_format,
+        "stop_strings": config.stop_strings,
         "do_sample=False": is_greedy,
         "novelty='filter'": is_filtered,
         "a streamer": has_streamer,
@@ -238,11 +238,6 @@ def _refuse_pairs(request: Request) -> None:
         wrong = [other for other in others if is_set[other]]
         if is_set[name] and wrong:
             raise ConfigError(f"{name} cannot be combined with {wrong[0]}.")
-    if request.must_include and is_greedy:
-        raise ConfigError(
-            "must_include samples texts until one fits, so it cannot be combined with"
-            " do_sample=False."
-        )
 
 
 def _prompts(prompt: Any) -> Sequence[str]:
@@ -259,7 +254,7 @@ def _plain(value: Any) -> Any:
 
 
 def _words(words: Any) -> Sequence[str]:
-    """Check the argument ``must_include``, and return it as a list."""
+    """Check the argument ``must_include``, the older name of ``include``; return it as a list."""
     listed = one_or_more(words)
     if not all(isinstance(word, str) and word for word in listed):
         raise ConfigError(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from reviewgen.config.generation import GenerationConfig
+from reviewgen.formats.cursor import Cursor
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot
 from reviewgen.sentences import sentence_ends
@@ -51,6 +52,8 @@ class Text:
         seconds: The time from the start of the batch until the text was complete.
         place: The text's state in the automaton of ``reviewgen.compiled.spelling``; None if it is
             not known yet.
+        cursor: The position of the text in the formats of the call; None without a format.
+        problem: Why the text does not fit its formats; empty if it does.
         state, logits: The model's state and logits after the last token that it was fed; None if it
             was fed none.
     """
@@ -73,6 +76,8 @@ class Text:
     text: str = ""
     seconds: float = 0.0
     place: Int64[np.ndarray, "3"] | None = None
+    cursor: Cursor | None = None
+    problem: str = ""
     state: Slot | None = None
     logits: Float[np.ndarray, " V"] | None = None
     # random numbers that were generated, but not used yet
@@ -141,13 +146,17 @@ class Text:
         """
         self.text = self.so_far()
         self.finish_reason = reason
+        if self.cursor is not None:
+            self.cursor.follow(self.ids)
+            if not self.cursor.is_complete:
+                self.problem = self.cursor.formats.describe_failure(reason)
         if reason not in _CUT_OFF:
             return
         if self.text.endswith("\ufffd"):  # the text ends inside a character
             self._cut(self.prompt + self.text[len(self.prompt) :].rstrip("\ufffd"))
         if self.config.finish == "sentence":
             ends = sentence_ends(self.text, len(self.prompt))
-            if ends and self._keeps_min_new_tokens(self.text[: ends[-1]]):
+            if ends and self._may_end_after(self.text[: ends[-1]]):
                 self._cut(self.text[: ends[-1]])
 
     def finish_unextended(self) -> None:
@@ -157,10 +166,12 @@ class Text:
         self.rest = ""
         self.finish_reason = "length"
 
-    def _keeps_min_new_tokens(self, text: str) -> bool:
-        """Return whether at least ``min_new_tokens`` new tokens are left if the text is shortened
-        to ``text``. The result is also true if there are fewer already.
+    def _may_end_after(self, text: str) -> bool:
+        """Return whether the text still fits its formats, and at least ``min_new_tokens`` new
+        tokens are left, if it is shortened to ``text``. There may be fewer tokens already.
         """
+        if self.cursor is not None and not self.cursor.fits(self.ids[: self._count_tokens(text)]):
+            return False
         minimum = self.config.min_new_tokens
         if self.new_tokens < minimum:
             return True

@@ -221,7 +221,8 @@ class ReviewModel:
                 keyword: max_new_tokens, min_new_tokens, num_return_sequences, do_sample, num_beams,
                 length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
                 no_repeat_ngram_size, stop_strings, max_time, words, finish, logits_processors,
-                conditions; ``GenerationConfig`` documents them.
+                conditions, regex, choices, json_schema, grammar, sentences, include, exclude, exact;
+                ``GenerationConfig`` documents them.
             logits_processor: The name of an installed logits processor; a function, such as an
                 object of transformers; or a list of these. A function is called with the token ids
                 so far, (1, T), which start with bos, and the scores, (1, V). The processors that
@@ -244,8 +245,8 @@ class ReviewModel:
         Raises:
             ConfigError: A setting is unknown, out of range, or incompatible with another.
             DataError: ``novelty`` is given, and the model has no index of its training text.
-            GenerationError: No token can be sampled, or no text contains the strings of
-                ``must_include``.
+            GenerationError: No token can be sampled, or a text does not fit its formats. With
+                ``return_dict_in_generate``, such a text is returned with its ``problem``.
             PluginError: A logits processor is not installed, or does not work.
         """
         check_flags(return_dict_in_generate=return_dict_in_generate)
@@ -254,6 +255,9 @@ class ReviewModel:
         texts = list(generator.generate(request))
         if return_dict_in_generate:
             return [generator.output(text, request, number) for number, text in enumerate(texts)]
+        for text in texts:
+            if text.problem:
+                raise GenerationError(text.problem)
         if request.novelty is not None:
             return list[str](map(generator.with_novelty, texts))
         return [text.text for text in texts]
@@ -293,17 +297,16 @@ class ReviewModel:
 
         A piece never splits a character. It is one character if the tokenizer's tokens are
         characters. With ``finish="sentence"`` it consists of whole sentences. The arguments are
-        those of ``generate`` except num_beams, must_include and novelty="filter", which need the
-        whole text.
+        those of ``generate`` except num_beams and novelty="filter", which need the whole text.
         """
         request = self._request(prompt, options)
         texts = len(request.prompts)
         if texts != 1:
             raise ConfigError(f"stream returns one text; this call asks for {texts}.")
-        if request.config.num_beams > 1 or request.must_include or request.novelty == "filter":
+        if request.config.num_beams > 1 or request.novelty == "filter":
             raise ConfigError(
-                "num_beams, must_include and novelty='filter' need the whole text and cannot be"
-                " combined with stream."
+                "num_beams and novelty='filter' need the whole text and cannot be combined with"
+                " stream."
             )
         return self.generator.stream(request)
 
@@ -747,7 +750,7 @@ class ReviewModel:
 
     @cached_property
     def _pieces(self) -> TokenTexts:
-        return TokenTexts(self.tokenizer, self.bundle.lexicon)
+        return TokenTexts(self.tokenizer, self.bundle.lexicon, self.bundle.bigrams)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateKwargs) -> Request:
         """Check the arguments of a call of ``generate``, and return them as a request."""

@@ -9,6 +9,7 @@ Hub.
     training.json             record of the training run
     novelty.safetensors       novelty index of the training text (optional)
     lexicon.safetensors       words of the training text (optional)
+    bigrams.safetensors       bigrams of the training text (optional)
     manifest.json             the SHA-256 and the size of each file as it was saved
     README.md                 model card
 

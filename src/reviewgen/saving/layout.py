@@ -20,6 +20,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config.bounded import dump_json, read_json
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.errors import BundleError
+from reviewgen.formats.bigrams import Bigrams
 from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.novelty import Index
 from reviewgen.protocols.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ GENERATION = "generation_config.json"
 TRAINING = "training.json"
 NOVELTY = "novelty.safetensors"
 LEXICON = "lexicon.safetensors"
+BIGRAMS = "bigrams.safetensors"
 CARD = "README.md"
 TOKENIZER = "tokenizer.json"  # of a folder of the library transformers
 MANIFEST = "manifest.json"
@@ -44,7 +46,7 @@ MANIFEST = "manifest.json"
 # config.json of such a blend lists these presets under this key.
 SHARED_WEIGHTS = "weights"
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
-OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}
+OPTIONAL_FILES = {NOVELTY, LEXICON, BIGRAMS, MANIFEST}
 CURVE = "learning_curve.png"  # a picture that the card of a published model shows
 CLIENT_FILES = {".cache", ".git", ".gitignore"}
 """Files that git and the Hub's client keep in the folder of a repository. They are ignored when a
@@ -92,6 +94,7 @@ class Bundle:
         card: The model card, as Markdown.
         index: The novelty index of the training text.
         lexicon: The words of the training text.
+        bigrams: The bigrams of the training text.
         folder: The saved folder that the model was read from; None if it was not read from a
             folder.
         digests: The SHA-256 and the size of each file of the saved folder when the model was read.
@@ -110,6 +113,7 @@ class Bundle:
     card: str = ""
     index: Index | None = None
     lexicon: Lexicon | None = None
+    bigrams: Bigrams | None = None
     folder: Path | None = None
     digests: dict[str, FileFacts] = field(default_factory=dict)
     origin: str | None = None

@@ -34,6 +34,7 @@ from reviewgen.errors import (
     printable,
     quoted,
 )
+from reviewgen.formats.bigrams import read_bigrams
 from reviewgen.lexicon.lexicon import read_lexicon
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
@@ -238,6 +239,9 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         fingerprint = layout.fingerprint(training, tokenizer_plugin.name, facts["config"])
         index = read_index(folder / layout.NOVELTY, fingerprint, tokenizer.vocab_size)
     lexicon_file = folder / layout.LEXICON
+    bigrams = None
+    if (folder / layout.BIGRAMS).is_file():
+        bigrams = read_bigrams(folder / layout.BIGRAMS, tokenizer.vocab_size)
     return Bundle(
         preset=config["preset"],
         weights=weights,
@@ -250,6 +254,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         card=_read_card(folder / layout.CARD),
         index=index,
         lexicon=read_lexicon(lexicon_file) if lexicon_file.is_file() else None,
+        bigrams=bigrams,
         conditions=conditions,
         folder=folder,
     )

@@ -28,6 +28,7 @@ from reviewgen.errors import (
     quoted,
     storage_errors,
 )
+from reviewgen.formats.bigrams import write_bigrams
 from reviewgen.lexicon.lexicon import write_lexicon
 from reviewgen.novelty import write_index
 from reviewgen.protocols.tokenizer import Tokenizer
@@ -84,6 +85,8 @@ def write_bundle(
             write_index(replace(bundle.index, fingerprint=fingerprint), scratch / layout.NOVELTY)
         if bundle.lexicon is not None:
             write_lexicon(bundle.lexicon, scratch / layout.LEXICON)
+        if bundle.bigrams is not None:
+            write_bigrams(bundle.bigrams, scratch / layout.BIGRAMS)
         config: dict[str, Any] = {
             "schema": layout.SCHEMA,
             "library": "reviewgen",

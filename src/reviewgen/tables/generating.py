@@ -101,7 +101,7 @@ def _make_plan(
             yield row
 
     receipt_column = {"receipt": "string"} if receipts else {}
-    settings = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
+    settings = {name: getattr(request, name) for name in ("novelty", "max_copy")}
     facts = {
         "model": [model.digest, model.weight_bits],
         **device_facts(model.device),
@@ -169,9 +169,7 @@ def generate_dataset(
         check_flags(columns=shards.columns, unique=shards.unique)
         loaded, origin = load_saved(model, weight_bits)
         request = _check_request(loaded, prompt, options)
-        # with must_include the batches are small, so an accelerator does not help
-        if device != "auto" or not request.must_include:
-            move(loaded, device)
+        move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
             raise ConfigError(
                 f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}."

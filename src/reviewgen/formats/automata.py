@@ -1,0 +1,251 @@
+"""Automata over bytes: a word that a text must contain, words that it must not contain, and choices
+that it must be one of.
+
+An automaton is built over bytes and then stored over tokens: ``next[s, v]`` is the state after
+token v in state s. State 0 is dead, and state 1 means that the rule holds whatever follows.
+
+A word is matched as a word: next to its first and last letter, there must not be a letter, digit or
+underscore. The first letter may be of either case. A byte above 127 beside the word counts as a
+letter for an included word, and as no letter for an excluded one. So a text that must contain a
+word matches ``\\bword\\b``, and a text that must not contain it does not match.
+
+Dimensions: S states, V vocabulary, L symbols of the longest token.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from reviewgen.compiled.spelling import HALF
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.lexicon.token_bytes import Symbols
+
+DEAD = 0
+HOLDS = 1
+FIRST = 2  # the state before the first byte
+_SYMBOLS = HALF + 16  # bytes, and the sixteen half bytes
+_FAR = 1 << 20  # more tokens than any text has
+_MAX_CELLS = 1 << 24  # states times tokens
+
+
+@dataclass(frozen=True)
+class Automaton:
+    """An automaton over tokens.
+
+    Attributes:
+        name: The rule, as in "include='guitar'", for messages.
+        next: The state after each token in each state.
+        distance: For each state, the minimum number of tokens until the text may end; large if it
+            never may.
+    """
+
+    name: str
+    next: Int32[np.ndarray, "S V"]
+    distance: Int64[np.ndarray, " S"]
+
+    def after(self, state: int, tokens: Sequence[int]) -> int:
+        """Return the state after some tokens."""
+        for token in tokens:
+            state = int(self.next[state, token])
+        return state
+
+
+@dataclass(frozen=True)
+class _Word:
+    """The state of the automaton of a set of words.
+
+    Attributes:
+        matches: How far each word that may have begun is matched: pairs of word and length.
+        is_complete: Whether a word has just been matched, if no letter follows.
+        is_inside: Whether a word cannot begin here, since a letter precedes.
+        is_half: Whether the first half of a byte precedes.
+    """
+
+    matches: frozenset[tuple[int, int]] = frozenset()
+    is_complete: bool = False
+    is_inside: bool = False
+    is_half: bool = False
+
+
+def include(word: str, symbols: Symbols, eos: int) -> Automaton:
+    """Return the automaton of the texts that contain a word or phrase.
+
+    Args:
+        word: The word.
+        symbols: The bytes of the tokens.
+        eos: The id of the end token.
+
+    Raises:
+        ConfigError: The tokens cannot spell the word.
+    """
+    automaton = _compile(
+        f"include={word!r}",
+        _Word(),
+        _word_step([word], HOLDS),
+        lambda state: state.is_complete,
+        symbols,
+        eos,
+    )
+    if automaton.distance[FIRST] >= _FAR:
+        raise _unspelled("include", word)
+    return automaton
+
+
+def exclude(words: Sequence[str], symbols: Symbols, eos: int) -> Automaton:
+    """Return the automaton of the texts that contain none of some words."""
+    return _compile(
+        f"exclude={', '.join(map(repr, words))}",
+        _Word(),
+        _word_step(words, DEAD),
+        lambda state: not state.is_complete,
+        symbols,
+        eos,
+    )
+
+
+def choices(texts: Sequence[str], symbols: Symbols, eos: int) -> Automaton:
+    """Return the automaton of some texts.
+
+    Raises:
+        ConfigError: The tokens cannot spell one of the texts, or the texts are too long together.
+    """
+    encoded = {text.encode() for text in texts}
+    beginnings = {text[:end] for text in encoded for end in range(len(text) + 1)}
+    if len(beginnings) * len(symbols.offsets) > _MAX_CELLS:
+        raise ConfigError(
+            f"choices may have about {_MAX_CELLS // len(symbols.offsets):,} characters together;"
+            f" these have {len(beginnings):,}. Use regex instead."
+        )
+    tokens = {bytes(token) for token in symbols.tokens() if token and max(token) < HALF}
+    for text in texts:
+        if not _is_spelled(text.encode(), tokens):
+            raise _unspelled("choices", text)
+
+    def step(state: Any, symbol: int) -> Any:
+        """Return the part of a choice that is matched after another symbol."""
+        after = state + bytes([symbol]) if symbol < HALF else b""
+        return after if after in beginnings and after else DEAD
+
+    return _compile("choices", b"", step, encoded.__contains__, symbols, eos)
+
+
+def _is_spelled(text: bytes, tokens: Collection[bytes]) -> bool:
+    """Return whether a sequence of tokens is equal to ``text``."""
+    longest = max(map(len, tokens))
+    ends = {0}  # where a sequence of tokens may end
+    for end in range(1, len(text) + 1):
+        starts = range(max(0, end - longest), end)
+        if any(start in ends and text[start:end] in tokens for start in starts):
+            ends.add(end)
+    return len(text) in ends
+
+
+def _unspelled(rule: str, text: str) -> ConfigError:
+    """Return the error that no sequence of tokens spells a text."""
+    return ConfigError(
+        f"{rule} has {quoted(text)}, which has characters that this model does not know: leave them"
+        " out."
+    )
+
+
+def _word_step(words: Sequence[str], end: int) -> Callable[[Any, int], Any]:
+    """Return the function that gives the state after a symbol; ``end`` is the state after a whole
+    word.
+    """
+    spellings = [
+        (first + word[1:]).encode() for word in words for first in {word[0].lower(), word[0].upper()}
+    ]
+    begins_inside = [not _is_letter(spelling[0]) for spelling in spellings]
+    ends_inside = [not _is_letter(spelling[-1]) for spelling in spellings]
+    is_strict = end == HOLDS  # a byte above 127 counts as a letter
+
+    def step(state: Any, symbol: int) -> Any:
+        """Return the state after another symbol."""
+        is_high = symbol >= 128
+        if state.is_half:
+            return _Word(is_inside=is_strict) if symbol >= HALF else DEAD
+        if symbol >= HALF:  # only the first half of a byte above 127 may follow
+            if state.is_complete and not is_strict:
+                return end
+            return _Word(is_half=True) if symbol >= HALF + 8 else DEAD
+        is_letter = is_strict if is_high else _is_letter(symbol)
+        if state.is_complete and not is_letter:
+            return end
+        matches = set()
+        for number, spelling in enumerate(spellings):
+            lengths = [length for word, length in state.matches if word == number]
+            if begins_inside[number] or not state.is_inside:
+                lengths.append(0)
+            for length in lengths:
+                if spelling[length] == symbol:
+                    matches.add((number, length + 1))
+        whole = {pair for pair in matches if pair[1] == len(spellings[pair[0]])}
+        if any(ends_inside[number] for number, _ in whole):
+            return end
+        return _Word(frozenset(matches - whole), bool(whole), is_letter)
+
+    return step
+
+
+def _is_letter(byte: int) -> bool:
+    """Return whether a byte is an ASCII letter, digit or underscore, or belongs to another
+    character.
+    """
+    return byte >= 128 or chr(byte).isalnum() or byte == ord("_")
+
+
+def _compile(
+    name: str,
+    first: Any,
+    step: Callable[[Any, int], Any],
+    may_end: Callable[[Any], bool],
+    symbols: Symbols,
+    eos: int,
+) -> Automaton:
+    """Return the automaton of a rule over tokens.
+
+    Args:
+        name: The rule, for messages.
+        first: The state before the first byte.
+        step: Returns the state after a symbol: another state, DEAD or HOLDS.
+        may_end: Whether the text may end in a state.
+        symbols: The bytes of the tokens.
+        eos: The id of the end token.
+    """
+    numbers: dict[Any, int] = {DEAD: DEAD, HOLDS: HOLDS, first: FIRST}
+    waiting = [first]
+    rows = [[DEAD] * _SYMBOLS, [HOLDS] * _SYMBOLS]
+    for state in waiting:  # grows
+        row = [step(state, symbol) for symbol in range(_SYMBOLS)]
+        for after in row:
+            if after not in numbers:
+                numbers[after] = len(numbers)
+                waiting.append(after)
+        rows.append([numbers[after] for after in row])
+    own = np.arange(len(rows))[:, None]
+    table = np.hstack((np.array(rows), own)).astype(np.int32)  # the last symbol changes nothing
+    lengths = np.diff(symbols.offsets)
+    after = np.repeat(own, len(lengths), axis=1).astype(np.int32)  # (S, V)
+    for position in range(int(lengths.max())):
+        has_more = lengths > position
+        index = np.where(has_more, symbols.offsets[:-1] + position, 0)
+        after = table[after, np.where(has_more, symbols.values[index], _SYMBOLS)]
+    after[:, lengths == 0] = DEAD  # bos
+    is_end = np.array([False, True, *map(may_end, waiting)])
+    after[:, eos] = np.where(is_end, HOLDS, DEAD)
+    return Automaton(name, after, _distances(after, is_end))
+
+
+def _distances(
+    after: Int32[np.ndarray, "S V"], is_end: Bool[np.ndarray, " S"]
+) -> Int64[np.ndarray, " S"]:
+    """Return the minimum number of tokens from each state to one in which a text may end."""
+    distance = np.where(is_end, 0, _FAR)
+    while True:
+        shorter = np.minimum(distance, 1 + distance[after].min(axis=1))
+        if (shorter == distance).all():
+            return distance
+        distance = shorter

@@ -1,0 +1,167 @@
+"""Bigrams: how probable each token is after each other token. They are counted in the training text
+and saved with the model, as ``bigrams.safetensors``.
+
+Only pairs that say more than the frequencies of their tokens are kept, at most 20 for each token on
+average. The other followers of a token share the rest of its probability by their own frequencies
+(absolute discounting; Ney, Essen & Kneser 1994). A saved pair takes three bytes: the follower, and
+its probability as a power of two.
+
+Dimensions: V vocabulary, N pairs, R tokens with known followers, T tokens of a text.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int64
+from safetensors.numpy import save_file
+
+from reviewgen.errors import BundleError, storage_errors
+from reviewgen.storage import open_tensors, read_vectors, safetensors_file
+
+_PAIRS = 20  # pairs for each token of the vocabulary
+_MAX_TOKENS = 5_000_000  # tokens of the training text that are counted
+_DISCOUNT = 0.5
+_STEPS = 16  # saved probabilities are powers of two of this many steps
+_ROWS = (100, 1000)  # tokens whose followers a model is asked for
+
+
+@dataclass(frozen=True)
+class Bigrams:
+    """The followers of each token.
+
+    Attributes:
+        starts: Where the followers of each token begin, and where those of the last one end.
+        followers: The tokens that follow.
+        probs: Their probabilities.
+        unigrams: The probability of each token.
+    """
+
+    starts: Int64[np.ndarray, " V1"]
+    followers: Int[np.ndarray, " N"]
+    probs: Float32[np.ndarray, " N"]
+    unigrams: Float32[np.ndarray, " V"]
+
+    @property
+    def rest(self) -> Float32[np.ndarray, " V"]:
+        """For each token, the probability of all other followers together."""
+        known = np.bincount(
+            np.repeat(np.arange(len(self.unigrams)), np.diff(self.starts)),
+            self.probs,
+            len(self.unigrams),
+        )
+        return np.maximum(1 - known, 0).astype(np.float32)
+
+
+def count_bigrams(blocks: Iterable[Int[np.ndarray, " T"]], vocab_size: int) -> Bigrams:
+    """Count the bigrams of a training text.
+
+    Args:
+        blocks: The token ids of the text, in blocks. Ids from ``vocab_size`` on, such as those of
+            conditions, are left out.
+        vocab_size: V.
+    """
+    parts = list[np.ndarray]()
+    for block in blocks:
+        parts.append(block[block < vocab_size].astype(np.int64))
+        if sum(map(len, parts)) >= _MAX_TOKENS:
+            break
+    ids = np.concatenate(parts)
+    keys, counts = np.unique(ids[:-1] * vocab_size + ids[1:], return_counts=True)
+    unigrams = np.bincount(ids, minlength=vocab_size)
+    before, followers = np.divmod(keys, vocab_size)
+    probs = (counts - _DISCOUNT) / unigrams[before]
+    return _keep_best(before, followers, probs, unigrams / len(ids))
+
+
+def ask_model(
+    predict: Callable[[Sequence[int]], Float[np.ndarray, "R V"]], vocab_size: int, bos: int
+) -> Bigrams:
+    """Return the bigrams of a model that was saved without them.
+
+    Args:
+        predict: Returns the probabilities of the next token after each of some tokens at the
+            beginning of a text.
+        vocab_size: V.
+        bos: The id of the token at the beginning.
+    """
+    unigrams = predict([bos])[0]
+    rows = np.array([bos])
+    for count in _ROWS:
+        rows = np.argsort(-unigrams, kind="stable")[:count]
+        table = predict(rows.tolist())
+        shares = unigrams[rows] / unigrams[rows].sum()
+        unigrams = shares @ table
+    before, followers = np.nonzero(table > unigrams)
+    return _keep_best(rows[before], followers, table[before, followers], unigrams)
+
+
+def _keep_best(
+    before: Int64[np.ndarray, " N"],
+    followers: Int64[np.ndarray, " N"],
+    probs: Float[np.ndarray, " N"],
+    unigrams: Float[np.ndarray, " V"],
+) -> Bigrams:
+    """Keep the pairs that add most to the information on the next token."""
+    size = len(unigrams)
+    # every token may follow, since a word that a text must contain may be new to the model
+    unigrams = (unigrams + 1e-9) / (unigrams + 1e-9).sum()
+    gain = unigrams[before] * probs * np.log(probs / unigrams[followers])
+    kept = np.flatnonzero(gain > 0)
+    if len(kept) > _PAIRS * size:
+        kept = np.sort(kept[np.argpartition(-gain[kept], _PAIRS * size)[: _PAIRS * size]])
+    order = kept[np.argsort(before[kept], kind="stable")]
+    starts = np.concatenate(([0], np.cumsum(np.bincount(before[order], minlength=size))))
+    # rounded as in a saved file, so that a saved model generates the same texts
+    rounded = _from_steps(np.minimum(_to_steps(probs[order]), 255))
+    return Bigrams(starts, followers[order], rounded, _from_steps(_to_steps(unigrams)))
+
+
+def write_bigrams(bigrams: Bigrams, file: Path) -> None:
+    """Write bigrams to a file. An existing file is replaced.
+
+    Raises:
+        StorageError: The disk is full, or the file cannot be written.
+    """
+    small = len(bigrams.unigrams) <= 1 << 16
+    arrays = {
+        "counts": np.diff(bigrams.starts).astype(np.uint32),
+        "followers": bigrams.followers.astype(np.uint16 if small else np.uint32),
+        "probs": _to_steps(bigrams.probs).astype(np.uint8),
+        "unigrams": _to_steps(bigrams.unigrams).astype(np.uint16),
+    }
+    with storage_errors(file), safetensors_file(file):
+        save_file(arrays, file)
+
+
+def read_bigrams(file: Path, vocab_size: int) -> Bigrams:
+    """Read the bigrams of a model.
+
+    Raises:
+        BundleError: The file is damaged, or belongs to another vocabulary.
+    """
+    kinds = {
+        "counts": ("uint32",),
+        "followers": ("uint16", "uint32"),
+        "probs": ("uint8",),
+        "unigrams": ("uint16",),
+    }
+    with open_tensors(file, "bigrams") as tensors:
+        counts, followers, probs, unigrams = read_vectors(tensors, kinds).values()
+        starts = np.concatenate(([0], np.cumsum(counts.astype(np.int64))))
+        fits = len(counts) == len(unigrams) == vocab_size
+        fits = fits and int(starts[-1]) == len(followers) == len(probs)
+        if not fits or (followers >= vocab_size).any():
+            raise BundleError("is damaged: its arrays do not fit the vocabulary.")
+    return Bigrams(starts, followers, _from_steps(probs), _from_steps(unigrams))
+
+
+def _to_steps(probs: Float32[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """Return minus the binary logarithms of probabilities, in steps of 1 / 16."""
+    return np.round(-_STEPS * np.log2(probs))
+
+
+def _from_steps(steps: Int[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
+    """Return the probabilities of logarithms as ``_to_steps`` returns them."""
+    return np.exp2(-steps.astype(np.float32) / _STEPS)

@@ -1,0 +1,467 @@
+"""All rules of a call, and the position of one text in them.
+
+Near ``max_new_tokens``, a text must be completed. How many tokens a word or a choice still needs is
+known from its automaton. How many a grammar needs is searched for: breadth first, over a few tokens
+of each kind, where positions from which the same tokens may follow count as one.
+
+Dimensions: V vocabulary, W logits: V, and the ids of conditions.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from reviewgen.compiled.spelling import HALF
+from reviewgen.config.generation import GRAMMARS, GenerationConfig
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.formats.automata import DEAD, FIRST, HOLDS, Automaton, choices, exclude, include
+from reviewgen.formats.bigrams import Bigrams
+from reviewgen.formats.grammars import Grammars
+from reviewgen.formats.look_ahead import LookAhead
+from reviewgen.lexicon.token_bytes import Symbols
+
+_HORIZON = 60  # words; an included word is in the text after at most about this many
+_CHARACTERS = 5  # of a word
+_LEEWAY = 8  # tokens between the deadline of the words and the fewest tokens that they need
+_MARGIN = 16  # a text is completed at least this many tokens before its limit
+_MAX_SEARCH = 64  # tokens of a completion that is searched for
+_MAX_NODES = 6  # positions at each step of the search
+_SAME_KIND = 3  # tokens of a kind that the search tries at each position
+
+
+@dataclass
+class AutomatonPosition:
+    """The position of a text in an automaton.
+
+    Attributes:
+        automaton: The automaton.
+        start: How many tokens of the text it does not read.
+        look_ahead: Weights the tokens after which the rule is likely to hold; None weights none.
+        states: The state before the text, and the state after each token.
+    """
+
+    automaton: Automaton
+    start: int
+    look_ahead: LookAhead | None = None
+    states: list[int] = field(default_factory=lambda: [FIRST])
+
+    @property
+    def state(self) -> int:
+        """The current state."""
+        return self.states[-1]
+
+    @property
+    def distance(self) -> int:
+        """The minimum number of tokens until the text may end."""
+        return int(self.automaton.distance[self.state])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here."""
+        return self.distance == 0
+
+    def distances(self) -> Int64[np.ndarray, " V"]:
+        """Return the distance after each next token."""
+        return self.automaton.distance[self.automaton.next[self.state]]
+
+    def mask(self) -> Bool[np.ndarray, " V"]:
+        """Return which tokens may follow."""
+        allowed: np.ndarray = self.automaton.next[self.state] != DEAD
+        return allowed
+
+    def advance(self, token: int) -> None:
+        """Add a token."""
+        self.states.append(int(self.automaton.next[self.state, token]))
+
+    def take_back(self, count: int) -> None:
+        """Remove the last tokens."""
+        del self.states[len(self.states) - count :]
+
+    def copy(self) -> "AutomatonPosition":
+        """Return a copy, which can be advanced by itself."""
+        return replace(self, states=list(self.states))
+
+
+@dataclass
+class GrammarPosition:
+    """The position of a text in a grammar.
+
+    Attributes:
+        matcher: llguidance's matcher.
+        start: How many tokens of the text it does not read.
+        vocab_size: V.
+        rejected: How many of the last tokens the grammar does not allow.
+    """
+
+    matcher: Any
+    start: int
+    vocab_size: int
+    rejected: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here."""
+        return not self.rejected and bool(self.matcher.is_accepting())
+
+    def mask(self) -> Bool[np.ndarray, " V"]:
+        """Return which tokens may follow."""
+        if self.rejected or self.matcher.is_error():
+            return np.zeros(self.vocab_size, np.bool_)
+        packed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
+        return np.unpackbits(packed, count=self.vocab_size, bitorder="little").view(np.bool_)
+
+    def advance(self, token: int) -> None:
+        """Add a token."""
+        if self.rejected or not self.matcher.try_consume_tokens([token]):
+            self.rejected += 1
+
+    def take_back(self, count: int) -> None:
+        """Remove the last tokens."""
+        self.matcher.rollback(max(0, count - self.rejected))
+        self.rejected = max(0, self.rejected - count)
+
+    def copy(self) -> "GrammarPosition":
+        """Return a copy, which can be advanced by itself."""
+        return replace(self, matcher=self.matcher.deep_copy())
+
+
+class Completion(NamedTuple):
+    """The result of a search for a completion.
+
+    Attributes:
+        tokens: The tokens of a short completion; None if none was found.
+        is_certain: Whether there is no other one, if none was found.
+    """
+
+    tokens: list[int] | None
+    is_certain: bool
+
+
+class Formats:
+    """The rules of a call.
+
+    Args:
+        config: The settings of the call.
+        symbols: The bytes of the tokens.
+        bos, eos: The ids of the tokens at the beginning and at the end.
+        bigrams: Returns the bigrams, which included words need.
+
+    Raises:
+        ConfigError: A rule is invalid, two contradict each other, or no text can fit one.
+    """
+
+    def __init__(
+        self,
+        config: GenerationConfig,
+        symbols: Symbols,
+        bos: int,
+        eos: int,
+        bigrams: Callable[[], Bigrams],
+    ) -> None:
+        self.config = config
+        self.eos = eos
+        self.vocab_size = len(symbols.offsets) - 1
+        self._symbols = symbols
+        lengths = np.diff(symbols.offsets)
+        is_long = np.median(lengths) > 1
+        self.horizon = min(_HORIZON * (1 if is_long else _CHARACTERS), config.max_new_tokens)
+        _refuse_contradictions(config)
+        self._words = [AutomatonPosition(include(word, symbols, eos), 0) for word in config.include]
+        for word in self._words:
+            word.look_ahead = LookAhead(word.automaton, bigrams(), self.horizon)
+        if config.exclude:
+            self._words.append(AutomatonPosition(exclude(config.exclude, symbols, eos), 0))
+        self._rules = {name: getattr(config, name) for name in GRAMMARS if getattr(config, name)}
+        if self._rules:
+            self._grammars = Grammars(symbols, bos, eos)
+        self._started: dict[str, list[Any]] = {}
+        tokens = symbols.tokens()
+        self.quote = tokens.index((ord('"'),)) if (ord('"'),) in tokens else -1
+        kinds = [_kind_of(token[0]) if token else -1 for token in tokens]
+        by_length = sorted(range(len(tokens)), key=lambda token: len(tokens[token]))
+        self._by_kind = [
+            np.array([token for token in by_length if kinds[token] == kind])
+            for kind in sorted({*kinds} - {-1})
+        ]
+        if self._rules or config.choices:
+            self._check(self.start([], ""))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The rules, for messages."""
+        config = self.config
+        names = [f"include={word!r}" for word in config.include]
+        names += [f"exclude={word!r}" for word in config.exclude]
+        return names + ["choices"] * bool(config.choices) + list(self._rules)
+
+    def describe_failure(self, reason: str) -> str:
+        """Return the sentence that a text does not fit the rules.
+
+        Args:
+            reason: Why the text has ended, as in ``Text.finish_reason``.
+        """
+        why = {
+            "stuck": "no token that all settings allow could follow",
+            "time": "max_time ran out",
+        }.get(reason, f"it has ended before (finish reason {reason})")
+        return f"The text does not fit {' and '.join(self.names)}: {why}."
+
+    def start(self, ids: Sequence[int], rest: str) -> "Cursor":
+        """Return the position of a text that consists of its prompt.
+
+        Args:
+            ids: The tokens of the prompt.
+            rest: The end of the prompt, which the next tokens must spell.
+
+        Raises:
+            ConfigError: The prompt contradicts a rule, or the text cannot have the tokens that the
+                rules need.
+        """
+        if rest not in self._started:
+            self._started[rest] = list(self._compile(rest))
+        positions = [position.copy() for position in (*self._words, *self._started[rest])]
+        for position in positions[len(self._words) :]:
+            position.start = len(ids)
+        cursor = Cursor(self, positions)
+        cursor.follow(ids)
+        if cursor.needed > self.config.max_new_tokens:
+            raise ConfigError(
+                f"{' and '.join(self.names)} need at least {cursor.needed} tokens: raise"
+                f" max_new_tokens, which is {self.config.max_new_tokens}."
+            )
+        return cursor
+
+    def _compile(self, rest: str) -> Iterator[Any]:
+        """Yield the positions of the choices and of the grammars after a part of the prompt."""
+        if self.config.choices:
+            texts = [rest + choice for choice in self.config.choices]
+            yield AutomatonPosition(choices(texts, self._symbols, self.eos), 0)
+        for name, value in self._rules.items():
+            yield GrammarPosition(self._grammars.compile(name, value, rest), 0, self.vocab_size)
+
+    def _check(self, cursor: "Cursor") -> None:
+        """Raise if no text can fit the rules, or only one with too many tokens."""
+        tokens, is_certain = cursor.complete(_MAX_SEARCH)
+        rules = " and ".join(self.names)
+        if tokens is None and is_certain:
+            raise ConfigError(
+                f"No text of this model's tokens fits {rules}: check it, or leave out one of the"
+                " rules."
+            )
+        if tokens is not None and len(tokens) > self.config.max_new_tokens:
+            raise ConfigError(
+                f"The shortest text found that fits {rules} has {len(tokens)} tokens: raise"
+                f" max_new_tokens, which is {self.config.max_new_tokens}."
+            )
+        self.margin = _MAX_SEARCH if tokens is None else len(tokens) + _MARGIN
+
+    def candidates(self, allowed: Bool[np.ndarray, " V"]) -> list[int]:
+        """Return a few allowed tokens of each kind, short ones first."""
+        found = list[int]()
+        for tokens in self._by_kind:
+            found += tokens[allowed[tokens]][:_SAME_KIND].tolist()
+        return found
+
+
+@dataclass
+class Cursor:
+    """The position of a text in all rules of its call.
+
+    Attributes:
+        formats: The rules.
+        positions: The position in each rule.
+        size: How many tokens of the text were read.
+    """
+
+    formats: Formats
+    positions: list[Any]
+    size: int = 0
+    _plan: list[int] = field(default_factory=list)  # the tokens that complete the text
+    _check_at: int = 1 << 40  # the completion is searched for when this many tokens are left
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here."""
+        return all(position.is_complete for position in self.positions)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether any token may follow, now and later."""
+        return all(
+            isinstance(position, AutomatonPosition) and position.state == HOLDS
+            for position in self.positions
+        )
+
+    @property
+    def needed(self) -> int:
+        """The minimum number of tokens that the words and choices still need."""
+        return sum(position.distance for position in self._automata)
+
+    @property
+    def _automata(self) -> list[AutomatonPosition]:
+        """The positions in automata whose rule does not hold for good."""
+        return [
+            position
+            for position in self.positions
+            if isinstance(position, AutomatonPosition) and position.state != HOLDS
+        ]
+
+    @property
+    def _has_grammar(self) -> bool:
+        return any(isinstance(position, GrammarPosition) for position in self.positions)
+
+    def follow(self, ids: Sequence[int]) -> None:
+        """Read the tokens of the text, after some were added or removed at its end."""
+        kept = min(self.size, len(ids))
+        for position in self.positions:
+            start = max(kept, position.start)
+            position.take_back(max(0, self.size - start))
+            for token in ids[start:]:
+                position.advance(token)
+        if kept < self.size:
+            self._plan = []
+            self._check_at = 1 << 40
+        self.size = len(ids)
+
+    def fits(self, ids: Sequence[int]) -> bool:
+        """Return whether the text may end after these tokens, a beginning of its own."""
+        other = self.copy()
+        other.follow(ids)
+        return other.is_complete
+
+    def copy(self) -> "Cursor":
+        """Return a copy, which can follow another text."""
+        return replace(
+            self,
+            positions=[position.copy() for position in self.positions],
+            _plan=list(self._plan),
+        )
+
+    def mask(self) -> Bool[np.ndarray, " V"]:
+        """Return which tokens may follow."""
+        allowed = np.ones(self.formats.vocab_size, np.bool_)
+        for position in self.positions:
+            allowed &= position.mask()
+        return allowed
+
+    def apply(
+        self, scores: Float64[np.ndarray, " W"], new_tokens: int, temperature: float
+    ) -> None:
+        """Rule out the next tokens that do not fit, and weigh those that do.
+
+        Args:
+            scores: The scores of the next token; updated.
+            new_tokens: The number of new tokens of the text.
+            temperature: The temperature by which the scores will be divided.
+        """
+        formats = self.formats
+        scores = scores[: formats.vocab_size]
+        left = formats.config.max_new_tokens - new_tokens
+        allowed = self.mask()
+        # a model that would end a text ends a string of JSON
+        quote = formats.quote
+        closes = formats.config.json_schema and quote >= 0
+        if closes and allowed[quote] and not allowed[formats.eos]:
+            scores[quote] = np.logaddexp(scores[quote], scores[formats.eos])
+        scores[~allowed] = -np.inf
+        automata = self._automata
+        needed = self.needed
+        deadline = min(left, max(formats.horizon - new_tokens, needed + _LEEWAY))
+        for position in automata:
+            if position.look_ahead is not None:
+                scores += temperature * position.look_ahead.weights(position.state, deadline)
+        if needed and left <= 2 * needed + _LEEWAY:
+            self._hurry(scores, left, automata)
+        if self._has_grammar and left <= formats.margin:
+            self._finish(scores, left)
+
+    def _hurry(
+        self,
+        scores: Float64[np.ndarray, " V"],
+        left: int,
+        automata: Sequence[AutomatonPosition],
+    ) -> None:
+        """Rule out tokens after which too few tokens are left for the words; if all are, rule out
+        those after which the words need more than after others.
+        """
+        after = sum(position.distances() for position in automata)
+        is_possible = scores > -np.inf
+        if is_possible.any():
+            fewest = max(left - 1, int(after[is_possible].min()))
+            scores[after > fewest] = -np.inf
+
+    def _finish(self, scores: Float64[np.ndarray, " V"], left: int) -> None:
+        """Rule out all tokens but that of a completion, if there is only just time for it."""
+        if not self._plan and left <= self._check_at:
+            tokens, _ = self.complete(left)
+            if tokens is None:
+                self._check_at = 0
+            elif len(tokens) + 2 >= left:
+                self._plan = tokens or [self.formats.eos]
+            else:
+                self._check_at = left - (left - len(tokens)) // 2
+        if self._plan:
+            token = self._plan.pop(0)
+            score = scores[token]
+            scores[:] = -np.inf
+            scores[token] = score if score > -np.inf else 0.0
+
+    def complete(self, limit: int) -> Completion:
+        """Search for a completion of at most ``limit`` tokens."""
+        nodes = [(self, list[int]())]
+        is_certain = True
+        for _ in range(limit + 1):
+            following = dict[Any, tuple[Cursor, list[int]]]()
+            for cursor, tokens in nodes:
+                if cursor.is_complete:
+                    return Completion(tokens, True)
+                allowed = cursor.mask()
+                candidates = self.formats.candidates(allowed)
+                is_certain &= len(candidates) == allowed.sum()
+                for token in candidates:
+                    after = cursor.copy()
+                    for position in after.positions:
+                        position.advance(token)
+                    mask = after.mask()
+                    if mask.any() or after.is_complete:
+                        key = (mask.tobytes(), *(each.state for each in after._automata))
+                        following.setdefault(key, (after, [*tokens, token]))
+            if not following:
+                return Completion(None, is_certain)
+            is_certain &= len(following) <= _MAX_NODES
+            nodes = list(following.values())[:_MAX_NODES]
+        return Completion(None, False)
+
+
+def _kind_of(symbol: int) -> int:
+    """Return the kind of a token by its first symbol: kinds of letters, a digit, a byte above 127,
+    or the symbol itself.
+    """
+    character = chr(symbol)
+    if symbol >= 128 or symbol >= HALF:
+        return HALF
+    return next(
+        (
+            HALF + number
+            for number, is_kind in enumerate((str.islower, str.isupper, str.isdigit), 1)
+            if is_kind(character)
+        ),
+        symbol,
+    )
+
+
+def _refuse_contradictions(config: GenerationConfig) -> None:
+    """Raise if a word that a text must contain has a word that it must not contain."""
+    for excluded in config.exclude:
+        pattern = rf"(?i:{re.escape(excluded[0])}){re.escape(excluded[1:])}"
+        for included in config.include:
+            if re.search(rf"(?<!\w){pattern}(?!\w)", included):
+                raise ConfigError(
+                    f"include has {quoted(included)}, and exclude has {quoted(excluded)}: leave out"
+                    " one of them."
+                )

@@ -1,0 +1,153 @@
+"""Regular expressions, JSON schemas, grammars and numbers of sentences, by the library llguidance
+(https://github.com/guidance-ai/llguidance; extra ``formats``).
+
+A grammar describes what follows the prompt. If the last word of the prompt is still to be spelled,
+the grammar begins with it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from reviewgen.compiled.spelling import HALF
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.lexicon.token_bytes import Symbols
+from reviewgen.sentences import ABBREVIATIONS, NUMBER_ABBREVIATIONS
+
+_MAX_CHARACTERS = 100_000  # of a grammar
+# no white space that the schema does not need, so that a text cannot end in spaces without end
+_JSON_OPTIONS: Any = {"whitespace_flexible": False}
+_RANGE = re.compile(r"(\d{1,4})(?:\.\.(\d{1,4}))?")
+# One terminal, so that no lexer divides it. A sentence does not end with an abbreviation or an
+# initial, whose full stop would not end it.
+_SENTENCES = r"""
+start: ALL
+ALL: /\s?/ SENTENCE (/\s/ SENTENCE){{{low},{high}}}
+SENTENCE: BODY /[.!?…]{{1,3}}["'”’)]?/
+BODY: /([^.!?…。！？\s]|\s[^.!?…。！？\s]|[.][0-9a-z])+/ & ~/((?s:.*)[^A-Za-z0-9_.])?({words}|[A-HJ-Z])/
+"""
+
+
+class Grammars:
+    """Makes the matchers of a tokenizer.
+
+    Args:
+        symbols: The bytes of the tokens.
+        bos, eos: The ids of the tokens at the beginning and at the end.
+
+    Raises:
+        ConfigError: llguidance is not installed.
+    """
+
+    def __init__(self, symbols: Symbols, bos: int, eos: int) -> None:
+        try:
+            import llguidance
+        except ImportError:
+            raise ConfigError(
+                "regex, json_schema, grammar and sentences need llguidance: pip install"
+                ' "reviewgen[formats]".'
+            ) from None
+        self._library: Any = llguidance
+        self._wrapper = _Tokens(symbols, bos, eos)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        wrapped = self._library.TokenizerWrapper(self._wrapper)
+        return self._library.LLTokenizer(wrapped, n_vocab=len(self._wrapper.tokens))
+
+    def compile(self, rule: str, value: Any, prefix: str) -> Any:
+        """Return the matcher of a rule, at its beginning.
+
+        Args:
+            rule: "regex", "json_schema", "grammar" or "sentences".
+            value: The value of the rule.
+            prefix: The end of the prompt that the tokens are still to spell.
+
+        Raises:
+            ConfigError: The rule is invalid.
+        """
+        size = len(value if isinstance(value, str) else json.dumps(value))
+        if size > _MAX_CHARACTERS:
+            raise ConfigError(
+                f"{rule} may have at most {_MAX_CHARACTERS:,} characters; it has {size:,}."
+            )
+        grammar = {
+            "regex": self._of_regex,
+            "json_schema": self._of_schema,
+            "grammar": self._library.LLMatcher.grammar_from_lark,
+            "sentences": _of_sentences,
+        }[rule](value)
+        if prefix:
+            grammar = _with_prefix(grammar, prefix)
+        matcher = self._library.LLMatcher(self._tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise ConfigError(
+                f"{rule} is not valid: {_reason(matcher.get_error())}; got"
+                f" {quoted(value if isinstance(value, str) else json.dumps(value))}."
+            )
+        return matcher
+
+    def _of_regex(self, regex: str) -> str:
+        return str(self._library.LLMatcher.grammar_from_regex(regex))
+
+    def _of_schema(self, schema: Mapping[str, Any]) -> str:
+        try:
+            return str(
+                self._library.LLMatcher.grammar_from_json_schema(
+                    dict(schema), overrides=_JSON_OPTIONS
+                )
+            )
+        except ValueError as error:
+            raise ConfigError(f"json_schema is not valid: {error}.") from None
+
+
+class _Tokens:
+    """The tokens, as llguidance takes them."""
+
+    def __init__(self, symbols: Symbols, bos: int, eos: int) -> None:
+        # a token of half a byte can spell nothing alone: it is ruled out, like bos
+        tokens = symbols.tokens()
+        self.halves = [number for number, token in enumerate(tokens) if token and max(token) >= HALF]
+        self.tokens = [
+            b"" if token and max(token) >= HALF else bytes(token) for token in tokens
+        ]
+        self.bos_token_id = bos
+        self.eos_token_id = eos
+        self.special_token_ids = [bos, eos, *self.halves]
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        """Tokenize a text; llguidance asks for this only to choose among forced tokens."""
+        return []
+
+
+def _of_sentences(value: str) -> str:
+    """Return the grammar of a number of sentences, as in "2..4" or "3".
+
+    A sentence ends where ``reviewgen.sentences`` finds an end.
+    """
+    match = _RANGE.fullmatch(value.replace(" ", ""))
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= low <= high:
+        raise ConfigError(
+            f"sentences must be a number or a range, as in 3 or 2..4; got {quoted(value)}."
+        )
+    words = "|".join(map(re.escape, sorted(ABBREVIATIONS | NUMBER_ABBREVIATIONS)))
+    return _SENTENCES.format(low=low - 1, high=high - 1, words=f"(?i:{words})")
+
+
+def _with_prefix(grammar: str, prefix: str) -> str:
+    """Return a grammar that begins with some characters."""
+    inner = json.loads(grammar)["grammars"][0] if grammar[0] == "{" else {"lark_grammar": grammar}
+    literal = json.dumps(prefix, ensure_ascii=False)
+    whole = {"lark_grammar": f"start: {literal} @format"}
+    return json.dumps({"grammars": [whole, inner | {"name": "format"}]})
+
+
+def _reason(error: str) -> str:
+    """Return llguidance's message as a part of a sentence, with the place of the error."""
+    if match := re.search(r"regex parse error:\n {4}.*\n {4}( *)\^.*\nerror: (.*)", error):
+        return f"{match[2]}, at character {len(match[1]) + 1}"
+    line = error.strip().partition("\n")[0]
+    return re.sub(r"^at (\d+)\((\d+)\): ", r"line \1, column \2: ", line)[:300]

@@ -1,0 +1,61 @@
+"""The look-ahead: how probable it is that a text will still contain a word. Added to the scores of
+the next token, its logarithm steers the text towards the word, so that the word comes where it fits
+instead of being forced at the end.
+
+The probabilities are those of a Markov chain over the tokens, whose states are also those of the
+word's automaton. If the chain were the model itself, the steered texts would be distributed exactly
+like those of the model that contain the word (Doob's h-transform).
+
+Dimensions: T tokens until the word must be there, S states, V vocabulary.
+"""
+
+import numpy as np
+from jaxtyping import Float32
+
+from reviewgen.compiled.look_ahead import look_ahead
+from reviewgen.formats.automata import FIRST, HOLDS, Automaton
+from reviewgen.formats.bigrams import Bigrams
+
+
+class LookAhead:
+    """The look-ahead of one word.
+
+    Args:
+        automaton: The automaton of the word.
+        bigrams: The bigrams of the training text.
+        horizon: T, how far the table looks ahead.
+    """
+
+    def __init__(self, automaton: Automaton, bigrams: Bigrams, horizon: int) -> None:
+        after = automaton.next
+        is_reached = np.zeros(after.shape, np.bool_)
+        tokens = np.broadcast_to(np.arange(after.shape[1]), after.shape)
+        is_reached[after, tokens] = True
+        is_reached[:FIRST] = False
+        self._values = np.zeros((horizon + 1, *after.shape), np.float32)
+        self._values[:, HOLDS] = 1
+        self._values[0, automaton.distance == 0] = 1
+        look_ahead(
+            bigrams.starts,
+            bigrams.followers,
+            bigrams.probs,
+            bigrams.rest,
+            bigrams.unigrams,
+            after,
+            is_reached,
+            self._values,
+        )
+        self._after = after
+        self._weights: dict[tuple[int, int], Float32[np.ndarray, " V"]] = {}
+
+    def weights(self, state: int, left: int) -> Float32[np.ndarray, " V"]:
+        """Return, for each next token, the log probability (nats) that the text has the word at
+        the end of ``left`` tokens, this one included.
+        """
+        left = min(left, len(self._values) - 1)
+        if (state, left) not in self._weights:
+            after = self._after[state]
+            values = self._values[left - 1, after, np.arange(len(after))]
+            with np.errstate(divide="ignore"):
+                self._weights[state, left] = np.log(values)
+        return self._weights[state, left]
