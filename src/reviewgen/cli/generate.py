@@ -68,7 +68,12 @@ most to the probability."""
 
 
 @takes(
-    declared(GenerationConfig, without=["likeness"], unset=True, num_return_sequences=1),
+    declared(
+        GenerationConfig,
+        without=["likeness", "json_schema", "grammar"],
+        unset=True,
+        num_return_sequences=1,
+    ),
     CallOptions,
     DatasetOptions,
 )
@@ -80,6 +85,8 @@ def generate(
     best: int | None = None,
     of: int | None = None,
     by: str = "model",
+    json_schema: Path | None = None,
+    grammar: Path | None = None,
     bits: int = 32,
     device: str | None = None,
     out: Path | None = None,
@@ -96,6 +103,8 @@ def generate(
         of: How many texts --best chooses among.
         by: How texts are ranked: by bits per character of the model itself (model) or of another
             model, or by an installed metric.
+        json_schema: A file with a JSON schema: what follows the prompt is JSON that it allows.
+        grammar: A file with a Lark grammar that what follows the prompt matches.
         device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate
             finds, for networks). [default: auto with --out, else cpu]
         out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an
@@ -108,6 +117,8 @@ def generate(
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
     prompt_or_prompts = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, CallOptions)
+    for name, file in (("json_schema", json_schema), ("grammar", grammar)):
+        settings[name] = None if file is None else _read_rule(name, file)
     shards = DatasetOptions(**select(options, DatasetOptions))
     if best is not None or of is not None or by != "model":
         _choose(settings, best, of, by, out)
@@ -129,8 +140,9 @@ def generate(
     prompt_count = 1 if isinstance(prompt_or_prompts, str) else len(prompt_or_prompts)
     asked = settings["num_return_sequences"] * prompt_count
     facts: dict[str, Any] = {}
+    problems = 0
     # A single text is printed while it is generated, unless an option needs the whole text first.
-    whole_text_settings = ("novelty", "num_beams", "must_include", "finish")
+    whole_text_settings = ("novelty", "num_beams", "finish")
     needs_whole_texts = as_json or receipt or prompts or of is not None
     needs_whole_texts = needs_whole_texts or any(settings[name] for name in whole_text_settings)
     if asked == 1 and not needs_whole_texts:
@@ -139,6 +151,7 @@ def generate(
     elif as_json:
         facts = {"model": model, "prompt": prompt_or_prompts, "seed": settings["seed"]}
         facts |= _describe_all(list(texts), settings["novelty"])
+        problems = sum(map(bool, facts["problems"]))
         shown = len(facts["texts"])
         has_new_text = any(facts["new_tokens"])
     else:
@@ -148,13 +161,14 @@ def generate(
             _print_text(text, not shown, settings["novelty"])
             shown += 1
             has_new_text |= text.new_tokens > 0
+            problems += bool(text.problem)
     if settings["max_time"] is not None:
         if not has_new_text:
             note(_NO_TIME, "yellow")
             return Result(facts, status=1)
         if shown != asked:
             note(f"--max-time ran out after {shown:,} of {asked:,} texts.", "yellow")
-    return Result(facts)
+    return Result(facts, status=int(problems > 0))
 
 
 def _choose(
@@ -209,6 +223,18 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if not prompts:
         raise ConfigError(f"{file} has no prompts; write one per line.")
     return prompts
+
+
+def _read_rule(name: str, file: Path) -> str:
+    """Return the text of a file with a JSON schema or a grammar.
+
+    Raises:
+        DataError: The file cannot be read, or is not text.
+    """
+    try:
+        return read_text(file, MAX_VOCABULARY, "utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"The {name} {file} cannot be read: {first_line(error)}.") from None
 
 
 def _check_table_options(shards: DatasetOptions, out: Path | None, receipt: Path | None) -> None:
@@ -291,6 +317,7 @@ def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, A
         "finish_reasons": [text.finish_reason for text in texts],
         "new_tokens": [text.new_tokens for text in texts],
         "conditions": [text.conditions for text in texts],
+        "problems": [text.problem for text in texts],
     }
     if novelty is not None:
         facts["novelty"] = [
@@ -321,6 +348,8 @@ def _print_text(text: "Generation", is_first: bool, novelty: str | None) -> None
     if not is_first:
         echo("---")
     echo_text(text.text)
+    if text.problem:
+        note(f"  {text.problem}", "yellow")
     if novelty is None or text.novelty is None:  # in this order: text.novelty may look copies up
         return
     for line in text.novelty.describe():

@@ -75,21 +75,17 @@ def count_bigrams(blocks: Iterable[Int[np.ndarray, " T"]], vocab_size: int) -> B
     return _keep_best(before, followers, probs, unigrams / len(ids))
 
 
-def ask_model(
-    predict: Callable[[Sequence[int]], Float[np.ndarray, "R V"]], vocab_size: int, bos: int
-) -> Bigrams:
+def ask_model(predict: Callable[[Sequence[int]], Float[np.ndarray, "R V"]]) -> Bigrams:
     """Return the bigrams of a model that was saved without them.
 
     Args:
         predict: Returns the probabilities of the next token after each of some tokens at the
-            beginning of a text.
-        vocab_size: V.
-        bos: The id of the token at the beginning.
+            beginning of a text; without tokens, at the beginning.
     """
-    unigrams = predict([bos])[0]
-    rows = np.array([bos])
+    unigrams = predict([])[0]
     for count in _ROWS:
         rows = np.argsort(-unigrams, kind="stable")[:count]
+        rows = rows[unigrams[rows] > 0]
         table = predict(rows.tolist())
         shares = unigrams[rows] / unigrams[rows].sum()
         unigrams = shares @ table

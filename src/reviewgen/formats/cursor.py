@@ -27,6 +27,7 @@ from reviewgen.lexicon.token_bytes import Symbols
 
 _HORIZON = 60  # words; an included word is in the text after at most about this many
 _CHARACTERS = 5  # of a word
+_EXCLUDED_HORIZON = 3  # tokens; keeps a text from the beginning of an excluded word
 _LEEWAY = 8  # tokens between the deadline of the words and the fewest tokens that they need
 _MARGIN = 16  # a text is completed at least this many tokens before its limit
 _MAX_SEARCH = 64  # tokens of a completion that is searched for
@@ -175,7 +176,9 @@ class Formats:
         for word in self._words:
             word.look_ahead = LookAhead(word.automaton, bigrams(), self.horizon)
         if config.exclude:
-            self._words.append(AutomatonPosition(exclude(config.exclude, symbols, eos), 0))
+            automaton = exclude(config.exclude, symbols, eos)
+            look_ahead = LookAhead(automaton, bigrams(), _EXCLUDED_HORIZON)
+            self._words.append(AutomatonPosition(automaton, 0, look_ahead))
         self._rules = {name: getattr(config, name) for name in GRAMMARS if getattr(config, name)}
         if self._rules:
             self._grammars = Grammars(symbols, bos, eos)

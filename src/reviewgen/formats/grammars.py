@@ -107,19 +107,29 @@ class _Tokens:
     """The tokens, as llguidance takes them."""
 
     def __init__(self, symbols: Symbols, bos: int, eos: int) -> None:
-        # a token of half a byte can spell nothing alone: it is ruled out, like bos
         tokens = symbols.tokens()
-        self.halves = [number for number, token in enumerate(tokens) if token and max(token) >= HALF]
-        self.tokens = [
-            b"" if token and max(token) >= HALF else bytes(token) for token in tokens
-        ]
+        # a token of half a byte spells nothing alone: it is ruled out, like bos
+        halves = [number for number, token in enumerate(tokens) if max(token, default=0) >= HALF]
+        self.tokens = [b"" if max(token, default=0) >= HALF else bytes(token) for token in tokens]
         self.bos_token_id = bos
         self.eos_token_id = eos
-        self.special_token_ids = [bos, eos, *self.halves]
+        self.special_token_ids = [bos, eos, *halves]
+        self._ids = {token: number for number, token in enumerate(self.tokens) if token}
+        self._longest = max(map(len, self._ids))
 
-    def __call__(self, text: str | bytes) -> list[int]:
-        """Tokenize a text; llguidance asks for this only to choose among forced tokens."""
-        return []
+    def __call__(self, text: bytes) -> list[int]:
+        """Tokenize a text that a grammar leaves no choice about, by the longest token each time."""
+        ids = list[int]()
+        start = 0
+        while start < len(text):
+            for end in range(min(len(text), start + self._longest), start, -1):
+                if text[start:end] in self._ids:
+                    ids.append(self._ids[text[start:end]])
+                    break
+            else:
+                break
+            start = end
+        return ids
 
 
 def _of_sentences(value: str) -> str:

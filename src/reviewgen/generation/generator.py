@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.config.generation import FORMATS, GenerationConfig
-from reviewgen.errors import DataError
+from reviewgen.errors import DataError, GenerationError
 from reviewgen.formats.cursor import Formats
 from reviewgen.generation.beams import search
 from reviewgen.generation.decode import Decoder
@@ -182,8 +182,8 @@ class Generator:
         """
         guard = self.guard(request)
         # these raise errors before anything is generated
-        self.pieces.spelling(request.config.words)
         self.formats(request)
+        self.pieces.spelling(request.config)
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.best_of:
@@ -336,6 +336,8 @@ class Generator:
                 yield from _characters(new)
             elif new:
                 yield new
+        if text.problem:
+            raise GenerationError(text.problem)
 
     def decoder(
         self,
@@ -369,7 +371,7 @@ class Generator:
             self.pieces,
             config,
             guard,
-            self.pieces.spelling(config.words, other_words),
+            self.pieces.spelling(config, other_words),
             request.hooks,
             deadline,
             block_seconds,
@@ -385,14 +387,16 @@ class Generator:
         return self.pieces.formats(request.config, self._predict)
 
     def _predict(self, tokens: Sequence[int]) -> Float64[np.ndarray, "R V"]:
-        """Return the probabilities of the next token after bos, and after bos and each token."""
+        """Return the probabilities of the next token after each of some tokens at the beginning of
+        a text; without tokens, at the beginning.
+        """
         size = self.tokenizer.vocab_size
         bos = self.pieces.bos_id
+        beginnings = [[bos, token] for token in tokens] or [[bos]]
         rows = list[np.ndarray]()
-        for first in range(0, len(tokens), self.batch_size):
-            batch = tokens[first : first + self.batch_size]
-            ids = np.array([[bos] if token == bos else [bos, token] for token in batch], np.int64)
-            logits, _ = self.stepper.forward(ids, self.stepper.initial_state(len(batch)))
+        for first in range(0, len(beginnings), self.batch_size):
+            ids = np.array(beginnings[first : first + self.batch_size], np.int64)
+            logits, _ = self.stepper.forward(ids, self.stepper.initial_state(len(ids)))
             scores = logits[:, :size].astype(np.float64)
             scores[:, bos] = -np.inf
             probs = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -8,6 +8,7 @@ the removed end again; they may go beyond it ("token healing"). If all tokens ar
 prompts are fed as they are.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import groupby
@@ -17,15 +18,16 @@ import numpy as np
 from jaxtyping import Bool
 
 from reviewgen.compiled.spelling import Spelling
-from reviewgen.config.generation import GenerationConfig
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.config.generation import GRAMMARS, GenerationConfig
+from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.formats.bigrams import Bigrams, ask_model
 from reviewgen.formats.cursor import Formats
-from reviewgen.lexicon.lexicon import Lexicon, add_words, make_spelling
+from reviewgen.lexicon.lexicon import Lexicon, add_signs, add_words, make_spelling
 from reviewgen.lexicon.token_bytes import Symbols, token_symbols
 from reviewgen.lexicon.words import words_of
 from reviewgen.protocols.tokenizer import Tokenizer
 
+_MAX_WORD = 100  # characters of a word that a format adds to the known ones
 _MAX_HEALED = 8  # at most this many tokens are removed from the end of a prompt
 
 
@@ -72,7 +74,7 @@ class TokenTexts:
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
         self.are_characters = max(map(len, self.texts)) <= 1
         self._are_whole = pieces == self.texts  # no token is a part of a character
-        self._extended: dict[frozenset[str], Spelling] = {}
+        self._extended: dict[tuple[frozenset[str], bool], Spelling] = {}
 
     def split(self, text: str) -> Prompt:
         """Split a prompt before its last word, or before its last ``_MAX_HEALED`` tokens if this
@@ -124,19 +126,23 @@ class TokenTexts:
                 words += words_of(self.tokenizer.decode(list(tokens)))
         return frozenset(word for word in words if not lexicon.spells(word))
 
-    def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
-        """Return the spelling automaton for a value of the setting ``words``; None if every
-        sequence of tokens is allowed.
+    def spelling(
+        self, config: GenerationConfig, others: frozenset[str] = frozenset()
+    ) -> Spelling | None:
+        """Return the spelling automaton for the setting ``words``; None if every sequence of tokens
+        is allowed.
 
         Args:
-            words: "any" or "known". With "any", a text must only be valid UTF-8.
+            config: The settings of the call. With words="any", a text must only be valid UTF-8.
+                With "known", the words of a format are known, too, and so are its signs.
             others: Known words in addition to those of the lexicon.
 
         Raises:
+            ConfigError: ``words`` is "known", and a word of ``include`` is unknown.
             DataError: ``words`` is "known", and there is no lexicon, or the tokenizer does not say
                 which bytes its tokens are.
         """
-        if words == "any":
+        if config.words == "any":
             return self._valid
         if self._lexicon is None:
             raise DataError(
@@ -149,11 +155,30 @@ class TokenTexts:
                 "words=known needs a tokenizer that says which bytes its tokens are"
                 " (reviewgen.protocols.SupportsTokenBytes). Set words=any."
             )
-        if not others:
+        for word in words_of(" ".join(config.include)):
+            if word not in self._lexicon:
+                raise ConfigError(
+                    f"include has {quoted(word)}, which is not a known word of this model: leave it"
+                    " out, or set words=any."
+                )
+        rules = [getattr(config, name) for name in (*GRAMMARS, "choices")]
+        literal = json.dumps([rule for rule in rules if rule], ensure_ascii=False)
+        others |= {
+            word
+            for word in words_of(literal)
+            if len(word) <= _MAX_WORD and not self._lexicon.spells(word)
+        }
+        has_signs = any(rules)
+        if not others and not has_signs:
             return self._known
-        spelling = self._extended.get(others) or add_words(self._known, others)
+        key = others, has_signs
+        spelling = self._extended.get(key)
+        if spelling is None:
+            spelling = add_words(self._known, others)
+            if has_signs:
+                spelling = add_signs(spelling)
         # keep only the last one: texts with the same fields come one after another
-        self._extended = {others: spelling}
+        self._extended = {key: spelling}
         return spelling
 
     def formats(
@@ -180,7 +205,7 @@ class TokenTexts:
 
         def bigrams() -> Bigrams:
             if self._bigrams is None:
-                self._bigrams = ask_model(predict, self.tokenizer.vocab_size, self.bos_id)
+                self._bigrams = ask_model(predict)
             return self._bigrams
 
         formats = self._formats.get(config)

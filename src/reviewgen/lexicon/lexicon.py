@@ -139,6 +139,14 @@ def add_words(spelling: Spelling, words: Collection[str]) -> Spelling:
     return spelling._replace(nodes=nodes, words=root, first=first)
 
 
+def add_signs(spelling: Spelling) -> Spelling:
+    """Return a spelling in which every ASCII character that is not a letter separates words."""
+    first = spelling.first.copy()
+    signs = [byte for byte in range(32, 127) if not chr(byte).isalpha() and not first[2, byte]]
+    first[2, signs] = len(spelling.nodes)  # a node that is an end, and has no edges
+    return spelling._replace(nodes=np.append(spelling.nodes, np.uint32(1)), first=first)
+
+
 def build_lexicon(
     counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None
 ) -> Lexicon | None:
