@@ -377,29 +377,6 @@ def test_a_text_that_was_cut_off_ends_with_a_whole_sentence():
         )
 
 
-# Words that a text must include.
-
-
-def test_texts_include_the_words():
-    ngram = counted(LOOP, order=3)
-    wanted: list[Any] = ["a", ["ba", "g"], {"AB"}]
-    for inner, words in zip(
-        (TableModel(table(V, 1, scale=0.5, eos=-2.0)), ngram, Plain(ngram)), wanted, strict=True
-    ):
-        model = review_model(inner, LETTERS, max_new_tokens=25)
-        options: dict[str, Any] = {"num_return_sequences": 2, "seed": 3, "must_include": words}
-        texts = model.generate(["", "h"], **options)
-        for word in [words] if isinstance(words, str) else words:
-            assert all(word.lower() in text for text in texts)
-        assert texts == model.generate(["", "h"], **options) and len(set(texts)) > 1
-        assert texts[3] == next(model.generate_each(["", "h"], **options, first=3)).text
-        assert all(
-            text == "bad cafe"
-            for text in model.generate("bad cafe", must_include="BAD", max_new_tokens=0)
-        )
-        assert model.generate(must_include=[], seed=1) == model.generate(seed=1)
-
-
 # The best of several.
 
 
@@ -463,7 +440,6 @@ def test_wrong_settings_of_a_choice_are_refused(model):
         {"num_return_sequences": 3},
         {"num_beams": 2},
         {"do_sample": False},
-        {"must_include": "a"},
     ]
     for more in (
         *wrong,

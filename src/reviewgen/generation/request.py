@@ -20,7 +20,6 @@ _MAX_BEST_OF = 100_000
 _EXCLUDED = {  # for each of these settings, the settings that it cannot be combined with
     "num_beams": ("novelty='filter'", "a format", "stopping_criteria", "a streamer"),
     "best_of": ("num_beams", "do_sample=False", "a streamer"),
-    "a format": ("stop_strings",),
 }
 
 
@@ -228,7 +227,6 @@ def _refuse_pairs(request: Request) -> None:
         "num_beams": config.num_beams > 1,
         "best_of": request.best_of,
         "a format": config.has_format,
-        "stop_strings": config.stop_strings,
         "do_sample=False": is_greedy,
         "novelty='filter'": is_filtered,
         "a streamer": has_streamer,

@@ -180,6 +180,7 @@ class Text:
 
     def _finish_at_stop_string(self, newest: int) -> None:
         """If the continuation contains a stop string, finish the text at the end of the first one.
+        A text with a format is finished at the first one after which it fits.
 
         Args:
             newest: The number of last tokens in which a stop string may have ended.
@@ -193,6 +194,10 @@ class Text:
             return
         text = self.so_far()
         start = len(self.prompt)
+        if self.cursor is not None:
+            if not self.cursor.fits(self.ids):
+                return
+            start = max(start, len(text) - len(tail))
         ends = [text.index(stop, start) + len(stop) for stop in stops if stop in text[start:]]
         if ends:  # else the stop string begins in the prompt
             self.finish_reason = "stop"
