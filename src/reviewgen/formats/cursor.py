@@ -418,6 +418,7 @@ class Cursor:
         """Search for a completion of at most ``limit`` tokens."""
         nodes = [(self, list[int]())]
         is_certain = True
+        known = set[Any]()
         for _ in range(limit + 1):
             following = dict[Any, tuple[Cursor, list[int]]]()
             for cursor, tokens in nodes:
@@ -437,7 +438,10 @@ class Cursor:
             if not following:
                 return Completion(None, is_certain)
             is_certain &= len(following) <= _MAX_NODES
-            nodes = list(following.values())[:_MAX_NODES]
+            # positions of a new kind first; others may differ in how often something has come
+            keys = sorted(following, key=known.__contains__)[:_MAX_NODES]
+            known.update(keys)
+            nodes = [following[key] for key in keys]
         return Completion(None, False)
 
 

@@ -288,6 +288,7 @@ def _make_bundle(
         training=record,
         index=index,
         lexicon=lexicon,
+        bigrams=shared.bigrams,
     )
     bundle.card = card_text(bundle)
     return bundle

@@ -35,6 +35,7 @@ from reviewgen.data.split import Corpus, CorpusSpec, read_corpus, require_splits
 from reviewgen.data.stage import Progress, cache_folder
 from reviewgen.data.tokens import StoreFolder, Tokens
 from reviewgen.errors import ConfigError, DataError, TrainingError, quoted
+from reviewgen.formats.bigrams import Bigrams, count_bigrams
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.novelty import Index, read_index
@@ -76,9 +77,10 @@ class PreparedCorpus(ReadCorpus):
 
     tokenizer: Tokenizer
     stores: Mapping[str, Tokens]  # by split
-    # The next three describe the training text. Only the main process has them.
+    # The next four describe the training text. Only the main process has them.
     index: Index | None
     lexicon: Lexicon | None
+    bigrams: Bigrams | None
     words: frozenset[str]  # all words in lower case, for the metrics; empty without metrics
     # the model size that was chosen for (preset, seconds of the time budget), as settings by group
     sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -179,6 +181,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     index_file = _index_file(plan, corpus, tokenizer, store, encoding)
     index = None
     lexicon = None
+    bigrams = None
     words = frozenset[str]()
     if process_state().is_main_process:
         if index_file is not None:
@@ -188,8 +191,11 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         elif encoding.novelty != "none":
             index = index_tokens(store, corpus.fingerprint, tokenizer, encoding)
         lexicon, words = _find_words(plan, corpus, tokenizer, store)
+        bigrams = count_bigrams(stores["train"].blocks, tokenizer.vocab_size)
     notes = tuple(dict.fromkeys((*read.notes, *store.facts["notes"])))
-    return PreparedCorpus(corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
+    return PreparedCorpus(
+        corpus, conditions, notes, tokenizer, stores, index, lexicon, bigrams, words
+    )
 
 
 def _index_file(

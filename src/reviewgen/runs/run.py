@@ -307,6 +307,7 @@ class Run:
             training=self.facts(),
             index=corpus.index,
             lexicon=corpus.lexicon,
+            bigrams=corpus.bigrams,
             conditions=corpus.conditions,
         )
         bundle.card = card_text(bundle)

@@ -41,6 +41,7 @@ import numpy as np
 from reviewgen.errors import GenerationError, ReviewgenError
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.detokenizer import Detokenizer, Scored, Token, score_token
+from reviewgen.generation.generator import has_retries
 from reviewgen.generation.request import Request
 from reviewgen.generation.states import Slot, gather, stack_rows
 from reviewgen.generation.text import Text
@@ -76,7 +77,7 @@ class EngineRequest:
     """A request as it is submitted to an engine: what to generate, and what to deliver of it.
 
     Attributes:
-        request: The request, without beams, ``must_include`` and streamer.
+        request: The request, without beams and streamer.
         prompt_ids: The token ids of each text's prompt, without bos. If not None, these ids are fed
             in place of the encoded prompts.
         alternatives: How many alternatives to each token are delivered with the log probabilities.
@@ -292,12 +293,14 @@ class ActiveRequest:
             "prefix": [start.prefix[0], *submission.request.prefix_of(number)],
             "rng": np.random.default_rng((submission.request.seed, number)),
             "number": number,
+            "cursor": None if start.cursor is None else start.cursor.copy(),
         }
         text = ServedText(**vars(start) | own_fields, request=self)
+        may_shrink = self.decoder.guard is not None or has_retries(start.config)
         text.out = Detokenizer(
             text,
             start.config.stop_strings,
-            is_whole=self.decoder.guard is not None or not submission.is_streamed,
+            is_whole=may_shrink or not submission.is_streamed,
             is_echoed=submission.is_echoed,
             wants_scores=submission.alternatives is not None,
             scores_prompt=submission.scores_prompts,

@@ -128,6 +128,12 @@ class OpenAIFields:
         suffix: Not supported; only the empty string is accepted.
         user: Accepted, and not used.
         min_tokens: The minimum number of new tokens before a text may end.
+        response_format: {"type": "json_schema", "json_schema": {"schema": ...}} for JSON that the
+            schema allows, {"type": "json_object"} for any JSON object, or {"type": "text"}.
+        guided_regex: The name of regex in vLLM.
+        guided_choice: The name of choices in vLLM.
+        guided_json: The name of json_schema in vLLM; also a string.
+        guided_grammar: The name of grammar in vLLM.
     """
 
     model: str | None = None
@@ -147,6 +153,11 @@ class OpenAIFields:
     suffix: Annotated[str | None, Bound(at_least=0, at_most=0)] = None
     user: str | None = None
     min_tokens: Annotated[int | None, Bound(at_least=0)] = None
+    response_format: dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: tuple[str, ...] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_grammar: str | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -155,6 +166,38 @@ class OpenAIFields:
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+
+    @property
+    def formats(self) -> dict[str, Any]:
+        """The formats that were given under the names of OpenAI and vLLM, as settings of
+        ``generate``.
+
+        Raises:
+            RequestError: The type of ``response_format`` is unknown, or its schema is missing.
+        """
+        formats = {
+            "regex": self.guided_regex,
+            "choices": self.guided_choice,
+            "json_schema": self.guided_json,
+            "grammar": self.guided_grammar,
+        }
+        given = self.response_format or {"type": "text"}
+        kind = given.get("type")
+        if kind == "json_object":
+            formats["json_schema"] = {"type": "object"}
+        elif kind == "json_schema":
+            inner = given.get("json_schema")
+            schema = inner.get("schema") if isinstance(inner, dict) else None
+            message = 'response_format of type json_schema needs {"json_schema": {"schema": ...}}.'
+            _refuse_if(not isinstance(schema, dict), "response_format", message)
+            formats["json_schema"] = schema
+        else:
+            message = (
+                "The type of response_format is text, json_object or json_schema; got"
+                f" {quoted(kind)}."
+            )
+            _refuse_if(kind != "text", "response_format", message)
+        return {name: value for name, value in formats.items() if value is not None}
 
     @property
     def scores_prompts(self) -> bool:
@@ -187,7 +230,7 @@ _EXCLUDED = {  # settings that ``OpenAIFields`` has, or that the server decides
     "max_time",
     "logits_processors",
 }
-_ONLY_PYTHON = ("num_beams", "length_penalty", "must_include", "likeness")
+_ONLY_PYTHON = ("num_beams", "length_penalty", "must_include", "exact", "likeness")
 _declared = fields_of(GenerationConfig) | fields_of(CallOptions)
 _SETTINGS = {
     name: hint for name, hint in _declared.items() if name not in (*_EXCLUDED, *_ONLY_PYTHON)
@@ -372,7 +415,7 @@ def read_call(
     tokenizer = model.tokenizer
     prompts, prompt_ids, starts_with_bos = _prompts_and_ids(inputs, fields, tokenizer)
     _refuse_long(prompts, limits)
-    options = {**settings, "temperature": fields.temperature or None}
+    options = {**settings, **fields.formats, "temperature": fields.temperature or None}
     if fields.scores_prompts and options.get("finish") is None:
         options["finish"] = "anywhere"  # return all tokens: programs that score texts count them
     tries = fields.tries_per_prompt
@@ -434,7 +477,11 @@ def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]
         if name not in HINTS:
             message = f"{quoted(name)} is not a field of a completion. {did_you_mean(name, HINTS)}"
             raise RequestError(400, message, name, "unknown_field")
-    settings = {name: value for name, value in body.items() if name in _SETTINGS}
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in body.items()
+        if name in _SETTINGS
+    }
     others = {name: value for name, value in body.items() if name not in _SETTINGS}
     try:
         for name, value in settings.items():

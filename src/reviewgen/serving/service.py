@@ -198,8 +198,8 @@ class Service:
             raise to_request_error(error) from None
 
     async def submit(self, completion: Completion, notify: Callable[[], object]) -> ActiveRequest:
-        """Start to generate the texts of a request. If an index must be built first, other requests
-        go on meanwhile.
+        """Start to generate the texts of a request. If an index or a format must be made first,
+        other requests go on meanwhile.
 
         Raises:
             RequestError: The queue is full, or the model lacks what the request needs.
@@ -211,6 +211,9 @@ class Service:
             if request.novelty is not None:
                 async with self._guarding[completion.model]:
                     guard = await asyncio.to_thread(engine.generator.guard, request)
+            if request.config.has_format:
+                async with self._guarding[completion.model]:
+                    await asyncio.to_thread(engine.generator.formats, request)
             waiting = engine.waiting
             if waiting + len(request.prompts) > self.limits.max_waiting:
                 problem = f"The queue is full, with {waiting:,} waiting"
