@@ -23,7 +23,7 @@ NAMES = (
         "quality_2018",
         "preparing",
     ),
-    *("readability", "serving_http", "bits", "mixing", "transformer"),
+    *("readability", "serving_http", "bits", "mixing", "transformer", "formats"),
 )
 
 

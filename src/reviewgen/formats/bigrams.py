@@ -53,6 +53,20 @@ class Bigrams:
         )
         return np.maximum(1 - known, 0).astype(np.float32)
 
+    def tempered(self, temperature: float) -> "Bigrams":
+        """Return the bigrams of a text that is sampled at a temperature."""
+        power = 1 / temperature
+        probs = self.probs**power
+        unigrams = self.unigrams**power
+        rows = np.repeat(np.arange(len(unigrams)), np.diff(self.starts))
+        total = np.bincount(rows, probs, len(unigrams)) + self.rest**power * unigrams.sum()
+        return Bigrams(
+            self.starts,
+            self.followers,
+            (probs / total[rows]).astype(np.float32),
+            (unigrams / unigrams.sum()).astype(np.float32),
+        )
+
 
 def count_bigrams(blocks: Iterable[Int[np.ndarray, " T"]], vocab_size: int) -> Bigrams:
     """Count the bigrams of a training text.

@@ -172,13 +172,16 @@ class Formats:
         is_long = np.median(lengths) > 1
         self.horizon = min(_HORIZON * (1 if is_long else _CHARACTERS), config.max_new_tokens)
         _refuse_contradictions(config)
-        self._words = [AutomatonPosition(include(word, symbols, eos), 0) for word in config.include]
-        for word in self._words:
-            word.look_ahead = LookAhead(word.automaton, bigrams(), self.horizon)
+        automata = [(include(word, symbols, eos), self.horizon) for word in config.include]
         if config.exclude:
-            automaton = exclude(config.exclude, symbols, eos)
-            look_ahead = LookAhead(automaton, bigrams(), _EXCLUDED_HORIZON)
-            self._words.append(AutomatonPosition(automaton, 0, look_ahead))
+            automata.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
+        self._words = list[AutomatonPosition]()
+        if automata:
+            tempered = bigrams().tempered(float(np.mean(config.temperatures)))
+            self._words = [
+                AutomatonPosition(automaton, 0, LookAhead(automaton, tempered, horizon))
+                for automaton, horizon in automata
+            ]
         self._rules = {name: getattr(config, name) for name in GRAMMARS if getattr(config, name)}
         if self._rules:
             self._grammars = Grammars(symbols, bos, eos)
@@ -279,11 +282,13 @@ class Cursor:
         formats: The rules.
         positions: The position in each rule.
         size: How many tokens of the text were read.
+        must_finish: Whether the text is to be completed as soon as possible.
     """
 
     formats: Formats
     positions: list[Any]
     size: int = 0
+    must_finish: bool = False
     _plan: list[int] = field(default_factory=list)  # the tokens that complete the text
     _check_at: int = 1 << 40  # the completion is searched for when this many tokens are left
 
@@ -291,14 +296,6 @@ class Cursor:
     def is_complete(self) -> bool:
         """Whether the text may end here."""
         return all(position.is_complete for position in self.positions)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether any token may follow, now and later."""
-        return all(
-            isinstance(position, AutomatonPosition) and position.state == HOLDS
-            for position in self.positions
-        )
 
     @property
     def needed(self) -> int:
@@ -380,7 +377,7 @@ class Cursor:
                 scores += temperature * position.look_ahead.weights(position.state, deadline)
         if needed and left <= 2 * needed + _LEEWAY:
             self._hurry(scores, left, automata)
-        if self._has_grammar and left <= formats.margin:
+        if self._has_grammar and (self.must_finish or left <= formats.margin):
             self._finish(scores, left)
 
     def _hurry(
@@ -401,10 +398,10 @@ class Cursor:
     def _finish(self, scores: Float64[np.ndarray, " V"], left: int) -> None:
         """Rule out all tokens but that of a completion, if there is only just time for it."""
         if not self._plan and left <= self._check_at:
-            tokens, _ = self.complete(left)
+            tokens, _ = self.complete(min(left, _MAX_SEARCH))
             if tokens is None:
                 self._check_at = 0
-            elif len(tokens) + 2 >= left:
+            elif self.must_finish or len(tokens) + 2 >= left:
                 self._plan = tokens or [self.formats.eos]
             else:
                 self._check_at = left - (left - len(tokens)) // 2

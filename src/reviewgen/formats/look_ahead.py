@@ -49,13 +49,16 @@ class LookAhead:
         self._weights: dict[tuple[int, int], Float32[np.ndarray, " V"]] = {}
 
     def weights(self, state: int, left: int) -> Float32[np.ndarray, " V"]:
-        """Return, for each next token, the log probability (nats) that the text has the word at
-        the end of ``left`` tokens, this one included.
+        """Return, for each next token, by how much (in nats) it raises the log probability that
+        the text has the word at the end of ``left`` tokens, this one included.
+
+        It is zero for a token that changes nothing, so that penalties can follow.
         """
         left = min(left, len(self._values) - 1)
         if (state, left) not in self._weights:
             after = self._after[state]
             values = self._values[left - 1, after, np.arange(len(after))]
+            usual = float(np.median(values))
             with np.errstate(divide="ignore"):
-                self._weights[state, left] = np.log(values)
+                self._weights[state, left] = np.log(values / (usual or float(values.max()) or 1.0))
         return self._weights[state, left]

@@ -204,14 +204,11 @@ class Decoder:
     @cached_property
     def has_blocks(self) -> bool:
         """Whether the stepper's own loop samples the texts that are past their prompt."""
-        return isinstance(self.stepper, SupportsSample) and self.hooks is None
+        is_plain = self.hooks is None and self.formats is None
+        return is_plain and isinstance(self.stepper, SupportsSample)
 
     def is_ready(self, text: Text) -> bool:
         """Return whether the stepper's own loop samples the next tokens of a text."""
-        if text.cursor is not None:
-            text.cursor.follow(text.ids)
-            if not text.cursor.is_free:
-                return False
         return self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
 
     def prefill(self, texts: Sequence[Text]) -> None:
@@ -281,9 +278,10 @@ class Decoder:
         is_past_prompt = np.array([text.is_past_prompt for text in texts])
         # with a run of 0, tokens may complete a copied span; inside the prompt, all may
         runs = np.where(is_past_prompt, self.guard.run if self.guard else 0, 0)
-        sampled = self._sample(batch, runs, is_past_prompt).tolist()
-        for row, text in enumerate(texts):
-            token = self._resample(batch, row, int(runs[row]), sampled[row])
+        sampled, places = self._sample(batch, runs, is_past_prompt)
+        for row, (text, first) in enumerate(zip(texts, sampled.tolist(), strict=True)):
+            token = self._resample(batch, row, int(runs[row]), first)
+            place = places[row] if token == first and text.is_past_prompt else None
             # without a guard, a dead end affects one token only
             if self.guard is None and self.formats is None and token >= 0:
                 text.retries = 0
@@ -293,7 +291,7 @@ class Decoder:
             elif text.rest and token >= 0 and token != self.params.eos_id:
                 self._append_to_prompt(text, token, scores[row])
             else:
-                self.append(text, [token], scores[row])
+                self.append(text, [token], scores[row], place)
         return [text for text in texts if text.finish_reason is None and text.state is not None]
 
     def _resample(self, batch: _SamplingBatch, row: int, run: int, token: int) -> int:
@@ -346,12 +344,13 @@ class Decoder:
                     allowed = known
                 text_scores[:size][~allowed] = -np.inf
                 self._apply_format(text, text_scores)
-            elif not is_plain and not text.forced:
-                text_scores[:] = self.penalise(text, text_scores)
+            elif not text.forced:
+                if self.hooks is not None:
+                    text_scores[:] = self.penalise(text, text_scores)
                 self._apply_format(text, text_scores)
                 if self.hooks is not None:
                     text_scores[:] = self.hooks.process([*text.prefix, *text.ids], text_scores)
-        if not is_plain:  # the penalties have been applied before the processors
+        if self.hooks is not None:  # the penalties have been applied before the processors
             params = params._replace(
                 repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0
             )
@@ -377,8 +376,9 @@ class Decoder:
         batch: _SamplingBatch,
         runs: Int64[np.ndarray, " B"],
         is_spelled: Bool[np.ndarray, " B"],
-    ) -> Int64[np.ndarray, " B"]:
-        """Sample a token for each text; a negative value is a status code.
+    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B 3"]]:
+        """Sample a token for each text; a negative value is a status code. Return the tokens, and
+        the places after them.
 
         Args:
             batch: The texts, and the scores of their next tokens.
@@ -405,11 +405,12 @@ class Decoder:
         )
         for text in texts:
             text.use_random(1)
-        return tokens
+        return tokens, places
 
     def _sample_anywhere(self, batch: _SamplingBatch, run: int) -> int:
         """Sample a token for a batch of one text, which may have unknown words here."""
-        return int(self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))[0])
+        tokens, _ = self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))
+        return int(tokens[0])
 
     def _guard_prompt_end(self, batch: _SamplingBatch, token: int) -> int:
         """Check a sampled token that goes beyond the end of a text's prompt; return a token.
@@ -473,9 +474,15 @@ class Decoder:
             return np.ones(self.params.vocab_size, np.bool_)
         return mark_spelled(self.spelling, self.place(text), self.params.eos_id)
 
-    def extend(self, text: Text, token: int) -> None:
-        """Append a token to the ids of a text, and update its place."""
-        if self.spelling is not None:
+    def extend(
+        self, text: Text, token: int, place: Int64[np.ndarray, "3"] | None = None
+    ) -> None:
+        """Append a token to the ids of a text, and update its place to ``place``, or by following
+        the token.
+        """
+        if place is not None:
+            text.place = place
+        elif self.spelling is not None:
             text.place = self.place(text).copy()
             follow_all(self.spelling, text.place, [token])
         text.ids.append(token)
@@ -502,7 +509,11 @@ class Decoder:
             text.finish_if_complete(1)
 
     def append(
-        self, text: Text, sampled: Sequence[int], scores: Float[np.ndarray, " V"] | None = None
+        self,
+        text: Text,
+        sampled: Sequence[int],
+        scores: Float[np.ndarray, " V"] | None = None,
+        place: Int64[np.ndarray, "3"] | None = None,
     ) -> None:
         """Append sampled tokens to a text. Finish the text if it ends with them, and backtrack at a
         dead end.
@@ -512,6 +523,7 @@ class Decoder:
             sampled: The tokens, followed by status codes (negative numbers), as in
                 ``SupportsSample``.
             scores: The scores that a single token was sampled from; None for tokens of a block.
+            place: The place after a single token; None if it is not known.
 
         Raises:
             GenerationError: The logits are NaN or infinite.
@@ -527,7 +539,7 @@ class Decoder:
         if scores is None:
             text.ids += tokens
         elif tokens:
-            self.extend(text, tokens[0])
+            self.extend(text, tokens[0], place)
             self._call_hooks(text, tokens, scores)
         if text.finish_if_complete(len(tokens)):
             return
@@ -554,22 +566,33 @@ class Decoder:
 
         The state of the text is dropped, so the model is fed the text again from the start. Without
         a CopyGuard, no token is removed, since tokens may have been streamed already; instead, the
-        next token may make an unknown word. With a format, the text ends after a few dead ends.
+        next token may make an unknown word. With a format, whole words are removed; after a few dead
+        ends the text is completed as soon as possible, or else ends where it is.
         """
         text.drop_state()
-        if self.formats is not None:
-            removed = min(2 << text.retries, len(text.ids) - text.prompt_tokens)
-            if text.retries >= _MAX_FORMAT_RETRIES or not removed:
-                text.finish("stuck")
-                return
-        elif self.guard is None:
+        if self.guard is None and self.formats is None:
             text.retries = MAX_RETRIES
             return
+        removable = len(text.ids) - text.prompt_tokens
         text.retries += 1
-        removed = min(1 << text.retries, len(text.ids) - text.prompt_tokens)
+        removed = min(1 << text.retries, removable)
+        if text.cursor is not None:
+            if text.retries > _MAX_FORMAT_RETRIES or not removable:
+                text.finish("stuck")
+                return
+            while removed < removable and not self._begins_word(text, removed):
+                removed += 1
+            text.cursor.must_finish = text.retries == _MAX_FORMAT_RETRIES
         if removed:
             del text.ids[-removed:]
             text.new_tokens -= removed
             text.place = None
             if text.cursor is not None:
                 text.cursor.follow(text.ids)
+
+    def _begins_word(self, text: Text, count: int) -> bool:
+        """Return whether a word begins with the last ``count`` tokens of a text."""
+        token = text.ids[-count]
+        before = text.ids[-count - 1]
+        first = self.pieces.texts[token][:1]
+        return not (first.isalnum() and self.pieces.texts[before][-1:].isalnum())
