@@ -9,7 +9,7 @@ its probability as a power of two.
 Dimensions: V vocabulary, N pairs, R tokens with known followers, T tokens of a text.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from jaxtyping import Float, Float32, Int, Int64
 from safetensors.numpy import save_file
 
 from reviewgen.errors import BundleError, storage_errors
+from reviewgen.protocols.stepper import Stepper
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _PAIRS = 20  # pairs for each token of the vocabulary
 _MAX_TOKENS = 5_000_000  # tokens of the training text that are counted
 _DISCOUNT = 0.5
 _STEPS = 16  # saved probabilities are powers of two of this many steps
+_BATCH = 64  # texts that a model predicts side by side
 _ROWS = (100, 1000)  # tokens whose followers a model is asked for
 
 
@@ -89,18 +91,33 @@ def count_bigrams(blocks: Iterable[Int[np.ndarray, " T"]], vocab_size: int) -> B
     return _keep_best(before, followers, probs, unigrams / len(ids))
 
 
-def ask_model(predict: Callable[[Sequence[int]], Float[np.ndarray, "R V"]]) -> Bigrams:
-    """Return the bigrams of a model that was saved without them.
+def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
+    """Return the bigrams of a model that was saved without them: its predictions after each of the
+    most frequent tokens at the beginning of a text.
 
     Args:
-        predict: Returns the probabilities of the next token after each of some tokens at the
-            beginning of a text; without tokens, at the beginning.
+        stepper: The model.
+        vocab_size: V.
+        bos: The id of the token at the beginning.
     """
-    unigrams = predict([])[0]
+
+    def predict(beginnings: Sequence[Sequence[int]]) -> Float[np.ndarray, "R V"]:
+        """Return the probabilities of the next token after each beginning of a text."""
+        rows = list[np.ndarray]()
+        for first in range(0, len(beginnings), _BATCH):
+            ids = np.array(beginnings[first : first + _BATCH], np.int64)
+            logits, _ = stepper.forward(ids, stepper.initial_state(len(ids)))
+            scores = logits[:, :vocab_size].astype(np.float64)
+            scores[:, bos] = -np.inf
+            probs = np.exp(scores - scores.max(axis=1, keepdims=True))
+            rows.append(probs / probs.sum(axis=1, keepdims=True))
+        return np.concatenate(rows)
+
+    unigrams = predict([[bos]])[0]
     for count in _ROWS:
         rows = np.argsort(-unigrams, kind="stable")[:count]
         rows = rows[unigrams[rows] > 0]
-        table = predict(rows.tolist())
+        table = predict([[bos, token] for token in rows.tolist()])
         shares = unigrams[rows] / unigrams[rows].sum()
         unigrams = shares @ table
     before, followers = np.nonzero(table > unigrams)

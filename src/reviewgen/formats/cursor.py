@@ -8,7 +8,7 @@ Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,9 +21,11 @@ from reviewgen.config.generation import GRAMMARS, GenerationConfig
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.formats.automata import DEAD, FIRST, HOLDS, Automaton, choices, exclude, include
 from reviewgen.formats.bigrams import Bigrams
+from reviewgen.formats.exact import ExactPosition, ExactTable, product, refuse_other_settings
 from reviewgen.formats.grammars import Grammars
 from reviewgen.formats.look_ahead import LookAhead
 from reviewgen.lexicon.token_bytes import Symbols
+from reviewgen.protocols.stepper import Stepper
 
 _HORIZON = 60  # words; an included word is in the text after at most about this many
 _CHARACTERS = 5  # of a word
@@ -150,7 +152,8 @@ class Formats:
         config: The settings of the call.
         symbols: The bytes of the tokens.
         bos, eos: The ids of the tokens at the beginning and at the end.
-        bigrams: Returns the bigrams, which included words need.
+        stepper: The model, which ``exact`` needs.
+        bigrams: The bigrams, which included and excluded words need without ``exact``.
 
     Raises:
         ConfigError: A rule is invalid, two contradict each other, or no text can fit one.
@@ -162,7 +165,8 @@ class Formats:
         symbols: Symbols,
         bos: int,
         eos: int,
-        bigrams: Callable[[], Bigrams],
+        stepper: Stepper,
+        bigrams: Bigrams | None,
     ) -> None:
         self.config = config
         self.eos = eos
@@ -175,9 +179,12 @@ class Formats:
         automata = [(include(word, symbols, eos), self.horizon) for word in config.include]
         if config.exclude:
             automata.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
-        self._words = list[AutomatonPosition]()
-        if automata:
-            tempered = bigrams().tempered(float(np.mean(config.temperatures)))
+        self._words = list[Any]()
+        if config.exact:
+            self._words = [self._exact_position([each for each, _ in automata], stepper, bos)]
+        elif automata:
+            assert bigrams is not None
+            tempered = bigrams.tempered(float(np.mean(config.temperatures)))
             self._words = [
                 AutomatonPosition(automaton, 0, LookAhead(automaton, tempered, horizon))
                 for automaton, horizon in automata
@@ -194,7 +201,7 @@ class Formats:
             np.array([token for token in by_length if kinds[token] == kind])
             for kind in sorted({*kinds} - {-1})
         ]
-        if self._rules or config.choices:
+        if self._rules or (config.choices and not config.exact):
             self._check(self.start([], ""))
 
     @cached_property
@@ -242,9 +249,21 @@ class Formats:
             )
         return cursor
 
+    def _exact_position(
+        self, automata: list[Automaton], stepper: Stepper, bos: int
+    ) -> ExactPosition:
+        """Return the position of an empty text under words and choices together."""
+        config = self.config
+        refuse_other_settings(config)
+        if config.choices:
+            automata = [*automata, choices(config.choices, self._symbols, self.eos)]
+        if not automata:
+            raise ConfigError("exact needs include, exclude or choices: give one, or leave it out.")
+        return ExactPosition(ExactTable(stepper, product(automata), config, bos, self.eos))
+
     def _compile(self, rest: str) -> Iterator[Any]:
         """Yield the positions of the choices and of the grammars after a part of the prompt."""
-        if self.config.choices:
+        if self.config.choices and not self.config.exact:
             texts = [rest + choice for choice in self.config.choices]
             yield AutomatonPosition(choices(texts, self._symbols, self.eos), 0)
         for name, value in self._rules.items():
@@ -375,6 +394,9 @@ class Cursor:
         for position in automata:
             if position.look_ahead is not None:
                 scores += temperature * position.look_ahead.weights(position.state, deadline)
+        for position in self.positions:
+            if isinstance(position, ExactPosition):
+                scores += temperature * position.weights(left)
         if needed and left <= 2 * needed + _LEEWAY:
             self._hurry(scores, left, automata)
         if self._has_grammar and (self.must_finish or left <= formats.margin):

@@ -15,7 +15,6 @@ from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from reviewgen.config.generation import FORMATS, GenerationConfig
 from reviewgen.errors import DataError, GenerationError
@@ -384,24 +383,7 @@ class Generator:
         Raises:
             ConfigError: A format is invalid, or no text can fit it.
         """
-        return self.pieces.formats(request.config, self._predict)
-
-    def _predict(self, tokens: Sequence[int]) -> Float64[np.ndarray, "R V"]:
-        """Return the probabilities of the next token after each of some tokens at the beginning of
-        a text; without tokens, at the beginning.
-        """
-        size = self.tokenizer.vocab_size
-        bos = self.pieces.bos_id
-        beginnings = [[bos, token] for token in tokens] or [[bos]]
-        rows = list[np.ndarray]()
-        for first in range(0, len(beginnings), self.batch_size):
-            ids = np.array(beginnings[first : first + self.batch_size], np.int64)
-            logits, _ = self.stepper.forward(ids, self.stepper.initial_state(len(ids)))
-            scores = logits[:, :size].astype(np.float64)
-            scores[:, bos] = -np.inf
-            probs = np.exp(scores - scores.max(axis=1, keepdims=True))
-            rows.append(probs / probs.sum(axis=1, keepdims=True))
-        return np.concatenate(rows)
+        return self.pieces.formats(request.config, self.stepper)
 
     def text(self, request: Request, prompt: str | Sequence[int], number: int) -> Text:
         """Return a new text that starts with a prompt.

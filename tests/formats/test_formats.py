@@ -1,0 +1,238 @@
+"""Formats as a user calls them: in Python, as a command, over HTTP, in tables and receipts."""
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import lark
+import numpy as np
+import pytest
+
+import reviewgen
+from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.formats.bigrams import count_bigrams, read_bigrams, write_bigrams
+from reviewgen.sentences import sentence_ends
+from tests.support.fakes import LETTERS, TableModel, review_model, table
+from tests.support.live_server import in_process
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "stars": {"type": "integer", "minimum": 1, "maximum": 5},
+        "text": {"type": "string"},
+    },
+    "required": ["stars", "text"],
+    "additionalProperties": False,
+}
+GRAMMAR = 'start: "I give it " STARS " stars" END\nSTARS: /[1-5]/\nEND: /[.!]/'
+REGEX = "[0-9]{2}: [a-z ]{3,20}[.]"
+FREE = {"words": "any", "temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
+MODELS = ("lstm-char", "gru-word", "ngram-char", "ngram-word", "blend-char")
+
+
+def fits_grammar(text: str) -> bool:
+    return lark.Lark(GRAMMAR).parse(text) is not None
+
+
+def fits_schema(text: str) -> bool:
+    jsonschema.validate(json.loads(text), SCHEMA)
+    return ": " not in text.partition('"text"')[0]  # no free white space
+
+
+def has_word(word: str, text: str) -> bool:
+    first = f"[{word[0].lower()}{word[0].upper()}]"
+    return re.search(rf"\b{first}{re.escape(word[1:])}\b", text) is not None
+
+
+FORMATS: list[tuple[dict[str, Any], Any]] = [
+    ({"regex": REGEX}, re.compile(REGEX).fullmatch),
+    ({"json_schema": SCHEMA}, fits_schema),
+    ({"grammar": GRAMMAR}, fits_grammar),
+    ({"choices": ["good", "very bad"]}, ["good", "very bad"].__contains__),
+    ({"sentences": "2..3"}, lambda text: 2 <= len(sentence_ends(text)) <= 3),
+    ({"include": ["movie", "not good"]}, lambda t: has_word("movie", t) and has_word("not good", t)),
+    ({"exclude": ["the", "a"]}, lambda t: not has_word("the", t) and not has_word("a", t)),
+    ({"regex": "[a-z ]*", "include": "film"}, lambda t: has_word("film", t) and t.islower()),
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("settings", "fits"), FORMATS, ids=lambda value: str(value)[:40])
+def test_every_text_fits(micro, name, settings, fits):
+    options: dict[str, Any] = {"num_return_sequences": 20, "seed": 1, "max_new_tokens": 120}
+    texts = micro(name).generate(**options | FREE | settings)
+    assert [text for text in texts if not fits(text)] == []
+    assert texts == micro(name).generate(**options | FREE | settings)
+
+
+def test_a_text_does_not_depend_on_the_batch_or_the_stream(micro):
+    model = micro("gru-word")
+    options: dict[str, Any] = {"seed": 4, "max_new_tokens": 60, "include": ["movie"], **FREE}
+    texts = model.generate(num_return_sequences=5, **options)
+    assert model.generate(**options) == texts[:1] == ["".join(model.stream(**options))]
+
+
+def test_a_format_describes_what_follows_the_prompt_and_words_the_whole_text(micro):
+    model = micro("ngram-word")
+    for prompt in ("", "The movie", "The mov", "A goo"):
+        text = model.generate_one(prompt, seed=1, regex="[a-z]{3}!", **FREE)
+        assert re.fullmatch(re.escape(prompt) + "[a-z]{3}!", text)
+    assert model.generate_one("The movie", max_new_tokens=0, include="movie") == "The movie"
+    text = model.generate_one("The mov", seed=1, max_new_tokens=30, include="movie", **FREE)
+    assert has_word("movie", text)
+
+
+def test_the_older_name_of_include_still_works(micro):
+    options: dict[str, Any] = {"seed": 3, "max_new_tokens": 40, **FREE}
+    model = micro("ngram-char")
+    assert model.generate(include="film", **options) == model.generate(must_include="film", **options)
+
+
+@pytest.mark.parametrize("limit", [12, 20, 33])
+def test_a_text_is_complete_at_its_limit(micro, limit):
+    for name in ("lstm-char", "gru-word"):
+        for text in micro(name).generate(
+            num_return_sequences=10, seed=1, max_new_tokens=limit, regex="[a-z ]*[.]{3}", **FREE
+        ):
+            assert re.fullmatch("[a-z ]*[.]{3}", text)
+
+
+def test_words_known_copies_and_a_format_hold_together(micro):
+    model = micro("exact")
+    options: dict[str, Any] = {"seed": 1, "num_return_sequences": 20, "max_new_tokens": 60}
+    made = model.generate(
+        **options, words="known", novelty="filter", max_copy=12, include=["movie"],
+        return_dict_in_generate=True,
+    )
+    for each in made:
+        assert each.problem or has_word("movie", each.text)
+        assert not each.exceeds_max_copy
+
+
+def test_a_dead_end_names_the_rule():
+    only_a = table(LETTERS.vocab_size)
+    only_a[:] = -np.inf
+    only_a[:, LETTERS.encode("a")[0]] = 0.0
+    model = review_model(TableModel(only_a), LETTERS, max_new_tokens=10)
+    (made,) = model.generate(regex="aaab", return_dict_in_generate=True)
+    assert made.finish_reason == "stuck"
+    assert "regex" in made.problem
+    with pytest.raises(GenerationError, match="regex"):
+        model.generate(regex="aaab")
+    with pytest.raises(GenerationError, match="regex"):
+        list(model.stream(regex="aaab"))
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"regex": "a(b"}, "regex is not valid: unclosed group, at character 2"),
+    ({"regex": "(?=a)"}, "regex is not valid"),
+    ({"json_schema": "{"}, "json_schema is not valid JSON"),
+    ({"json_schema": {"type": "foo"}}, "json_schema is not valid"),
+    ({"json_schema": {"type": "string", "minLength": 3, "maxLength": 2}}, "json_schema"),
+    ({"json_schema": {"enum": ["é"]}}, "No text"),
+    ({"grammar": 'start: "a" x'}, "grammar is not valid: line 1, column 12"),
+    ({"grammar": "x" * 1_000_000}, "100,000 characters"),
+    ({"grammar": "start: " + "(" * 5000 + '"a"' + ")" * 5000}, "grammar is not valid"),
+    ({"json_schema": "[" * 100_000}, "json_schema is not valid JSON"),
+    ({"regex": "a{60}"}, "max_new_tokens"),
+    ({"sentences": "4..2"}, "sentences must be"),
+    ({"include": ["né"]}, "characters that this model does not know"),
+    ({"choices": ["é"]}, "characters that this model does not know"),
+    ({"include": [""]}, "include must be at least 1"),
+    ({"include": ["a b"], "exclude": ["b"]}, "leave out one of them"),
+    ({"include": ["abc"], "max_new_tokens": 2}, "at least 3 tokens"),
+    ({"include": ["a"], "num_beams": 2}, "num_beams cannot be combined with a format"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_format_is_refused_before_anything_is_generated(settings, message):
+    model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS, max_new_tokens=50)
+    with pytest.raises(ConfigError, match=message):
+        model.generate_each(**settings)
+
+
+def test_the_command_takes_formats(run_command, model_folder, tmp_path):
+    folder = model_folder("ngram-char")
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(SCHEMA))
+    grammar = tmp_path / "rules.lark"
+    grammar.write_text(GRAMMAR)
+    common = ("generate", folder, "--words", "any", "--seed", "1")
+    status, said, _ = run_command(*common, "--json-schema", schema)
+    assert status == 0
+    assert fits_schema(said.strip())
+    status, said, _ = run_command(*common, "--grammar", grammar, "-n", "2")
+    assert all(map(fits_grammar, said.strip().split("\n---\n")))
+    status, said, _ = run_command(*common, "--include", "film", "--exclude", "movie", "--json")
+    assert has_word("film", json.loads(said)["texts"][0])
+    status, _, error = run_command(*common, "--regex", "(a")
+    assert (status, "regex is not valid" in error) == (2, True)
+
+
+def test_tables_and_receipts_repeat_the_texts(run_command, model_folder, tmp_path):
+    folder = model_folder("gru-word")
+    out = tmp_path / "texts.jsonl"
+    receipts = tmp_path / "receipts.jsonl"
+    status, *_ = run_command(
+        *("generate", folder, "-n", "3", "--include", "movie", "--sentences", "1..2"),
+        *("--words", "any", "--seed", "1", "--out", out, "--receipt", receipts),
+    )
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert status == 0
+    assert len(rows) == 3
+    for row in rows:
+        assert has_word("movie", row["text"]) and 1 <= len(sentence_ends(row["text"])) <= 2
+    status, said, _ = run_command("replay", receipts)
+    assert status == 0
+
+
+def test_saved_defaults_may_have_a_format(micro, tmp_path):
+    model = micro("ngram-char")
+    model.save_generation_config(tmp_path / "m", choices=["good", "bad"])
+    saved = reviewgen.load(tmp_path / "m")
+    assert saved.generate_one(seed=1) in ("good", "bad")
+    assert saved.generate_one(seed=1, choices=[]) not in ("good", "bad")
+
+
+def test_the_server_takes_openais_and_vllms_names(micro):
+    with in_process({"chars": micro("ngram-char")}) as server:
+
+        def ask(path: str = "completions", **fields: Any) -> Any:
+            return server.post(f"/v1/{path}", json={"words": "any", "seed": 1, **fields})
+
+        schema = {"type": "json_schema", "json_schema": {"name": "review", "schema": SCHEMA}}
+        for fields, fits in (
+            ({"guided_regex": REGEX}, re.compile(REGEX).fullmatch),
+            ({"guided_choice": ["good", "bad"]}, ["good", "bad"].__contains__),
+            ({"guided_json": json.dumps(SCHEMA)}, fits_schema),
+            ({"guided_grammar": GRAMMAR}, fits_grammar),
+            ({"response_format": schema}, fits_schema),
+            ({"include": ["film"], "stream": False}, lambda text: has_word("film", text)),
+        ):
+            assert fits(ask(**fields).json()["choices"][0]["text"])
+        message = {"messages": [{"role": "user", "content": "The movie "}]}
+        answer = ask("chat/completions", response_format=schema, **message).json()
+        assert fits_schema(answer["choices"][0]["message"]["content"])
+        for fields in (
+            {"response_format": {"type": "xml"}},
+            {"response_format": {"type": "json_schema"}},
+            {"guided_regex": "(a"},
+            {"grammar": "x" * 200_000},
+            {"exact": True},
+        ):
+            assert ask(**fields).status_code == 400
+
+
+def test_bigrams_are_saved_with_the_model(micro, tmp_path):
+    model = micro("ngram-word")
+    assert (model.bundle.folder / "bigrams.safetensors").is_file()
+    rng = np.random.default_rng(1)
+    ids = rng.zipf(1.3, 400_000) % 4000
+    bigrams = count_bigrams([ids], 4000)
+    write_bigrams(bigrams, tmp_path / "b")
+    again = read_bigrams(tmp_path / "b", 4000)
+    assert (tmp_path / "b").stat().st_size <= 300_000
+    assert all(np.array_equal(a, b) for a, b in zip(vars(bigrams).values(), vars(again).values()))
+    assert np.allclose(np.bincount(ids, minlength=4000)[:5] / len(ids), bigrams.unigrams[:5], rtol=0.03)
