@@ -98,12 +98,14 @@ class GrammarPosition:
         matcher: llguidance's matcher.
         start: How many tokens of the text it does not read.
         vocab_size: V.
+        eos: The id of the end token.
         rejected: How many of the last tokens the grammar does not allow.
     """
 
     matcher: Any
     start: int
     vocab_size: int
+    eos: int
     rejected: int = 0
 
     @property
@@ -116,7 +118,10 @@ class GrammarPosition:
         if self.rejected or self.matcher.is_error():
             return np.zeros(self.vocab_size, np.bool_)
         packed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
-        return np.unpackbits(packed, count=self.vocab_size, bitorder="little").view(np.bool_)
+        allowed = np.unpackbits(packed, count=self.vocab_size, bitorder="little").view(np.bool_)
+        # llguidance allows the end also where no token can go on
+        allowed[self.eos] = self.matcher.is_accepting()
+        return allowed
 
     def advance(self, token: int) -> None:
         """Add a token."""
@@ -242,7 +247,7 @@ class Formats:
             position.start = len(ids)
         cursor = Cursor(self, positions)
         cursor.follow(ids)
-        if cursor.needed > self.config.max_new_tokens:
+        if not rest and cursor.needed > self.config.max_new_tokens:
             raise ConfigError(
                 f"{' and '.join(self.names)} need at least {cursor.needed} tokens: raise"
                 f" max_new_tokens, which is {self.config.max_new_tokens}."
@@ -267,7 +272,8 @@ class Formats:
             texts = [rest + choice for choice in self.config.choices]
             yield AutomatonPosition(choices(texts, self._symbols, self.eos), 0)
         for name, value in self._rules.items():
-            yield GrammarPosition(self._grammars.compile(name, value, rest), 0, self.vocab_size)
+            matcher = self._grammars.compile(name, value, rest)
+            yield GrammarPosition(matcher, 0, self.vocab_size, self.eos)
 
     def _check(self, cursor: "Cursor") -> None:
         """Raise if no text can fit the rules, or only one with too many tokens."""
@@ -452,13 +458,15 @@ class Cursor:
                         position.advance(token)
                     mask = after.mask()
                     if mask.any() or after.is_complete:
-                        key = (mask.tobytes(), *(each.state for each in after._automata))
+                        count = int(mask.sum())
+                        key = (count, mask.tobytes(), *(each.state for each in after._automata))
                         following.setdefault(key, (after, [*tokens, token]))
             if not following:
                 return Completion(None, is_certain)
             is_certain &= len(following) <= _MAX_NODES
-            # positions of a new kind first; others may differ in how often something has come
-            keys = sorted(following, key=known.__contains__)[:_MAX_NODES]
+            # First those of a new kind, and those with fewer choices, which are further on: of two
+            # that count as one, such as "." and ".." of "[.]{3}", the first is kept.
+            keys = sorted(following, key=lambda key: (key in known, key[0]))[:_MAX_NODES]
             known.update(keys)
             nodes = [following[key] for key in keys]
         return Completion(None, False)
