@@ -17,7 +17,10 @@ import lark
 import reviewgen
 from reviewgen.sentences import sentence_ends
 
-PRESETS = [f"{model}-{unit}" for model in ("lstm", "gru", "ngram", "blend") for unit in ("char", "word")]
+PRESETS = (
+    *("lstm-char", "lstm-word", "gru-char", "gru-word"),
+    *("ngram-char", "ngram-word", "blend-char", "blend-word"),
+)
 REGEX = r"[0-9]{2} of 100: [A-Za-z ,']{5,60}[.!]"
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -114,12 +117,11 @@ def words(texts: int, presets: list[str]) -> None:
         for name, made in results.items():
             have = [sum(bool(p.search(each.text)) for each in made) for p in patterns]
             print(f"{preset:11} {name:5} texts with each word: {have} of {texts}")
-        first = [
-            min(match.start() for p in patterns if (match := p.search(each.text))) / len(each.text)
-            for each in results["words"]
-            if any(p.search(each.text) for p in patterns)
-        ]
-        print(f"{preset:11} median position of the first word: {statistics.median(first):.2f}")
+        places = list[float]()
+        for each in results["words"]:
+            found = [match.start() for match in (p.search(each.text) for p in patterns) if match]
+            places.append(min(found, default=len(each.text)) / len(each.text))
+        print(f"{preset:11} median position of the first word: {statistics.median(places):.2f}")
 
 
 def speed(texts: int, presets: list[str]) -> None:
@@ -151,7 +153,7 @@ def speed(texts: int, presets: list[str]) -> None:
 
 def main(part: str = "all", texts: str = "", *presets: str) -> None:
     """Run one part, or all."""
-    chosen = list(presets) or PRESETS
+    chosen = list(presets or PRESETS)
     if part in ("all", "valid"):
         valid(int(texts or 1000), chosen)
     if part in ("all", "words"):

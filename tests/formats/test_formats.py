@@ -92,7 +92,9 @@ def test_a_format_describes_what_follows_the_prompt_and_words_the_whole_text(mic
 def test_the_older_name_of_include_still_works(micro):
     options: dict[str, Any] = {"seed": 3, "max_new_tokens": 40, **FREE}
     model = micro("ngram-char")
-    assert model.generate(include="music", **options) == model.generate(must_include="music", **options)
+    assert model.generate(include="music", **options) == model.generate(
+        must_include="music", **options
+    )
 
 
 @pytest.mark.parametrize("limit", [12, 20, 33])
@@ -108,7 +110,11 @@ def test_words_known_copies_and_a_format_hold_together(micro):
     model = micro("exact")
     options: dict[str, Any] = {"seed": 1, "num_return_sequences": 20, "max_new_tokens": 60}
     made = model.generate(
-        **options, words="known", novelty="filter", max_copy=12, include=["movie"],
+        **options,
+        words="known",
+        novelty="filter",
+        max_copy=12,
+        include=["movie"],
         return_dict_in_generate=True,
     )
     for each in made:
@@ -179,16 +185,16 @@ def test_tables_and_receipts_repeat_the_texts(run_command, model_folder, tmp_pat
     folder = model_folder("gru-word")
     out = tmp_path / "texts.jsonl"
     receipts = tmp_path / "receipts.jsonl"
-    status, *_ = run_command(
+    status, _, error = run_command(
         *("generate", folder, "-n", "3", "--include", "movie", "--sentences", "1..2"),
         *("--words", "any", "--seed", "1", "--out", out, "--receipt", receipts),
     )
+    assert status == 0, error
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert status == 0
     assert len(rows) == 3
     for row in rows:
         assert has_word("movie", row["text"]) and 1 <= len(sentence_ends(row["text"])) <= 2
-    status, said, _ = run_command("replay", receipts)
+    status, *_ = run_command("replay", receipts, "--model", folder)
     assert status == 0
 
 
@@ -238,5 +244,10 @@ def test_bigrams_are_saved_with_the_model(micro, tmp_path):
     write_bigrams(bigrams, tmp_path / "b")
     again = read_bigrams(tmp_path / "b", 4000)
     assert (tmp_path / "b").stat().st_size <= 300_000
-    assert all(np.array_equal(a, b) for a, b in zip(vars(bigrams).values(), vars(again).values()))
-    assert np.allclose(np.bincount(ids, minlength=4000)[:5] / len(ids), bigrams.unigrams[:5], rtol=0.03)
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(vars(bigrams).values(), vars(again).values(), strict=True)
+    )
+    assert np.allclose(
+        np.bincount(ids, minlength=4000)[:5] / len(ids), bigrams.unigrams[:5], rtol=0.03
+    )

@@ -8,6 +8,7 @@ from transformers import GenerationConfig as ForeignConfig
 
 from reviewgen import ReviewModel
 from reviewgen.config import GenerationConfig
+from reviewgen.config.generation import FORMATS
 from reviewgen.errors import ConfigError
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 
@@ -48,7 +49,7 @@ def test_names_of_other_libraries_and_misspelled_names_get_the_name_here():
                 call("", **{wrong: 3})
     with pytest.raises(ConfigError, match="'n' is called num_return_sequences"):
         made.generate(generation_config={"n": 3})
-    with pytest.raises(ConfigError, match=r"'zzz' .* Known: .*profile"):
+    with pytest.raises(ConfigError, match=r"'zzz' .* Known: .*num_beams"):
         made.generate(zzz=1)
     alone = {
         "finish",
@@ -58,6 +59,8 @@ def test_names_of_other_libraries_and_misspelled_names_get_the_name_here():
         "likeness",
         "max_time",
         "stop_strings",
+        "exact",
+        *FORMATS,
     }
     assert {
         field.name for field in fields(GenerationConfig)

@@ -20,6 +20,7 @@ LISTED = [
     "characters.json",
     "config.json",
     GENERATION,
+    "bigrams.safetensors",
     "lexicon.safetensors",
     WEIGHTS,
     INDEX,

@@ -43,7 +43,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"do_sample": False, "no_repeat_ngram_size": 4},
     {"num_beams": 3},
     {"finish": "sentence", "stop_strings": ["movie"]},
-    {"must_include": ["o"]},
+    {"include": ["movie"], "exclude": ["so"]},
     {"novelty": "filter", "max_copy": 12},
 ]
 

@@ -113,16 +113,18 @@ def choices(texts: Sequence[str], symbols: Symbols, eos: int) -> Automaton:
         ConfigError: The tokens cannot spell one of the texts, or the texts are too long together.
     """
     encoded = {text.encode() for text in texts}
-    beginnings = {text[:end] for text in encoded for end in range(len(text) + 1)}
+    beginnings = {b""}
+    for text in encoded:
+        beginnings.update(text[:end] for end in range(1, len(text) + 1))
     if len(beginnings) * len(symbols.offsets) > _MAX_CELLS:
         raise ConfigError(
             f"choices may have about {_MAX_CELLS // len(symbols.offsets):,} characters together;"
             f" these have {len(beginnings):,}. Use regex instead."
         )
     tokens = {bytes(token) for token in symbols.tokens() if token and max(token) < HALF}
-    for text in texts:
-        if not _is_spelled(text.encode(), tokens):
-            raise _unspelled("choices", text)
+    for choice in texts:
+        if not _is_spelled(choice.encode(), tokens):
+            raise _unspelled("choices", choice)
 
     def step(state: Any, symbol: int) -> Any:
         """Return the part of a choice that is matched after another symbol."""
@@ -155,9 +157,11 @@ def _word_step(words: Sequence[str], end: int) -> Callable[[Any, int], Any]:
     """Return the function that gives the state after a symbol; ``end`` is the state after a whole
     word.
     """
-    spellings = [
-        (first + word[1:]).encode() for word in words for first in {word[0].lower(), word[0].upper()}
-    ]
+    spellings = list[bytes]()
+    for word in words:
+        spellings += [
+            (first + word[1:]).encode() for first in sorted({word[0].lower(), word[0].upper()})
+        ]
     begins_inside = [not _is_letter(spelling[0]) for spelling in spellings]
     ends_inside = [not _is_letter(spelling[-1]) for spelling in spellings]
     is_strict = end == HOLDS  # a byte above 127 counts as a letter

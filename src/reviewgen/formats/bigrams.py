@@ -186,7 +186,8 @@ def read_bigrams(file: Path, vocab_size: int) -> Bigrams:
 
 def _to_steps(probs: Float32[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Return minus the binary logarithms of probabilities, in steps of 1 / 16."""
-    return np.round(-_STEPS * np.log2(probs))
+    steps: np.ndarray = np.round(-_STEPS * np.log2(probs))
+    return steps
 
 
 def _from_steps(steps: Int[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:

@@ -70,7 +70,8 @@ class AutomatonPosition:
 
     def distances(self) -> Int64[np.ndarray, " V"]:
         """Return the distance after each next token."""
-        return self.automaton.distance[self.automaton.next[self.state]]
+        distances: np.ndarray = self.automaton.distance[self.automaton.next[self.state]]
+        return distances
 
     def mask(self) -> Bool[np.ndarray, " V"]:
         """Return which tokens may follow."""
@@ -374,9 +375,7 @@ class Cursor:
             allowed &= position.mask()
         return allowed
 
-    def apply(
-        self, scores: Float64[np.ndarray, " W"], new_tokens: int, temperature: float
-    ) -> None:
+    def apply(self, scores: Float64[np.ndarray, " W"], new_tokens: int, temperature: float) -> None:
         """Rule out the next tokens that do not fit, and weigh those that do.
 
         Args:
@@ -417,7 +416,7 @@ class Cursor:
         """Rule out tokens after which too few tokens are left for the words; if all are, rule out
         those after which the words need more than after others.
         """
-        after = sum(position.distances() for position in automata)
+        after = np.sum([position.distances() for position in automata], axis=0)
         is_possible = scores > -np.inf
         if is_possible.any():
             fewest = max(left - 1, int(after[is_possible].min()))

@@ -102,7 +102,8 @@ class ExactPosition:
         later = table.values[left - 1, table.next[node], table.after[state]]
         later[table.eos] = table.is_end[state]
         with np.errstate(divide="ignore"):
-            return np.log(later)
+            weights: np.ndarray = np.log(later)
+        return weights
 
     def advance(self, token: int) -> None:
         """Add a token."""

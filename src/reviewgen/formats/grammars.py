@@ -26,7 +26,8 @@ _SENTENCES = r"""
 start: ALL
 ALL: /\s?/ SENTENCE (/\s/ SENTENCE){{{low},{high}}}
 SENTENCE: BODY /[.!?…]{{1,3}}["'”’)]?/
-BODY: /([^.!?…。！？\s]|\s[^.!?…。！？\s]|[.][0-9a-z])+/ & ~/((?s:.*)[^A-Za-z0-9_.])?({words}|[A-HJ-Z])/
+BODY: /([^.!?…。！？\s]|\s[^.!?…。！？\s]|[.][0-9a-z])+/ & ~SHORT
+SHORT: /((?s:.*)[^A-Za-z0-9_.])?({words}|[A-HJ-Z])/
 """
 
 

@@ -474,9 +474,7 @@ class Decoder:
             return np.ones(self.params.vocab_size, np.bool_)
         return mark_spelled(self.spelling, self.place(text), self.params.eos_id)
 
-    def extend(
-        self, text: Text, token: int, place: Int64[np.ndarray, "3"] | None = None
-    ) -> None:
+    def extend(self, text: Text, token: int, place: Int64[np.ndarray, "3"] | None = None) -> None:
         """Append a token to the ids of a text, and update its place to ``place``, or by following
         the token.
         """
@@ -566,8 +564,8 @@ class Decoder:
 
         The state of the text is dropped, so the model is fed the text again from the start. Without
         a CopyGuard, no token is removed, since tokens may have been streamed already; instead, the
-        next token may make an unknown word. With a format, whole words are removed; after a few dead
-        ends the text is completed as soon as possible, or else ends where it is.
+        next token may make an unknown word. With a format, whole words are removed; after a few
+        dead ends the text is completed as soon as possible, or else ends where it is.
         """
         text.drop_state()
         if self.guard is None and self.formats is None:

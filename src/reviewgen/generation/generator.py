@@ -125,7 +125,9 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return as JSON values what needs no further computation."""
-        names = "text prompt new_tokens finish_reason seed number exceeds_max_copy problem conditions"
+        names = (
+            "text prompt new_tokens finish_reason seed number exceeds_max_copy problem conditions"
+        )
         values = {name: getattr(self, name) for name in names.split()}
         return values | {"seconds": round(self.seconds, 4)}
 

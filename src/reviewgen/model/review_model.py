@@ -221,8 +221,8 @@ class ReviewModel:
                 keyword: max_new_tokens, min_new_tokens, num_return_sequences, do_sample, num_beams,
                 length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
                 no_repeat_ngram_size, stop_strings, max_time, words, finish, logits_processors,
-                conditions, regex, choices, json_schema, grammar, sentences, include, exclude, exact;
-                ``GenerationConfig`` documents them.
+                conditions, regex, choices, json_schema, grammar, sentences, include, exclude,
+                exact; ``GenerationConfig`` documents them.
             logits_processor: The name of an installed logits processor; a function, such as an
                 object of transformers; or a list of these. A function is called with the token ids
                 so far, (1, T), which start with bos, and the scores, (1, V). The processors that
