@@ -127,7 +127,8 @@ def export_gguf(
         types = [gguf.TokenType.NORMAL] * len(vocabulary)
         types[bos_id] = types[eos_id] = gguf.TokenType.CONTROL
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
+        # llama.cpp splits texts for it as for gpt-2, and keeps spaces in front of punctuation
+        writer.add_tokenizer_pre("trillion")
         writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
         writer.add_token_types(types)
         writer.add_token_merges([" ".join(merge) for merge in content["model"]["merges"]])
