@@ -1,8 +1,9 @@
 """Folders that the library transformers has written with random weights: ``reviewgen.load`` reads
-them as models that do everything, or refuses them before it reads a tensor.
+them as models that do everything, or refuses them before it takes memory for them.
 """
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def test_a_folder_evaluates_compares_probes_explains_and_generates(folder, tmp_p
         ({"num_attention_heads": 5}, "cannot be divided among heads=5"),
         ({"num_key_value_heads": 3}, "cannot be divided among key_value_heads=3"),
         ({"intermediate_size": 41}, "gate_proj"),
+        ({"intermediate_size": 200_000}, "gate_proj"),
         ({"vocab_size": 299}, "its tokenizer 300"),
         ({"num_hidden_layers": 1 << 40}, "at most 64"),
         ({"intermediate_size": 1 << 40}, "at most 100,000,000"),
@@ -126,13 +128,17 @@ def test_a_folder_evaluates_compares_probes_explains_and_generates(folder, tmp_p
         ({"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "auto_map"),
     ],
 )
-def test_a_config_is_refused_before_a_tensor_is_read(changes, said, tmp_path, monkeypatch):
+def test_a_config_is_refused_before_memory_is_taken_for_it(changes, said, tmp_path):
     folder = tmp_path / "theirs"
     write(folder, "Mistral, one head")
     for key, value in changes.items():
         edit_json(folder / "config.json", key, value=value)
-    monkeypatch.setattr("reviewgen.saving.read.load_file", None)
+    refusal(folder)  # imports and compiles
+    tracemalloc.start()
     assert said in refusal(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000_000  # two thirds are the buffer that tokenizer.json is read into
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "rms_norm_eps"])
