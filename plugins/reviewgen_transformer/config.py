@@ -251,10 +251,10 @@ BY_EPOCHS: tuple[tuple[float, dict[str, Any]], ...] = (
 TRANSFORMER_CHAR = Preset(
     model="transformer",
     tokenizer="char",
-    model_settings={"hidden_size": 128, "layers": 4, "heads": 2, "window": 128, "ngrams": 4},
+    model_settings={"hidden_size": 128, "layers": 4, "heads": 2, "window": 128, "ngrams": 5},
     training_settings={
-        "batch_size": 16,
-        "bptt": 128,
+        "batch_size": 8,
+        "bptt": 256,
         "learning_rate": 0.01,
         "weight_decay": 0.1,
         "clip_norm": 1.0,
