@@ -30,7 +30,7 @@ from reviewgen_mixing.tree import build_tree
 
 MAX_NODES = 256  # with more decision nodes, a text does not change the weights of single nodes
 # Subtrees that are less probable than this are divided by the frequencies of their symbols. With
-# thousands of symbols, a higher limit costs some 0.3 % of the bits, and writes seven times as fast.
+# thousands of symbols, a higher limit costs some 0.3 % of the bits, and writes eight times as fast.
 MIN_RARE = 1e-4
 RARE_PER_NODE = 6e-7
 MAX_RARE = 3e-3
