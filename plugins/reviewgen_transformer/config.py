@@ -221,15 +221,19 @@ SIZES = tuple(
     for size, layers in ((64, 2), (128, 3), (128, 4), (192, 4), (256, 6), (384, 6))
 )
 BY_EPOCHS: tuple[tuple[float, dict[str, Any]], ...] = (
-    (3.0, {"dropout": 0.1}),
-    (6.0, {"dropout": 0.2, "embedding_dropout": 0.1}),
+    (1.0, {}),
+    (2.0, {"dropout": 0.1}),
+    (5.0, {"dropout": 0.2, "embedding_dropout": 0.1}),
     (24.0, {"dropout": 0.3, "embedding_dropout": 0.2}),
 )
 # 6 epochs with n-grams of 5 tokens and half of the dropout overfitted: 1.540 nats on tiny
 # Shakespeare after 10 minutes, and 1.480 with these settings
-CHAR_BY_EPOCHS = tuple(
-    (epochs, {**dropouts, "ngrams": 4, "ngram_dropout": dropouts["dropout"]})
-    for epochs, dropouts in BY_EPOCHS
+CHAR_BY_EPOCHS = (
+    BY_EPOCHS[0],
+    *(
+        (epochs, {**dropouts, "ngrams": 4, "ngram_dropout": dropouts["dropout"]})
+        for epochs, dropouts in BY_EPOCHS[1:]
+    ),
 )
 
 TRANSFORMER_CHAR = Preset(
@@ -246,7 +250,7 @@ TRANSFORMER_CHAR = Preset(
     generation_settings=CHAR_GENERATION,
     sizes=SIZES,
     by_epochs=CHAR_BY_EPOCHS,
-    training_by_epochs=((1.5, {}), (6.0, {"learning_rate": 0.005})),
+    training_by_epochs=((1.0, {}), (5.0, {"learning_rate": 0.005})),
 )
 TRANSFORMER_WORD = Preset(
     model="transformer",
