@@ -138,8 +138,8 @@ def test_transformers_computes_the_same_from_the_gguf_file(model, tmp_path):
 
 @pytest.mark.parametrize("settings", [{"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}, {}])
 def test_greedy_text_is_that_of_transformers(model, folder, settings):
-    """Also with the settings of the model, and far beyond its window. There is no prompt, since the
-    last word of a prompt may be encoded anew, together with what follows it.
+    """The text is longer than the window, with the settings of the model and without them. There is
+    no prompt: the last word of one may be encoded anew, together with what follows it.
     """
     transformers = pytest.importorskip("transformers")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder)
