@@ -12,11 +12,11 @@ out. Another corpus is cut to that length and split in the same way. Each networ
 2018 and is trained on one CPU core until the time is up; the weights of its best evaluation are
 kept. Two rows do without reviewgen's models and trainer: a recurrent network in plain tensors, and
 ``nn.RNN``, both in the training loop of a first notebook. All texts continue "the " with seed 1,
-and are drawn from the whole distribution, as in 2018; the last row has the preset's own settings. A
-text ends at the last word or sentence that fits its line.
+and are drawn from the whole distribution, as in 2018; the last two rows have the preset's own
+settings. A text ends at the last word or sentence that fits its line.
 
 The times of an epoch are those of equal work: the training texts once, batches of 32 x 64
-characters, 32-bit floats, AdamW, no evaluations; in the last row, those of its training. The
+characters, 32-bit floats, AdamW, no evaluations; in the last two rows, those of their training. The
 figures of 2018 are those noted then, with the networks on a GPU; the losses are in its notebooks,
 https://github.com/iconix/openai.
 """
@@ -353,6 +353,7 @@ def one_line(text: str) -> str:
 
 TRAINING = BATCH | {"weight_decay": 0.01, "copy_tokens": 0, "novelty": "none"}
 COUNTING = {"copy_tokens": 0, "novelty": "none"}
+TODAY = {"threads": 1, "copy_tokens": 0}
 
 
 def preset(name: str, **model: Any) -> Callable[[Texts, float], Result]:
@@ -469,7 +470,18 @@ ROWS = (
         True,
         "",
         None,
-        partial(measure_preset, "lstm-char", {}, {"threads": 1, "copy_tokens": 0}, {}),
+        partial(measure_preset, "lstm-char", {}, TODAY, {}),
+    ),
+    Row(
+        "transformer-char of today",
+        "Looks back at 128 characters, each weighed.",
+        "Cannot win in minutes on so little text.",
+        8,
+        ("attention",),
+        False,
+        "",
+        None,
+        partial(measure_preset, "transformer-char", {}, TODAY, {}),
     ),
 )
 
@@ -553,7 +565,7 @@ def draw_table(rows: dict[str, Result], seconds: float, corpus: str) -> str:
     )
     parts = [
         head,
-        "<title>Ten models from an n-gram to an LSTM, in 2018 and now</title>",
+        "<title>Eleven models from an n-gram to a transformer, in 2018 and now</title>",
         f"<style>{STYLE}</style>",
     ]
     parts += [f'<rect width="{WIDTH}" height="{height}" rx="6" fill="var(--paper)"/>']
@@ -568,10 +580,10 @@ def draw_table(rows: dict[str, Result], seconds: float, corpus: str) -> str:
         parts += draw_row(row, rows[row.name], HEAD + HEIGHT * number)
     notes = (
         f"Corpus: {corpus}. {duration(seconds)} of one CPU core for each model; in 2018, networks"
-        " on a GPU. All networks but the last have the sizes of 2018, embeddings of"
+        " on a GPU. All networks but the last two have the sizes of 2018, embeddings of"
         f" {EMBEDDING} and layers of {HIDDEN}. clean: held-out texts without copies of training"
-        " texts. –: not known. Texts continue “the ” with seed 1; all but the last are drawn from"
-        " the whole distribution."
+        " texts. –: not known. Texts continue “the ” with seed 1; all but the last two are drawn"
+        " from the whole distribution."
     )
     lines = textwrap.wrap(notes, 122)
     parts += [

@@ -70,8 +70,6 @@ from reviewgen_mixing.slots import (
 )
 from reviewgen_mixing.tree import BLOCK, Tree
 
-# a subtree that is less probable than this is divided by the frequencies of its symbols
-RARE = 1e-4
 ORDERS = len(ORDER_CONTEXTS)  # how many of the eight contexts of 1 to 11 symbols were seen
 OPINIONS = 15  # classes of the expert's logit
 BIAS = np.float32(0.3)
@@ -94,12 +92,15 @@ class Network(NamedTuple):
     first_own: int  # where the latter begin
     set_starts: Int64[np.ndarray, " S+1"]  # the first row of each set of weights
     frequencies: Float32[np.ndarray, " V"]
+    log_frequencies: Float32[np.ndarray, " V"]
+    below: Float64[np.ndarray, " N"]  # the sum of the frequencies of all symbols below a node
     text: Int32[np.ndarray, " T"]  # the training text, if the model keeps it
     starts: Int64[np.ndarray, " H"]  # where it goes on after each hash
     bos_id: int
     first_given: int  # the ids from here on are those of conditions and fields
     local_slots: int  # number of slots that a text has of its own; 0 if it does not adapt
     expert: int  # whether the distribution of another model is an input
+    rare: float  # a subtree that is less probable is divided by the frequencies of its symbols
     min_count: int  # contexts that were seen less often are ignored
 
 
@@ -405,9 +406,9 @@ def score_symbol(network, floats, ints, text, work, symbol, is_learned):
     is_rare = False
     for level in range(tree.lengths[symbol]):
         node = tree.paths[symbol, level]
-        if mass < RARE and not is_rare:
+        if mass < network.rare and not is_rare:
             is_rare = True
-            mass *= network.frequencies[symbol] / frequency_below(network, node)
+            mass *= network.frequencies[symbol] / network.below[node]
         if is_rare and not is_learned:
             break
         p = predict(network, floats, ints, text, work, node)
@@ -437,15 +438,6 @@ def learn_symbol(network, floats, ints, text, work, symbol):
 
 
 @unmanaged
-def frequency_below(network, node):
-    """Return the sum of the frequencies of all symbols below a node."""
-    total = 0.0
-    for place in range(network.tree.spans[node, 0], network.tree.spans[node, 2]):
-        total += network.frequencies[network.tree.leaves[place]]
-    return total
-
-
-@unmanaged
 def write_distribution(network, floats, ints, text, work, logits):
     """Write the log probability of each symbol."""
     tree = network.tree
@@ -456,7 +448,7 @@ def write_distribution(network, floats, ints, text, work, logits):
     masses[0] = 1
     for node in range(len(masses)):
         mass = masses[node]
-        if mass >= RARE:
+        if mass >= network.rare:
             p = predict(network, floats, ints, text, work, node)
             for bit in range(2):
                 child = tree.children[node, bit]
@@ -466,11 +458,10 @@ def write_distribution(network, floats, ints, text, work, logits):
                 else:
                     logits[-1 - child] = np.float32(math.log(child_mass))
         elif mass > 0:
-            total = frequency_below(network, node)
+            share = math.log(mass / network.below[node])
             for place in range(tree.spans[node, 0], tree.spans[node, 2]):
                 symbol = tree.leaves[place]
-                share = network.frequencies[symbol] / total
-                logits[symbol] = np.float32(math.log(mass * share))
+                logits[symbol] = np.float32(share + network.log_frequencies[symbol])
 
 
 @unmanaged

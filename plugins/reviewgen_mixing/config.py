@@ -7,7 +7,15 @@ On small corpora the model is better than an n-gram and than minutes of a networ
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from reviewgen.config import CHAR_GENERATION, Bound, Preset, Technique, check
+from reviewgen.config import (
+    CHAR_GENERATION,
+    Bound,
+    NonNegativeInt,
+    PositiveInt,
+    Preset,
+    Technique,
+    check,
+)
 from reviewgen.errors import ConfigError
 
 TECHNIQUES = (
@@ -63,11 +71,11 @@ class MixingConfig:
         expert: Whether the distribution of another model is mixed in, as in a blend.
     """
 
-    vocab_size: Annotated[int, Bound(at_least=1)]
+    vocab_size: PositiveInt
     bos_id: int = 0
     eos_id: int = 1
-    condition_ids: Annotated[int, Bound(at_least=0)] = 0
-    field_ids: Annotated[int, Bound(at_least=0)] = 0
+    condition_ids: NonNegativeInt = 0
+    field_ids: NonNegativeInt = 0
     alphabet: str = ""
     local_slots: Annotated[int, Bound(at_least=0, at_most=1 << 20)] = 1 << 13
     adapt_weights: bool = True

@@ -29,6 +29,11 @@ from reviewgen_mixing.slots import LINE, STATES, Slots, read_slots, states_of, w
 from reviewgen_mixing.tree import build_tree
 
 MAX_NODES = 256  # with more decision nodes, a text does not change the weights of single nodes
+# Subtrees that are less probable than this are divided by the frequencies of their symbols. With
+# thousands of symbols, a higher limit costs some 0.3 % of the bits, and writes eight times as fast.
+MIN_RARE = 1e-4
+RARE_PER_NODE = 6e-7
+MAX_RARE = 3e-3
 MAX_WEIGHT = 1e6  # larger weights give infinite logits
 _WEIGHTS = ("sets", "final", "maps", "states")
 _PRIOR_COUNTS = np.array([0, 1, 2, 3, 4, 5.5, 8, 11.5, 16, 22, 28.5])  # of the levels of a slot
@@ -158,8 +163,11 @@ def _connect(config: MixingConfig, arrays: Mapping[str, np.ndarray], slots: Slot
     set_starts = _set_starts(nodes, config)
     changed = 5 if nodes <= MAX_NODES else 4  # the first sets, which a text may change
     contexts, own = _contexts(config)
+    tree = build_tree(arrays["tree"], config.vocab_size)
+    # sums of the frequencies of the leaves before each place
+    passed = np.cumsum([0, *arrays["frequencies"][tree.leaves]], dtype=np.float64)
     return Network(
-        tree=build_tree(arrays["tree"], config.vocab_size),
+        tree=tree,
         alphabet=read_alphabet(config.alphabet, config.vocab_size),
         slots=slots,
         weights=Weights(
@@ -170,12 +178,15 @@ def _connect(config: MixingConfig, arrays: Mapping[str, np.ndarray], slots: Slot
         first_own=len(contexts),
         set_starts=set_starts,
         frequencies=arrays["frequencies"],
+        log_frequencies=np.log(arrays["frequencies"]),
+        below=passed[tree.spans[:, 2]] - passed[tree.spans[:, 0]],
         text=text,
         starts=starts,
         bos_id=config.bos_id,
         first_given=config.vocab_size - config.condition_ids - config.field_ids,
         local_slots=config.local_slots,
         expert=int(config.expert),
+        rare=min(max(MIN_RARE, RARE_PER_NODE * nodes), MAX_RARE),
         min_count=config.min_count,
     )
 

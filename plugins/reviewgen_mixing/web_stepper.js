@@ -37,6 +37,7 @@ export default function createStepper(name, config, tensors) {
   const starts = [0, 64, 172, 332, 467, 467 + nodes, 468 + nodes + vocabulary, 469 + nodes + 2 * vocabulary]; // of the sets' rows
   const changed = config.gated ? starts[nodes > 256 ? 4 : 5] : 64;
   const ownRows = config.adapt_weights ? changed : 0; // whose weights a text changes
+  const rare = Math.min(Math.max(1e-4, 6e-7 * nodes), 3e-3); // a subtree that is less probable is divided by frequencies
   const stretched = states.map((p) => Math.log(p / round(1 - p)));
   const floats = (length) => new Float32Array(length);
   const hashes = () => new Uint32Array(looked.length);
@@ -211,7 +212,7 @@ export default function createStepper(name, config, tensors) {
   /** Write the log probability of each symbol below a node of some probability, or of the leaf -1 - node. */
   function predictBelow(node, mass, logits) {
     if (node < 0) logits[-1 - node] = Math.log(mass);
-    else if (mass < 1e-4) {
+    else if (mass < rare) {
       const below = leaves.slice(spans[node][0], spans[node][2]);
       const sum = below.reduce((all, symbol) => all + frequencies[symbol], 0);
       for (const symbol of below) logits[symbol] = Math.log(mass * (frequencies[symbol] / sum));

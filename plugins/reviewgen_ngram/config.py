@@ -16,7 +16,15 @@ small.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from reviewgen.config import Bound, Preset, Technique, check
+from reviewgen.config import (
+    Bound,
+    NonNegativeInt,
+    PositiveInt,
+    Preset,
+    Probability,
+    Technique,
+    check,
+)
 from reviewgen.errors import ConfigError
 
 TECHNIQUES = (
@@ -49,16 +57,16 @@ class NgramConfig:
             copy from them.
     """
 
-    vocab_size: Annotated[int, Bound(at_least=1)]
+    vocab_size: PositiveInt
     order: Annotated[int, Bound(at_least=1, at_most=64)] = 6
     smoothing: Literal["kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none"] = (
         "kneser-ney"
     )
-    min_count: Annotated[int, Bound(at_least=1)] = 1
-    prune_entropy: Annotated[float, Bound(at_least=0, below=1)] = 0.0
+    min_count: PositiveInt = 1
+    prune_entropy: Probability = 0.0
     quantized: bool = False
-    memory_mb: Annotated[int, Bound(at_least=0)] = 0
-    field_ids: Annotated[int, Bound(at_least=0)] = 0
+    memory_mb: NonNegativeInt = 0
+    field_ids: NonNegativeInt = 0
 
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 

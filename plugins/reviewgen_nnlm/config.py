@@ -9,7 +9,16 @@ the hidden layer is narrow. Batches are small, for more steps in the same time.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from reviewgen.config import CHAR_GENERATION, WORD_GENERATION, Bound, Preset, Technique, check
+from reviewgen.config import (
+    CHAR_GENERATION,
+    WORD_GENERATION,
+    Bound,
+    ConditionedConfig,
+    PositiveInt,
+    Preset,
+    Probability,
+    Technique,
+)
 
 TECHNIQUES = (
     Technique(
@@ -27,16 +36,10 @@ TECHNIQUES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class NnlmConfig:
+class NnlmConfig(ConditionedConfig):
     """The settings of ``nnlm``.
 
     Attributes:
-        vocab_size: Number of token ids, V; taken from the tokenizer.
-        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older
-            versions.
-        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
-            conditions. If above 0, the model uses the conditions at every step.
-        field_ids: Number of ids of fields, the last ones; taken from the fields.
         order: Length of an n-gram, n: a token is predicted from the n-1 before it.
         embedding_size: Width of a token's embedding, E.
         hidden_size: Width of the hidden layer, H.
@@ -44,32 +47,13 @@ class NnlmConfig:
         activation: Activation function of the hidden layer.
     """
 
-    vocab_size: Annotated[int, Bound(at_least=1)]
-    bos_id: int | None = None
-    condition_ids: Annotated[int, Bound(at_least=0)] = 0
-    field_ids: Annotated[int, Bound(at_least=0)] = 0
     order: Annotated[int, Bound(at_least=2)] = 12
-    embedding_size: Annotated[int, Bound(at_least=1)] = 32
-    hidden_size: Annotated[int, Bound(at_least=1)] = 768
-    dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
+    embedding_size: PositiveInt = 32
+    hidden_size: PositiveInt = 768
+    dropout: Probability = 0.0
     activation: Literal["tanh", "relu"] = "relu"
 
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
-
-    @property
-    def holds(self) -> bool:
-        """Whether the model uses the conditions at every step."""
-        return self.condition_ids + self.field_ids > 0
-
-    @property
-    def held_size(self) -> int:
-        """The number of values that the state has for the conditions and fields of a text: the sum
-        of their embeddings (E values), the number of these embeddings, and whether a field is open.
-        """
-        return self.embedding_size + 2
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))

@@ -15,18 +15,20 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, State, count_by_module, match_tensors
+from reviewgen.protocols.abilities import float_arrays
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen.protocols.inputs import (
     GIVEN_FORMULA,
-    check_ids,
-    check_shape,
-    check_state,
+    check_call,
     group_held,
     hold_given,
+    initial_tensors,
     learn_given,
+    make_held,
 )
+from reviewgen.protocols.stepper import join_state
 from reviewgen_nnlm.config import NnlmConfig
-from reviewgen_nnlm.stepping import NnlmStepper
+from reviewgen_nnlm.stepping import NnlmStepper, state_parts
 
 KINDS = {
     "embedding": "embeddings",
@@ -77,20 +79,15 @@ class Nnlm(nn.Module):
         nn.init.xavier_uniform_(self.hidden.weight, nn.init.calculate_gain(config.activation))
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.output.bias)
-        self.held: nn.Parameter | None = None  # A, the matrix of conditions and fields
-        if config.holds:
-            self.held = nn.Parameter(torch.zeros(config.hidden_size, config.embedding_size))
+        # A, the matrix of conditions and fields
+        self.held = make_held(config, config.hidden_size, config.embedding_size)
+        self.parts = state_parts(config)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: the id V, n-1 times, and zero sums if the model
         has conditions or fields.
         """
-        config = self.config
-        like = self.embedding.weight
-        last = like.new_full((batch_size, config.order - 1), config.vocab_size, dtype=torch.long)
-        if self.held is None:
-            return last
-        return last, like.new_zeros(batch_size, config.held_size)
+        return initial_tensors(self.parts, batch_size, self.embedding.weight)
 
     def forward(
         self, ids: Int[Tensor, "B T"], state: State
@@ -113,20 +110,18 @@ class Nnlm(nn.Module):
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        last, sums = self._check(ids, state)
+        last, sums = check_call(self.parts, ids, state)
         seen = torch.cat([last, ids], dim=1)  # (B, n-1+T)
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
         window = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
         if self.training:
             window = self._restart_some_rows(window)
         h = self.hidden(torch.cat(window, dim=-1))  # (B, T, H)
-        after = seen[:, -context:]
         if self.held is not None:
             table = self.embedding.weight
             conditions, sums = hold_given(self.config, table, ids, sums)  # (B, T, E)
             h = h + F.linear(learn_given(conditions, self.training), self.held)
-            after = (after, sums)
-        return self.dropout(self.activation(h)), after
+        return self.dropout(self.activation(h)), join_state(seen[:, -context:], sums)
 
     def output_layer(self) -> tuple[Float[Tensor, "V H"], Float[Tensor, " V"]]:
         """Return the weight and the bias of the output layer; see
@@ -142,7 +137,7 @@ class Nnlm(nn.Module):
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        last, sums = self._check(ids, state)
+        last, sums = check_call(self.parts, ids, state)
         # (B, T, K), oldest first
         window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)
         yield Operation(
@@ -188,21 +183,6 @@ class Nnlm(nn.Module):
         yield _product(self.hidden, "hidden layer", formula, h, "B T H")
         formula = "logits_t = W_out h_t + b_out"
         yield _product(self.output, "logits", formula, self.output(h), "B T V")
-
-    def _check(self, ids: Tensor, state: State) -> tuple[Tensor, Any]:
-        """Check the shapes of the ids and the state. Return both parts of the state: the last ids,
-        and the sums of conditions and fields (None if the model has neither).
-        """
-        batch = check_ids(ids)
-        sizes = {"B": batch, "K": self.config.order - 1}
-        if self.held is None:
-            (last,) = check_state(state, 1)
-            check_shape("The state", last, sizes, is_integer=True)
-            return last, None
-        last, sums = check_state(state, 2)
-        check_shape("The first part of the state", last, sizes, is_integer=True)
-        check_shape("What the state holds", sums, {"B": batch, "G": self.config.held_size})
-        return last, sums
 
     def _restart_some_rows(self, window: list[Tensor]) -> list[Tensor]:
         """Return the window, (B, T, E) for each position, with some rows changed: there, a text
@@ -264,9 +244,7 @@ class Nnlm(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        tensors = self.state_dict()
-        arrays = {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}
-        return NnlmStepper(self.config, arrays, weight_bits)
+        return NnlmStepper(self.config, float_arrays(self), weight_bits)
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, to be drawn. For each of the last n-1 tokens, an edge

@@ -16,19 +16,34 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from reviewgen.compiled import by_address, inlined, inner
-from reviewgen.compiled.conditioning import Conditioning, hold, multiply, pack_conditioning
+from reviewgen.compiled.conditioning import (
+    Conditioning,
+    hold,
+    make_floats,
+    pack_conditioning,
+    take_sums,
+)
 from reviewgen.compiled.decoding import CompiledStepper
 from reviewgen.compiled.linear import (
     ZERO,
     Bits,
     Matrix,
     add_product,
+    copy_tensors,
     pack,
-    refuse_non_finite,
     tanh32,
 )
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import StepState, TensorSpec
+from reviewgen.protocols.stepper import (
+    StatePart,
+    StepState,
+    TensorSpec,
+    ids_part,
+    initial_arrays,
+    join_state,
+    split_state,
+    sums_part,
+)
 from reviewgen_nnlm.config import NnlmConfig
 
 # a larger table takes longer to compute than it saves while a few texts are generated
@@ -53,6 +68,11 @@ class Packed(NamedTuple):
     conditioning: Conditioning | None
 
 
+def state_parts(config: NnlmConfig) -> list[StatePart | None]:
+    """Return the parts of the state."""
+    return [ids_part(config, config.order), sums_part(config, config.embedding_size)]
+
+
 class NnlmStepper(CompiledStepper):
     """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before
     the beginning.
@@ -72,9 +92,9 @@ class NnlmStepper(CompiledStepper):
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        refuse_non_finite(tensors)
+        arrays = copy_tensors(tensors)
         self.config = config
-        arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
+        self.parts = state_parts(config)
         self._weights = _prepare(config, arrays, weight_bits)
 
     @staticmethod
@@ -98,11 +118,7 @@ class NnlmStepper(CompiledStepper):
         """Return the state before the first token: the id V, n-1 times, and zero sums if the model
         has conditions or fields.
         """
-        config = self.config
-        last = np.full((batch_size, config.order - 1), config.vocab_size, np.int64)
-        if not config.holds:
-            return last
-        return last, np.zeros((batch_size, config.held_size), np.float32)
+        return join_state(*initial_arrays(self.parts, batch_size))
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -116,23 +132,16 @@ class NnlmStepper(CompiledStepper):
         sums of conditions and fields, and the products of these sums with the matrix; the ints are
         the last n-1 ids.
         """
-        conditioning = self._weights.conditioning
-        if conditioning is None:
-            return np.zeros((0, len(state), 0), np.float32), np.array(state.T, order="C")
-        last, sums = state
-        floats = np.zeros((2, len(last), conditioning.state_width), np.float32)
-        floats[0, :, : sums.shape[1]] = sums
-        multiply(conditioning, floats[0], floats[1])
+        last, sums = split_state(self.parts, state)
+        floats = make_floats(self._weights.conditioning, sums, (0, len(last), 0))
         return floats, np.array(last.T, order="C")
 
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> StepState:
         """Convert the arrays of ``state_arrays`` back to a state."""
-        last = np.ascontiguousarray(ints.T)
-        if not self.config.holds:
-            return last
-        return last, floats[0, :, : self.config.held_size].copy()
+        sums = take_sums(self._weights.conditioning, floats)
+        return join_state(np.ascontiguousarray(ints.T), sums)
 
 
 def _prepare(

@@ -13,21 +13,21 @@ Shapes: V vocabulary, E embedding, H hidden, L layers.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal
 
 from reviewgen.config import (
     CHAR_GENERATION,
     WORD_GENERATION,
     Bound,
+    ConditionedConfig,
+    PositiveInt,
     Preset,
+    Probability,
     RenamedValues,
     Technique,
     check,
 )
 from reviewgen.errors import ConfigError
-
-Size: TypeAlias = Annotated[int, Bound(at_least=1)]
-Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
 
 DROPOUTS = (
     "dropout",
@@ -64,16 +64,10 @@ TECHNIQUES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentConfig:
+class RecurrentConfig(ConditionedConfig):
     """The settings of a recurrent model; each model has its own defaults.
 
     Attributes:
-        vocab_size: Number of token ids, V; taken from the tokenizer.
-        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older
-            versions.
-        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
-            conditions. If above 0, the model uses the conditions at every step.
-        field_ids: Number of ids of fields, the last ones; taken from the fields.
         embedding_size: Width of a token's embedding, E.
         hidden_size: Width of each layer, H.
         layers: Number of stacked recurrent layers, L.
@@ -104,12 +98,8 @@ class RecurrentConfig:
         activation: Activation function of the cell; its gates always use the sigmoid.
     """
 
-    vocab_size: Size
-    bos_id: int | None = None
-    condition_ids: Annotated[int, Bound(at_least=0)] = 0
-    field_ids: Annotated[int, Bound(at_least=0)] = 0
-    embedding_size: Size = 64
-    hidden_size: Size = 256
+    embedding_size: PositiveInt = 64
+    hidden_size: PositiveInt = 256
     layers: Annotated[int, Bound(at_least=1, at_most=64)] = 1
     dropout: Probability = 0.0
     embedding_dropout: Probability = 0.0
@@ -132,18 +122,6 @@ class RecurrentConfig:
     torch_layer: ClassVar[str] = "RNN"
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
-    @property
-    def holds(self) -> bool:
-        """Whether the model uses the conditions at every step."""
-        return self.condition_ids + self.field_ids > 0
-
-    @property
-    def held_size(self) -> int:
-        """The number of values that the state has for the conditions and fields of a text: the sum
-        of their embeddings (E values), the number of these embeddings, and whether a field is open.
-        """
-        return self.embedding_size + 2
-
     def __post_init__(self) -> None:
         check(self)
         refused = [f"zoneout={self.zoneout:g}"] if self.zoneout > 0 else []
@@ -161,14 +139,14 @@ class RecurrentConfig:
 class RnnConfig(RecurrentConfig):
     """The settings of ``rnn``; every implementation supports tanh and relu."""
 
-    hidden_size: Size = 512
+    hidden_size: PositiveInt = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class GruConfig(RecurrentConfig):
     """The settings of ``gru``; torch's GRU, the fused layer, has no relu."""
 
-    hidden_size: Size = 320
+    hidden_size: PositiveInt = 320
     torch_layer: ClassVar[str] = "GRU"
 
 
@@ -176,7 +154,7 @@ class GruConfig(RecurrentConfig):
 class LstmConfig(RecurrentConfig):
     """The settings of ``lstm``; torch's LSTM, the fused layer, has no relu."""
 
-    hidden_size: Size = 320
+    hidden_size: PositiveInt = 320
     torch_layer: ClassVar[str] = "LSTM"
 
 

@@ -21,22 +21,24 @@ from torch import Tensor, nn
 from reviewgen.compiled.dropout import drop
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
+from reviewgen.protocols.abilities import float_arrays
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import (
     GIVEN_FORMULA,
-    check_ids,
-    check_shape,
-    check_state,
+    check_call,
     group_held,
     hold_given,
+    initial_tensors,
     learn_given,
+    make_held,
 )
 from reviewgen.protocols.ngrams import NgramEmbedding
+from reviewgen.protocols.stepper import join_state
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.graph import describe_recurrent
 from reviewgen_recurrent.kernels import GATES
 from reviewgen_recurrent.layers import Cell, Layers, layer_operations
-from reviewgen_recurrent.stepping import RecurrentStepper
+from reviewgen_recurrent.stepping import RecurrentStepper, state_parts
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 """The state of a model, in this order: h, (B, L, H); for the lstm c, (B, L, H); with n-grams the
@@ -123,16 +125,14 @@ class Recurrent(nn.Module):
         nn.init.normal_(self.embedding.weight, std=std)
         self.ngrams: NgramEmbedding | None = None
         if config.ngrams > 1:
-            self.ngrams = NgramEmbedding(
-                config.ngrams, config.ngram_buckets, config.embedding_size, config.ngram_dropout
-            )
+            self.ngrams = NgramEmbedding(config, config.embedding_size)
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)
-        self.held: nn.Parameter | None = None  # A, the matrix of conditions and fields
-        if config.holds:
-            output_width = config.embedding_size if config.tied else config.hidden_size
-            self.held = nn.Parameter(torch.zeros(output_width, config.embedding_size))
+        output_width = config.embedding_size if config.tied else config.hidden_size
+        # A, the matrix of conditions and fields
+        self.held = make_held(config, output_width, config.embedding_size)
+        self.parts = state_parts(config, len(self.cell.state))
         self.initialise()
 
     def initialise(self) -> None:
@@ -157,16 +157,7 @@ class Recurrent(nn.Module):
         """Return the state before the first token: zeros, and with n-grams the id V, which stands
         for each token before the beginning.
         """
-        config = self.config
-        like = self.embedding.weight
-        shape = (batch_size, config.layers, config.hidden_size)
-        state = [like.new_zeros(shape) for _ in self.cell.state]
-        if self.ngrams is not None:
-            past = (batch_size, config.ngrams - 1)
-            state.append(like.new_full(past, config.vocab_size, dtype=torch.long))
-        if self.held is not None:
-            state.append(like.new_zeros(batch_size, config.held_size))
-        return tuple(state) if len(state) > 1 else state[0]
+        return initial_tensors(self.parts, batch_size, self.embedding.weight)
 
     def forward(
         self, ids: Int[Tensor, "B T"], state: State
@@ -191,21 +182,19 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        memory, past, sums = self._check(ids, state)
+        *memory, past, sums = check_call(self.parts, ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
             # (V, E) times (V, 1): drops whole rows
             rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)
         x = F.embedding(ids.T, rows)  # (T, B, E)
-        others: tuple[Tensor, ...] = ()  # what the new state has besides h and c
         if self.ngrams is not None:
             x = x + self.ngrams(ids.T, past.T)
-            others = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
+            past = torch.cat([past, ids], dim=1)[:, -past.size(1) :]
         shift = None
         if self.held is not None:
             conditions, sums = hold_given(config, table, ids, sums)
             shift = F.linear(learn_given(conditions, self.training).transpose(0, 1), self.held)
-            others += (sums,)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
         # each (L, B, H)
         first = tuple(vectors.transpose(0, 1).to(x.dtype).contiguous() for vectors in memory)
@@ -213,8 +202,8 @@ class Recurrent(nn.Module):
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
         x = self.output(x, shift)  # (T, B, K)
         # in a state, B is the first axis
-        after = (*(vectors.to(table.dtype).transpose(0, 1) for vectors in after), *others)
-        return x.transpose(0, 1), after if len(after) > 1 else after[0]
+        memory = [vectors.to(table.dtype).transpose(0, 1) for vectors in after]
+        return x.transpose(0, 1), join_state(*memory, past, sums)
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
         """Return the weight and the bias of the output layer; see
@@ -232,7 +221,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        memory, past, sums = self._check(ids, state)
+        *memory, past, sums = check_call(self.parts, ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
         if self.ngrams is not None:
@@ -285,30 +274,6 @@ class Recurrent(nn.Module):
             parameters,
             weight.numel() * tokens,
         )
-
-    def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
-        """Check the shapes of the ids and the state. Return a tuple of h (and c), the last ids
-        (None without n-grams), and the sums of conditions and fields (None without these).
-        """
-        config = self.config
-        batch = check_ids(ids)
-        names = self.cell.state
-        has_past = self.ngrams is not None
-        has_sums = self.held is not None
-        tensors = check_state(state, len(names) + has_past + has_sums)
-        sizes = {"B": batch, "L": config.layers, "H": config.hidden_size}
-        for name, vectors in zip(names, tensors, strict=False):
-            check_shape(f"The state {name}", vectors, sizes)
-        past = None
-        if has_past:
-            past = tensors[len(names)]
-            sizes = {"B": batch, "K": config.ngrams - 1}
-            check_shape("The last ids of the state", past, sizes, is_integer=True)
-        sums = None
-        if has_sums:
-            sums = tensors[-1]
-            check_shape("What the state holds", sums, {"B": batch, "G": config.held_size})
-        return tensors[: len(names)], past, sums
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors from elsewhere under the names that they have in this model.
@@ -382,9 +347,7 @@ class Recurrent(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        tensors = self.state_dict()
-        arrays = {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}
-        return self.Stepper(self.config, arrays, weight_bits)
+        return self.Stepper(self.config, float_arrays(self), weight_bits)
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, to be drawn."""

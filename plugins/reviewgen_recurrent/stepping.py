@@ -15,11 +15,19 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from reviewgen.compiled.conditioning import multiply, pack_conditioning
+from reviewgen.compiled.conditioning import make_floats, pack_conditioning, take_sums
 from reviewgen.compiled.decoding import CompiledStepper
-from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
+from reviewgen.compiled.linear import Bits, Matrix, copy_tensors, pack
+from reviewgen.compiled.ngrams import ngram_rows
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import TensorSpec
+from reviewgen.protocols.stepper import (
+    StatePart,
+    TensorSpec,
+    ids_part,
+    initial_arrays,
+    split_state,
+    sums_part,
+)
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
@@ -31,6 +39,16 @@ State: TypeAlias = tuple[np.ndarray, ...]
 with n-grams the last K ids, int64 (B, K); with conditions or fields their sums, float32 (B, E + 2),
 see ``reviewgen.protocols.inputs.hold_given``.
 """
+
+
+def state_parts(config: RecurrentConfig, vectors: int) -> list[StatePart | None]:
+    """Return the parts of the state of a model whose cells have 1 vector, h, or 2, h and c."""
+    sizes = {"L": config.layers, "H": config.hidden_size}
+    return [
+        *(StatePart(f"The state {name}", sizes) for name in "hc"[:vectors]),
+        ids_part(config, config.ngrams),
+        sums_part(config, config.embedding_size),
+    ]
 
 
 class RecurrentStepper(CompiledStepper):
@@ -51,9 +69,9 @@ class RecurrentStepper(CompiledStepper):
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        refuse_non_finite(tensors)
+        arrays = copy_tensors(tensors)
         self.config = config
-        arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
+        self.parts = state_parts(config, self.vectors)
         self._weights = self._prepare(arrays, weight_bits)
 
     @classmethod
@@ -85,14 +103,7 @@ class RecurrentStepper(CompiledStepper):
         """Return the state before the first token: zeros, and with n-grams the id V, which stands
         for each token before the beginning.
         """
-        config = self.config
-        shape = (batch_size, config.layers, config.hidden_size)
-        state = [np.zeros(shape, np.float32) for _ in range(self.vectors)]
-        if config.ngrams > 1:
-            state.append(np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
-        if config.holds:
-            state.append(np.zeros((batch_size, config.held_size), np.float32))
-        return tuple(state)
+        return initial_arrays(self.parts, batch_size)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -108,37 +119,26 @@ class RecurrentStepper(CompiledStepper):
         With conditions or fields, the floats have two more rows, which may be wider than H: the
         sums of conditions and fields, and the products of the sums with the matrix.
         """
-        batch = len(state[0])
         rows = self.vectors * self.config.layers
         size = self.config.hidden_size
-        conditioning = self._weights.conditioning
-        shape = (rows, batch, size)
-        if conditioning is not None:
-            shape = (rows + 2, batch, max(size, conditioning.state_width))
-        floats = np.zeros(shape, np.float32)
-        memory = [vectors.swapaxes(0, 1) for vectors in state[: self.vectors]]  # each (L, B, H)
-        floats[:rows, :, :size] = np.concatenate(memory)
-        if conditioning is not None:
-            floats[rows, :, : state[-1].shape[1]] = state[-1]
-            multiply(conditioning, floats[rows], floats[rows + 1])
-        past = np.empty((0, batch), np.int64)
-        if self.config.ngrams > 1:
-            past = np.array(state[self.vectors].T, np.int64, order="C")
-        return floats, past
+        *memory, past, sums = split_state(self.parts, state)
+        batch = len(memory[0])
+        floats = make_floats(self._weights.conditioning, sums, (rows, batch, size))
+        floats[:rows, :, :size] = np.concatenate([vectors.swapaxes(0, 1) for vectors in memory])
+        if past is None:
+            return floats, np.empty((0, batch), np.int64)
+        return floats, np.array(past.T, np.int64, order="C")
 
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> State:
         """Convert the arrays of ``state_arrays`` back to a state."""
-        config = self.config
-        rows = self.vectors * config.layers
-        memory = np.split(floats[:rows, :, : config.hidden_size], self.vectors)
-        state = [np.ascontiguousarray(vectors.swapaxes(0, 1)) for vectors in memory]
-        if config.ngrams > 1:
-            state.append(np.ascontiguousarray(ints.T))
-        if config.holds:
-            state.append(floats[rows, :, : config.held_size].copy())
-        return tuple(state)
+        rows = self.vectors * self.config.layers
+        memory = np.split(floats[:rows, :, : self.config.hidden_size], self.vectors)
+        past = np.ascontiguousarray(ints.T) if len(ints) else None
+        sums = take_sums(self._weights.conditioning, floats)
+        state = (*(np.ascontiguousarray(part.swapaxes(0, 1)) for part in memory), past, sums)
+        return tuple(part for part in state if part is not None)
 
     def _prepare(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
@@ -161,12 +161,8 @@ class RecurrentStepper(CompiledStepper):
             biases += hidden_biases
             hidden_biases = None
         table = None
-        ngrams = None
-        if config.ngrams > 1:
-            ngrams = tensors["ngrams.table.weight"].reshape(
-                config.ngrams - 1, config.ngram_buckets, config.embedding_size
-            )
-        elif 4 * len(embedding) * columns <= TABLE_BYTES:
+        ngrams = ngram_rows(config, tensors)
+        if ngrams is None and 4 * len(embedding) * columns <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
             # very large weights overflow here; sampling then reports the infinite logits
             with np.errstate(over="ignore", invalid="ignore"):

@@ -17,20 +17,22 @@ from torch import Tensor, nn
 from reviewgen.compiled.dropout import drop
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
+from reviewgen.protocols.abilities import float_arrays
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import (
-    check_ids,
-    check_shape,
-    check_state,
+    check_call,
     group_held,
     hold_given,
+    initial_tensors,
     learn_given,
+    make_held,
 )
 from reviewgen.protocols.ngrams import NgramEmbedding
+from reviewgen.protocols.stepper import join_state
 from reviewgen_transformer.config import TransformerConfig
 from reviewgen_transformer.explain import list_operations
 from reviewgen_transformer.graph import describe_transformer
-from reviewgen_transformer.stepping import TransformerStepper
+from reviewgen_transformer.stepping import TransformerStepper, state_parts
 
 State: TypeAlias = tuple[Tensor, ...]
 """The state of a model, in this order: the keys and values of the last W tokens, oldest first,
@@ -203,12 +205,9 @@ class Transformer(nn.Module):
         self.norm = nn.RMSNorm(size, config.rms_norm_eps)
         self.ngrams: NgramEmbedding | None = None
         if config.ngrams > 1:
-            self.ngrams = NgramEmbedding(
-                config.ngrams, config.ngram_buckets, size, config.ngram_dropout
-            )
-        self.held: nn.Parameter | None = None  # A, the matrix of conditions and fields
-        if config.holds:
-            self.held = nn.Parameter(torch.zeros(size, size))
+            self.ngrams = NgramEmbedding(config, size)
+        self.held = make_held(config, size, size)  # A, the matrix of conditions and fields
+        self.parts = state_parts(config)
         # a tied embedding starts small, so that the logits are small
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
         for name, weights in self.layers.named_parameters():
@@ -221,16 +220,7 @@ class Transformer(nn.Module):
         """Return the state before the first token: an empty cache, and with n-grams the id V, which
         stands for each token before the beginning.
         """
-        config = self.config
-        like = self.embedding.weight
-        shape = (batch_size, config.layers, 2, config.window, config.key_size)
-        state = [like.new_zeros(shape), like.new_zeros(batch_size, dtype=torch.long)]
-        if self.ngrams is not None:
-            past = (batch_size, config.ngrams - 1)
-            state.append(like.new_full(past, config.vocab_size, dtype=torch.long))
-        if self.held is not None:
-            state.append(like.new_zeros(batch_size, config.held_size))
-        return tuple(state)
+        return initial_tensors(self.parts, batch_size, self.embedding.weight)
 
     def forward(
         self, ids: Int[Tensor, "B T"], state: State
@@ -252,35 +242,33 @@ class Transformer(nn.Module):
         Raises:
             ShapeError: The ids or a tensor of the state have another shape.
         """
-        x, others = self.embed(ids, state)
-        cache, count = state[:2]
+        x, (cache, count, past, sums) = self.embed(ids, state)
         positions, count = self.positions(ids, count)
         after = []
         for index, layer in enumerate(self.layers):
             x, layer_after = layer(x, cache[:, index], positions)
             after.append(layer_after)
-        return self.norm(x), (torch.stack(after, dim=1), count, *others)
+        return self.norm(x), join_state(torch.stack(after, dim=1), count, past, sums)
 
     def embed(
         self, ids: Int[Tensor, "B T"], state: State
-    ) -> tuple[Float[Tensor, "B T H"], tuple[Tensor, ...]]:
-        """Return the input of the first layer, and what the new state has besides the cache.
+    ) -> tuple[Float[Tensor, "B T H"], tuple[Any, ...]]:
+        """Return the input of the first layer, and the parts of the state: the cache and the count
+        as they were, then the last ids and the sums (None if the model has none) as they are now.
 
         Raises:
             ShapeError: The ids or a tensor of the state have another shape.
         """
         config = self.config
-        past, sums = self._check(ids, state)
+        cache, count, past, sums = check_call(self.parts, ids, state)
         x = self.embedding(ids)
-        others: tuple[Tensor, ...] = ()
         if self.ngrams is not None:
             x = x + self.ngrams(ids.T, past.T).transpose(0, 1)
-            others = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
+            past = torch.cat([past, ids], dim=1)[:, -past.size(1) :]
         if self.held is not None:
             given, sums = hold_given(config, self.embedding.weight, ids, sums)
             x = x + F.linear(learn_given(given, self.training), self.held)
-            others += (sums,)
-        return drop(x, config.embedding_dropout, self.training), others
+        return drop(x, config.embedding_dropout, self.training), (cache, count, past, sums)
 
     def positions(
         self, ids: Int[Tensor, "B T"], count: Int[Tensor, " B"]
@@ -334,29 +322,6 @@ class Transformer(nn.Module):
         """
         return self.embedding.weight, None
 
-    def _check(self, ids: Tensor, state: State) -> tuple[Any, Any]:
-        """Check the shapes of the ids and the state. Return the last ids (None without n-grams),
-        and the sums of conditions and fields (None without these).
-        """
-        config = self.config
-        batch = check_ids(ids)
-        has_past = self.ngrams is not None
-        has_sums = self.held is not None
-        tensors = check_state(state, 2 + has_past + has_sums)
-        sizes = {"B": batch, "L": config.layers, "2": 2, "W": config.window}
-        check_shape("The cache of the state", tensors[0], sizes | {"K": config.key_size})
-        check_shape("The count of the state", tensors[1], {"B": batch}, is_integer=True)
-        past = None
-        if has_past:
-            past = tensors[2]
-            sizes = {"B": batch, "K": config.ngrams - 1}
-            check_shape("The last ids of the state", past, sizes, is_integer=True)
-        sums = None
-        if has_sums:
-            sums = tensors[-1]
-            check_shape("What the state holds", sums, {"B": batch, "G": config.held_size})
-        return past, sums
-
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors from elsewhere under the names that they have in this model.
 
@@ -395,9 +360,7 @@ class Transformer(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        tensors = self.state_dict()
-        arrays = {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}
-        return TransformerStepper(self.config, arrays, weight_bits)
+        return TransformerStepper(self.config, float_arrays(self), weight_bits)
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, to be drawn."""

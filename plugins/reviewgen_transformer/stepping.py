@@ -14,11 +14,20 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from reviewgen.compiled.conditioning import multiply, pack_conditioning
+from reviewgen.compiled.conditioning import make_floats, pack_conditioning, take_sums
 from reviewgen.compiled.decoding import CompiledStepper
-from reviewgen.compiled.linear import Bits, pack, refuse_non_finite
+from reviewgen.compiled.linear import Bits, copy_tensors, pack
+from reviewgen.compiled.ngrams import ngram_rows
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import TensorSpec
+from reviewgen.protocols.stepper import (
+    StatePart,
+    TensorSpec,
+    ids_part,
+    initial_arrays,
+    join_state,
+    split_state,
+    sums_part,
+)
 from reviewgen_transformer import kernels
 from reviewgen_transformer.config import TransformerConfig
 
@@ -28,6 +37,17 @@ last W tokens, oldest first, float32 (B, L, 2, W, K); how many of them are there
 normalised output of the last layer, float32 (B, H); with n-grams the last ids, int64; with
 conditions or fields their sums, float32 (B, H + 2), see ``reviewgen.protocols.inputs.hold_given``.
 """
+
+
+def state_parts(config: TransformerConfig) -> list[StatePart | None]:
+    """Return the parts of the state of a model; that of a stepper has one more after the count."""
+    sizes = {"L": config.layers, "2": 2, "W": config.window, "K": config.key_size}
+    return [
+        StatePart("The cache of the state", sizes),
+        StatePart("The count of the state", {}, 0),
+        ids_part(config, config.ngrams),
+        sums_part(config, config.hidden_size),
+    ]
 
 
 class TransformerStepper(CompiledStepper):
@@ -44,9 +64,10 @@ class TransformerStepper(CompiledStepper):
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        refuse_non_finite(tensors)
+        arrays = copy_tensors(tensors)
         self.config = config
-        arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
+        cache, count, *others = state_parts(config)
+        self.parts = [cache, count, StatePart("The output", {"H": config.hidden_size}), *others]
         self._weights = _prepare(config, arrays, weight_bits)
 
     @staticmethod
@@ -81,18 +102,7 @@ class TransformerStepper(CompiledStepper):
         """Return the state before the first token: an empty cache, and with n-grams the id V, which
         stands for each token before the beginning.
         """
-        config = self.config
-        shape = (batch_size, config.layers, 2, config.window, config.key_size)
-        state = [
-            np.zeros(shape, np.float32),
-            np.zeros(batch_size, np.int64),
-            np.zeros((batch_size, config.hidden_size), np.float32),
-        ]
-        if config.ngrams > 1:
-            state.append(np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
-        if config.holds:
-            state.append(np.zeros((batch_size, config.held_size), np.float32))
-        return tuple(state)
+        return initial_arrays(self.parts, batch_size)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -107,26 +117,18 @@ class TransformerStepper(CompiledStepper):
         """
         config = self.config
         layers = config.layers
-        cache, count, last = state[:3]
+        cache, count, last, past, sums = split_state(self.parts, state)
         batch = len(count)
-        conditioning = self._weights.conditioning
         ring_width = config.window * config.key_size
-        rows = 3 * layers + 1
-        width = max(ring_width, config.hidden_size)
-        if conditioning is not None:
-            rows += 2
-            width = max(width, conditioning.state_width)
-        floats = np.zeros((rows, batch, width), np.float32)
+        shape = (3 * layers + 1, batch, max(ring_width, config.hidden_size))
+        floats = make_floats(self._weights.conditioning, sums, shape)
         keys, values = cache.transpose(2, 1, 0, 3, 4)  # (L, B, W, K) each
         rings = np.concatenate([self._rotate(keys), values, keys])
         floats[: 3 * layers, :, :ring_width] = rings.reshape(3 * layers, batch, ring_width)
         floats[3 * layers, :, : config.hidden_size] = last
-        if conditioning is not None:
-            floats[rows - 2, :, : config.held_size] = state[-1]
-            multiply(conditioning, floats[rows - 2], floats[rows - 1])
         ints = [np.zeros((1, batch), np.int64), count[None]]
-        if config.ngrams > 1:
-            ints.append(state[3].T)
+        if past is not None:
+            ints.append(past.T)
         return floats, np.ascontiguousarray(np.concatenate(ints))
 
     def state_of(
@@ -143,12 +145,9 @@ class TransformerStepper(CompiledStepper):
         ordered = np.take_along_axis(rings, slots[None, None, :, :, None], axis=3)
         cache = ordered[::-1].transpose(2, 1, 0, 3, 4)  # keys before values
         last = floats[3 * layers, :, : config.hidden_size]
-        state = [np.ascontiguousarray(cache), ints[1].copy(), last.copy()]
-        if config.ngrams > 1:
-            state.append(np.ascontiguousarray(ints[2:].T))
-        if config.holds:
-            state.append(floats[-2, :, : config.held_size].copy())
-        return tuple(state)
+        past = np.ascontiguousarray(ints[2:].T) if len(ints) > 2 else None
+        sums = take_sums(self._weights.conditioning, floats)
+        return join_state(np.ascontiguousarray(cache), ints[1].copy(), last.copy(), past, sums)
 
     def _rotate(self, keys: Float32[np.ndarray, "L B W K"]) -> Float32[np.ndarray, "L B W K"]:
         """Return keys rotated by the angles of their slots."""
@@ -182,15 +181,10 @@ def _prepare(
     expand = stack("mlp.gate_proj", "mlp.up_proj", norm="post_attention_layernorm")
     pairs = np.arange(0, config.head_size, 2) / config.head_size
     angles = np.arange(2 * config.window)[:, None] * config.rope_theta**-pairs
-    ngrams = None
-    if config.ngrams > 1:
-        ngrams = tensors["ngrams.table.weight"].reshape(
-            config.ngrams - 1, config.ngram_buckets, config.hidden_size
-        )
     embedding = tensors["embedding.weight"]
     return kernels.Packed(
         embedding=embedding,
-        ngrams=ngrams,
+        ngrams=ngram_rows(config, tensors),
         attention=pack(attention, bits),
         mix=pack(stack("self_attn.o_proj"), bits),
         expand=pack(expand, bits),

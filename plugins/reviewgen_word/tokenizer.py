@@ -36,7 +36,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from reviewgen.config import MAX_VOCABULARY, Bound, check, read_text
+from reviewgen.config import MAX_VOCABULARY, Bound, PositiveInt, check, read_text
 from reviewgen.errors import BundleError, DataError
 
 FILE = "tokenizer.json"
@@ -65,8 +65,8 @@ class WordConfig:
     """
 
     vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000
-    min_frequency: Annotated[int, Bound(at_least=1)] = 2
-    sample_characters: Annotated[int, Bound(at_least=1)] = 50_000_000
+    min_frequency: PositiveInt = 2
+    sample_characters: PositiveInt = 50_000_000
 
     def __post_init__(self) -> None:
         check(self)

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from reviewgen.config.settings import Bound, check, check_value, from_dict, to_dict
+from reviewgen.config.settings import Bound, NonNegativeInt, check, check_value, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 
 MAX_CATEGORIES = 50  # a condition keeps this many categories; rarer ones are dropped
@@ -80,7 +80,7 @@ class Condition:
     name: Annotated[str, Bound(at_least=1)]
     kind: Literal["category", "number", "text"]
     values: tuple[Value, ...] = ()
-    left_out: Annotated[int, Bound(at_least=0)] = 0
+    left_out: NonNegativeInt = 0
     lowercase: bool = False
 
     def __post_init__(self) -> None:

@@ -234,3 +234,12 @@ def test_the_graph_has_what_the_settings_have(settings):
     loops = {edge.source for edge in described.edges if edge.delay}
     assert ("sets" in loops) == settings.get("adapt_weights", True)
     assert described.sizes["N"] == 10 and "decisions" in str(described)
+
+
+def test_the_graph_and_the_card_have_the_same_number_of_parameters():
+    model = mixing()
+    picture = reviewgen.graph(model)
+    kinds = model.model.parameter_kinds()
+    assert picture.counted == kinds and picture.parameters == sum(kinds.values())
+    assert f"{picture.parameters:,} parameters" in picture.svg
+    assert f"Parameters: {picture.parameters:,} (" in str(model.generate_model_card())

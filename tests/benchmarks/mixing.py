@@ -97,25 +97,42 @@ def curve(file):
     """Draw the bits per character of film reviews by the size of the training text. The LSTM has
     the time that mixing takes.
     """
-    texts = reviews(int((SIZES[-1] + 0.3) * 1e6))
-    held_out = texts[:FILM_HELD_OUT]
-    rest = texts[FILM_HELD_OUT:]
     points = {"ngram-char": [], "mixing-char": [], "lstm-char, in the same time": []}
-    for size in SIZES:
-        ends = accumulate(map(len, rest))
-        train = [text for text, end in zip(rest, ends, strict=True) if end <= size * 1e6]
+    for size, train, held_out in film_sizes(SIZES):
         spent = 0.0
         for name, found in points.items():
             preset = name.partition(",")[0]
             settings = {"validation": train[-1:], "epochs": 1}
             if preset == "lstm-char":
                 settings = {"budget": f"{max(2, round(spent))}s"}
-            start = time.monotonic()
-            model = reviewgen.train(preset, train, clean=False, training=QUIET, **settings)
-            spent = time.monotonic() - start
-            bits = model.evaluate(held_out, clean=False).bits_per_character
+            bits, spent = film_bits(preset, train, held_out, **settings)
             found.append((size, bits))
-            print(f"{size:5} MB {name:28} {bits:.4f} bits {spent:7.1f} s", flush=True)
+    save_curve(file, points)
+
+
+def film_sizes(sizes):
+    """Yield each size in MB, so much text of film reviews, and the held-out reviews."""
+    texts = reviews(int((sizes[-1] + 0.3) * 1e6))
+    rest = texts[FILM_HELD_OUT:]
+    for size in sizes:
+        ends = accumulate(map(len, rest))
+        train = [text for text, end in zip(rest, ends, strict=True) if end <= size * 1e6]
+        yield size, train, texts[:FILM_HELD_OUT]
+
+
+def film_bits(preset, train, held_out, **settings):
+    """Train a preset. Return and print its bits per character, and the seconds."""
+    start = time.monotonic()
+    model = reviewgen.train(preset, train, clean=False, training=QUIET, **settings)
+    spent = time.monotonic() - start
+    bits = model.evaluate(held_out, clean=False).bits_per_character
+    size = sum(map(len, train)) / 1e6
+    print(f"{size:5.1f} MB {preset:18} {bits:.4f} bits {spent:7.1f} s", flush=True)
+    return bits, spent
+
+
+def save_curve(file, points):
+    """Draw the bits of each name by the size."""
     panel = Panel(
         label="bits per character of 250 held-out film reviews",
         series=[Series(name, found, style) for style, (name, found) in enumerate(points.items())],
@@ -124,7 +141,7 @@ def curve(file):
         title="Film reviews: who wins at which size",
         x="MB of training text",
         panels=(panel,),
-        summary="Bits per character of three presets, by the size of the training text.",
+        summary=f"Bits per character of {', '.join(points)}, by the size of the training text.",
         log_x=True,
     )
     save_chart(chart, Path(file))

@@ -1,11 +1,16 @@
 """PINNED: tokens a second of ``fit`` beside a bare torch loop: same model, batch, BPTT and
 precision. Target: 0.97 or more.
 
-The bare loop is what a user would write: nn.RNN/GRU/LSTM, fused Adam, one batch of random ids again
-and again. ``fit`` also reads batches from the token cache, carries the state, clips, schedules and
-reports. Both run in turn, and the ratio is the median of the ratios of neighbours. A last line for
-each shape and cell is what ``fit`` does by itself, as autotuning selects it and with Muon, beside
-the bare loop in 32 bits. Target at 2 x 512: 1.4 or more.
+The bare loop is what a user would write: nn.RNN/GRU/LSTM, or MistralForCausalLM of transformers,
+fused Adam, one batch of random ids again and again. ``fit`` also reads batches from the token
+cache, carries the state, clips, schedules and reports. Both run in turn, and the ratio is the
+median of the ratios of neighbours. A last line for each shape and cell is what ``fit`` does by
+itself, as autotuning selects it and with Muon, beside the bare loop in 32 bits. Target at 2 x 512:
+1.4 or more.
+
+    python -m tests.benchmarks training_speed [SHAPES]        the recurrent models
+    python -m tests.benchmarks training_speed transformer     the transformer, also beside its own
+                                                              network in a bare loop
 """
 
 import statistics
@@ -15,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from reviewgen_transformer.config import TransformerConfig
+from reviewgen_transformer.network import Transformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,10 +30,12 @@ from reviewgen.data.tokens import Tokens
 from reviewgen.registry.plugins import find_model
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget
+from tests.benchmarks.transformer import their_model
 
 VOCAB = 70
 # embedding, hidden, layers, T, B
 SHAPES = [(42, 128, 2, 4, 512), (128, 256, 2, 64, 64), (128, 512, 2, 100, 64)]
+TRANSFORMERS = [(128, 4, 2, 128, 16), (192, 4, 3, 128, 16)]  # hidden, layers, heads, T, B
 ROUNDS = 9
 TARGET = 0.97
 ALONE = 1.4
@@ -62,12 +71,15 @@ def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):
     parameters = nn.ModuleList([table, rnn, output]).parameters()
     optimizer = torch.optim.Adam(parameters, 1e-3, fused=True)
     ids = torch.randint(0, VOCAB, (steps + 1, batch))
+    return bare(lambda: output(rnn(table(ids[:-1]))[0]), ids[1:], optimizer, bf16)
+
+
+def bare(logits, targets, optimizer, bf16):
+    """Return a function that takes one step of a bare loop."""
 
     def step():
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(
-                output(rnn(table(ids[:-1]))[0]).float().view(-1, VOCAB), ids[1:].reshape(-1)
-            )
+            loss = F.cross_entropy(logits().float().view(-1, VOCAB), targets.reshape(-1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -75,12 +87,8 @@ def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):
     return step
 
 
-def our_step(cell, embedding, hidden, layers, steps, batch, store, **settings):
+def our_step(model, steps, batch, store, **settings):
     """Return a function that takes one step of ``fit``, and the form in which it does so."""
-    kind, _ = find_model(cell.lower())
-    model = kind(
-        kind.Config(vocab_size=VOCAB, embedding_size=embedding, hidden_size=hidden, layers=layers)
-    )
     config = TrainingConfig(batch_size=batch, bptt=steps, evaluations=1, **settings)
     reports = fit(model, Ids(), store, store, config, Budget(steps=10**6), seed=0)
     first = next(reports)
@@ -95,32 +103,77 @@ def seconds(step, count):
 
 
 def main(shapes="3"):
-    """Print a line for each cell, shape and precision."""
+    """Print a line for each cell or network, shape and precision."""
     print(f"{'':32} {'bare':>12} {'reviewgen':>12}  ratio")
-    misses = 0
     with tempfile.TemporaryDirectory() as folder:
         store = random_store(Path(folder))
-        for shape in SHAPES[: int(shapes)]:
-            _, hidden, layers, steps, batch = shape
-            for cell in ("RNN", "GRU", "LSTM"):
-                for bf16 in (True, False):
-                    bare = bare_step(cell, *shape, bf16)
-                    settings = {
-                        "optimizer": "adamw",
-                        "precision": "bf16" if bf16 else "no",
-                        "threads": 1,
-                    }
-                    ours, form = our_step(cell, *shape, store, **settings)
-                    name = (
-                        f"{cell} {layers}x{hidden} T{steps} B{batch} {'bf16' if bf16 else 'fp32'}"
-                    )
-                    misses += compare(name, bare, ours, steps * batch, TARGET, form)
-                ours, form = our_step(cell, *shape, store)
-                target = ALONE if hidden == 512 else 0.0
-                misses += compare(
-                    "  by itself, bare in fp32", bare, ours, steps * batch, target, form
-                )
+        if shapes == "transformer":
+            misses = compare_transformers(store)
+        else:
+            misses = compare_recurrent(SHAPES[: int(shapes)], store)
     print(f"tokens/s; {misses} targets missed")
+
+
+def compare_transformers(store):
+    """Print the lines of the transformer; return the number of missed targets."""
+    misses = 0
+    for hidden, layers, heads, steps, batch in TRANSFORMERS:
+        config = TransformerConfig(
+            vocab_size=VOCAB, bos_id=0, hidden_size=hidden, layers=layers, heads=heads, window=steps
+        )
+        ids = torch.randint(2, VOCAB, (batch, steps + 1))
+        for bf16 in (True, False):
+            settings = {"optimizer": "adamw", "precision": "bf16" if bf16 else "no", "threads": 1}
+            ours, form = our_step(Transformer(config), steps, batch, store, **settings)
+            for name in ("Mistral", "own network"):
+                theirs = bare_transformer(config, name == "Mistral", ids, bf16)
+                label = f"{name} {layers}x{hidden} {'bf16' if bf16 else 'fp32'}"
+                misses += compare(label, theirs, ours, steps * batch, TARGET, form)
+    return misses
+
+
+def bare_transformer(config, is_mistral, ids, bf16):
+    """Return a function that takes one step of the bare loop, with the class of transformers or
+    with ours.
+    """
+    own = Transformer(config)
+    model = their_model(own).train() if is_mistral else own
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+
+    def logits():
+        if is_mistral:
+            return model(ids[:, :-1], use_cache=False).logits
+        return own(ids[:, :-1], own.initial_state(len(ids)))[0]
+
+    return bare(logits, ids[:, 1:], optimizer, bf16)
+
+
+def compare_recurrent(shapes, store):
+    """Print the lines of the recurrent models; return the number of missed targets."""
+    misses = 0
+    for shape in shapes:
+        embedding, hidden, layers, steps, batch = shape
+        for cell in ("RNN", "GRU", "LSTM"):
+            kind, _ = find_model(cell.lower())
+            config = kind.Config(
+                vocab_size=VOCAB, embedding_size=embedding, hidden_size=hidden, layers=layers
+            )
+            for bf16 in (True, False):
+                theirs = bare_step(cell, *shape, bf16)
+                settings = {
+                    "optimizer": "adamw",
+                    "precision": "bf16" if bf16 else "no",
+                    "threads": 1,
+                }
+                ours, form = our_step(kind(config), steps, batch, store, **settings)
+                name = f"{cell} {layers}x{hidden} T{steps} B{batch} {'bf16' if bf16 else 'fp32'}"
+                misses += compare(name, theirs, ours, steps * batch, TARGET, form)
+            ours, form = our_step(kind(config), steps, batch, store)
+            target = ALONE if hidden == 512 else 0.0
+            misses += compare(
+                "  by itself, bare in fp32", theirs, ours, steps * batch, target, form
+            )
+    return misses
 
 
 def compare(name, bare, ours, tokens, target, form):

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks transformer decode                tokens a second of one stream
     python -m tests.benchmarks transformer table CORPUS MINUTES [PRESETS]   as for mixing
+    python -m tests.benchmarks transformer curve FILE.svg MINUTES           0.5 to 30 MB
 
 PINNED
 """
@@ -15,10 +16,11 @@ from transformers import MistralConfig, MistralForCausalLM
 
 import reviewgen
 from tests.benchmarks.decoding import writer
-from tests.benchmarks.mixing import QUIET, pieces, split
+from tests.benchmarks.mixing import QUIET, film_bits, film_sizes, pieces, save_curve, split
 
 TOKENS = 200
 ROUNDS = 3
+MEGABYTES = (0.5, 2, 8, 30)
 SIZES = (
     {"vocab_size": 70, "hidden_size": 128, "layers": 4, "heads": 2},
     {"vocab_size": 8000, "hidden_size": 128, "layers": 4, "heads": 2},
@@ -27,8 +29,8 @@ SIZES = (
 
 
 def main(what="decode", *arguments):
-    """Print tokens a second, or the rows of a table."""
-    {"decode": decode, "table": table}[what](*arguments)
+    """Print tokens a second or the rows of a table, or draw the curve."""
+    {"decode": decode, "table": table, "curve": curve}[what](*arguments)
 
 
 def decode():
@@ -102,3 +104,14 @@ def table(corpus="shakespeare", minutes="10", *presets):
         seconds = time.monotonic() - start
         nats = model.evaluate(held_out, **options).nats_per_character
         print(f"{corpus} {preset:18} {nats:.4f} nats after {seconds:.0f} s", flush=True)
+
+
+def curve(file, minutes="4"):
+    """Draw the bits per character of film reviews by the size of the training text, after equal
+    time.
+    """
+    points = {"lstm-char": [], "transformer-char": []}
+    for size, train, held_out in film_sizes(MEGABYTES):
+        for preset, found in points.items():
+            found.append((size, film_bits(preset, train, held_out, budget=f"{minutes}m")[0]))
+    save_curve(file, points)

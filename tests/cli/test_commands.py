@@ -3,6 +3,7 @@ sentence for bad usage.
 """
 
 import gzip
+import io
 import json
 import os
 import re
@@ -13,10 +14,14 @@ import time
 import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numba
+import numpy as np
 import pytest
 
 import reviewgen
+from reviewgen.cli import console
 from reviewgen.errors import ReviewgenError
 from reviewgen.interrupts import SIGNALS, raise_on_interrupt, raising_interrupts
 from tests.support.fakes import TEXTS
@@ -108,6 +113,24 @@ def test_what_train_leaves_out_is_printed_with_verbose_and_recorded(run, place):
     card = reviewgen.load(place / "b").bundle.card
     assert all(name in card for name in (*training["metrics"], *training["parameters"]))
     assert f"Cleaning: read {len(TEXTS)}, kept {len(TEXTS)}" in card
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_status_says_that_functions_are_compiled(monkeypatch):
+    terminal = Terminal()
+    settings: dict[str, Any] = {"file": terminal, "force_terminal": True, "width": 80}
+    monkeypatch.setattr(console, "notes", console.TerminalConsole(**settings))
+    with console.show_status("Explaining ..."):
+        numba.njit(lambda numbers: np.sort(numbers))(np.zeros(3))
+        time.sleep(0.3)
+    shown = terminal.getvalue()
+    assert shown.index("Compiling for the first use") < shown.rindex("Explaining ...")
 
 
 def test_one_output_has_one_copy_rate_with_its_interval(run, place):

@@ -19,7 +19,7 @@ from reviewgen.compiled import feed
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.testing import check_model, check_stepper, make_model
 from reviewgen.training.counting import train_by_counting
-from tests.support.brute_mixing import RARE, BruteMixing
+from tests.support.brute_mixing import BruteMixing
 from tests.support.mixtures import (
     Mixing,
     Prose,
@@ -62,17 +62,17 @@ def query_of(corpus: Prose) -> list[int]:
     return corpus.spell(text.replace("t", "o", 1))
 
 
-def assert_equal(log_probs: Tensor, expected: np.ndarray) -> None:
+def assert_equal(log_probs: Tensor, expected: np.ndarray, rare: float = 1e-4) -> None:
     """Compare log probabilities. float32 has few digits for 1 - p if p is near one, so those of
-    rare symbols are compared as probabilities. A subtree of about 1e-4 may be divided by the
+    rare symbols are compared as probabilities. A subtree of about ``rare`` may be divided by the
     frequencies of its symbols in one of the two, and by their decisions in the other.
     """
     actual = log_probs.double().numpy()
-    is_common = expected > np.log(1e-4)
+    is_common = expected > np.log(rare)
     np.testing.assert_allclose(
         np.exp(actual[is_common]), np.exp(expected[is_common]), rtol=0, atol=1e-6
     )
-    np.testing.assert_allclose(np.exp(actual), np.exp(expected), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.exp(actual), np.exp(expected), rtol=0, atol=rare)
     is_likely = expected > np.log(1e-3)
     np.testing.assert_allclose(actual[is_likely], expected[is_likely], rtol=0, atol=1e-4)
 
@@ -96,7 +96,7 @@ def test_predicts_what_plain_python_predicts(name):
     # the text has what can go wrong: matches, rare subtrees
     assert max(lengths)[0] >= (16 if corpus.model.config.local_slots else 0)
     assert max(length for _, length in lengths) >= (16 if corpus.model.config.keep_text else 0)
-    assert taken.exp().min() < RARE
+    assert taken.exp().min() < brute.rare
 
 
 def test_predicts_with_an_expert_what_plain_python_predicts():
@@ -114,19 +114,24 @@ def test_predicts_with_an_expert_what_plain_python_predicts():
     assert_equal(logits[0], np.array(expected))
 
 
-def test_predicts_many_symbols_as_plain_python_does():
-    # with more than 256 decisions, a text does not change the weights of single decisions
+@pytest.mark.parametrize("vocab_size, length", [(400, 62), (5_000, 12)])
+def test_predicts_many_symbols_as_plain_python_does(vocab_size, length):
+    # with more than 256 decisions, a text does not change the weights of single decisions, and more
+    # subtrees are divided by frequencies
     rng = np.random.default_rng(0)
-    texts = [[0, *(2 + rng.zipf(1.3, 30) % 398).tolist(), 1] for _ in range(100)]
-    model = count_mixing(texts, 400, **MANY_SLOTS)
-    text = texts[0][:-1] + texts[0][1:]
+    texts = [[0, *(2 + rng.zipf(1.3, 30) % (vocab_size - 2)).tolist(), 1] for _ in range(100)]
+    model = count_mixing(texts, vocab_size, **MANY_SLOTS)
+    text = (texts[0][:-1] + texts[0][1:])[:length]
     logits, _ = model(ids_of(text), model.initial_state(1))
     brute = BruteMixing(model.config, model.state_dict())
     expected = []
     for symbol in text:
         brute.read(symbol)
         expected.append(brute.log_probabilities())
-    assert_equal(logits[0], np.array(expected))
+    assert_equal(logits[0], np.array(expected), brute.rare)
+    assert (logits[0].double().exp().sum(-1) - 1).abs().max() < 1e-6
+    taken = logits[0, range(length - 1), text[1:]]
+    torch.testing.assert_close(score_of(model, text), taken, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["whole", "frozen", "conditions", "text kept"])

@@ -401,3 +401,8 @@ def test_the_last_model_of_blend_char_mixes_the_others():
     assert list(parts) == ["lstm-char", "mixing-char"]
     held_out = model.training["held_out"]
     assert held_out["bits_per_character"] < parts["lstm-char"]["bits_per_character"]
+    card = str(model.generate_model_card())
+    assert not any(f"`{name}=" in card for name in ("weights", "gate", "models", "alphabet"))
+    rows = [line.split("|")[1].strip() for line in card.splitlines() if line.startswith("| ")]
+    assert rows[-3:] == ["model 1, lstm", "model 2, mixing", "training"]
+    assert f"`hidden_size={LSTM['hidden_size']}`" in card and "`local_slots=8192`" in card

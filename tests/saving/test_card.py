@@ -72,3 +72,10 @@ def test_the_name_of_the_file_is_shown_as_it_is(tokens):
 
 def test_a_table_of_settings_has_a_row_for_each_group(tokens):
     assert sum(token.type == "tr_open" for token in tokens) >= 3
+
+
+def test_only_settings_that_had_an_effect_are_in_the_table(tokens):
+    # an n-gram is trained by counting
+    text = text_of(tokens)
+    assert "copy_tokens=" in text and "order=" in text
+    assert not any(name in text for name in ("optimizer=", "learning_rate=", "bptt="))

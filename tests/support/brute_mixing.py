@@ -24,7 +24,6 @@ LETTER, PUNCTUATION, NEWLINE, OTHER = range(4)
 LEVELS = [0, 1, 2, 3, 4, 5, 5, *[6] * 3, *[7] * 4, *[8] * 5, *[9] * 7, *[10] * 6]
 STRETCHED = np.linspace(-7.5, 7.5, 32)  # logits of the levels of an adaptive probability
 OWN_CONTEXTS = (2, 3, 4, 6, 9, 10)
-RARE = 1e-4
 
 
 def mixed(hashed: int, value: int) -> int:
@@ -102,6 +101,7 @@ class BruteMixing:
         self.contexts = contexts
         self.starts = self._index_text()
         self.expert = np.zeros(len(self.children))
+        self.rare = min(max(1e-4, 6e-7 * len(self.children)), 3e-3)
         self.begin()
 
     def _place(self, node: int, bit: int, child: int) -> None:
@@ -188,7 +188,7 @@ class BruteMixing:
         symbols = self.symbols(node)
         if node < 0:
             result[-1 - node] = np.log(mass)
-        elif mass < RARE:
+        elif mass < self.rare:
             result[symbols] = np.log(mass * frequencies[symbols] / frequencies[symbols].sum())
         else:
             p = self.predict(node)["p"]

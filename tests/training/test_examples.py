@@ -63,7 +63,7 @@ def test_the_ladder_runs(tmp_path, monkeypatch):
     counted = ladder.pop("n-gram of 12 characters, counts only")
     assert (
         counted == float("inf")
-        and len(ladder) == 18
+        and len(ladder) == 20
         and all(0.5 < bits < 10 for bits in ladder.values())
     )
 

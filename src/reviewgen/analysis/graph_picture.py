@@ -19,7 +19,7 @@ from reviewgen.analysis.trace import broken_plugins
 from reviewgen.config.settings import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, counted, quoted
 from reviewgen.generation.next_tokens import show
-from reviewgen.protocols.abilities import count_parameters
+from reviewgen.protocols.abilities import SupportsParameterKinds, count_parameters
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
 from reviewgen.protocols.model import CountTrained
 from reviewgen.storage import to_path
@@ -62,7 +62,7 @@ class GraphPicture:
         graph: The graph.
         unrolled: The number of tokens that the graph is drawn for; with 1, states are drawn as
             loops.
-        parameters: The number of trained parameters.
+        parameters: The number of trained parameters, as on the model card.
         counted: The number of entries of each kind, as in {"2-grams": 5000}, if the model is a
             trained count model; otherwise empty.
         sizes: The size of each letter.
@@ -149,8 +149,12 @@ def graph(
         # such a model also has tensors that are not parameters; the nodes name the parameters
         used = chain.from_iterable(node.parameters for node in all_nodes(described))
         parameters = sum(map(counts.__getitem__, used))
-    is_trained_count_model = isinstance(model, CountTrained) and subject.is_trained is not False
-    entries = count_parameters(model) if is_trained_count_model else {}
+    entries: dict[str, int] = {}
+    if isinstance(model, CountTrained):
+        entries = count_parameters(model) if subject.is_trained is not False else {}
+        parameters = sum(entries.values())
+    elif isinstance(model, SupportsParameterKinds):
+        parameters = sum(count_parameters(model).values())
     batch = {} if autograd else subject.batch  # the picture of autograd has one row
     sizes = {**batch, **described.sizes}
     picture = GraphPicture(name, described, unroll, parameters, entries, sizes, "")

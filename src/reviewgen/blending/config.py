@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from reviewgen.blending.weights import check_gate
 from reviewgen.config.generation import CHAR_GENERATION, WORD_GENERATION, Preset
-from reviewgen.config.settings import GIVEN_IDS, VOCABULARY_FIELDS, Bound, check
+from reviewgen.config.settings import GIVEN_IDS, VOCABULARY_FIELDS, Bound, PositiveInt, check
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.saved import saved_facts
@@ -57,7 +57,7 @@ class BlendConfig:
             others is not the last, or has a weight; or the gate is malformed.
     """
 
-    vocab_size: Annotated[int, Bound(at_least=1)]
+    vocab_size: PositiveInt
     weights: tuple[Annotated[float, Bound(at_least=0)], ...] = ()
     gate: dict[str, Any] = field(default_factory=dict)
     models: tuple[dict[str, Any], ...] = ()

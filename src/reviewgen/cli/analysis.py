@@ -88,10 +88,9 @@ def graph(
 
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
-    # a model that was trained by counting has counts instead of parameters
-    sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
+    sizes = picture.counted or {"parameters": picture.parameters}
     lines = [f"Saved as {file}"]
-    if sizes:
+    if picture.parameters:
         counts = ", ".join(f"{size:,} {kind}" for kind, size in sizes.items())
         lines.insert(0, f"{picture.name}: {counts}")
     return Result({"file": str(file), **picture.to_dict()}, lines)

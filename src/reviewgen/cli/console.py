@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -199,14 +200,29 @@ def show_log() -> None:
     logger.setLevel(logging.INFO)
 
 
+@dataclass
+class _Status:
+    """What a command does; while functions are compiled, it says so. Rendered at each refresh."""
+
+    text: str
+
+    def __rich__(self) -> Text:
+        from reviewgen.compiled.jit import compiling_notice  # imports numba
+
+        is_compiling = compiling_notice.is_compiling
+        return Text("Compiling for the first use ..." if is_compiling else self.text)
+
+
 @contextmanager
 def show_status(text: str) -> Iterator[Callable[[str], None]]:
     """Show ``text`` while the block of this context manager runs. Yields a function that replaces
     the text.
     """
+    from reviewgen.compiled.jit import compiling_notice  # imports numba
+
     raise_on_interrupt()
-    with notes.status(text) as status:
-        yield lambda now: status.update(Text(now))
+    with compiling_notice.silenced(), notes.status(_Status(text)) as status:
+        yield lambda now: status.update(_Status(now))
 
 
 def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | None = None) -> None:

@@ -57,6 +57,28 @@ def pack_conditioning(
     return Conditioning(*ids, tensors["embedding.weight"], *pack(tensors["held"], bits))
 
 
+def make_floats(
+    held: Conditioning | None, sums: Float32[np.ndarray, "B E2"] | None, shape: tuple[int, int, int]
+) -> Float32[np.ndarray, "S B W"]:
+    """Return zeros of a shape, for the floats of a state. With a conditioning, two more arrays
+    follow, and the floats may be wider: ``sums`` and ``products``, see ``hold``.
+    """
+    if held is None:
+        return np.zeros(shape, np.float32)
+    rows, batch, width = shape
+    floats = np.zeros((rows + 2, batch, max(width, held.state_width)), np.float32)
+    floats[-2, :, : held.table.shape[1] + 2] = sums
+    multiply(held, floats[-2], floats[-1])
+    return floats
+
+
+def take_sums(
+    held: Conditioning | None, floats: Float32[np.ndarray, "S B W"]
+) -> Float32[np.ndarray, "B E2"] | None:
+    """Return a copy of the sums in the floats of a state; None without a conditioning."""
+    return None if held is None else floats[-2, :, : held.table.shape[1] + 2].copy()
+
+
 @compiled
 def multiply(held, sums, products):
     """Write the projection of each text's sum of embeddings.

@@ -139,6 +139,16 @@ def refuse_non_finite(tensors: Mapping[str, np.ndarray]) -> None:
             )
 
 
+def copy_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, Float32[np.ndarray, "..."]]:
+    """Return copies of the tensors of a model, as float32.
+
+    Raises:
+        BundleError: A tensor holds NaN or infinity.
+    """
+    refuse_non_finite(tensors)
+    return {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
+
+
 def _aligned(shape, dtype):
     """Return an uninitialised array that starts at a cache line. A row of a panel then spans as few
     cache lines as possible.

@@ -5,7 +5,11 @@ n-gram in the table is found by a hash. ``reviewgen.protocols.ngrams`` does the 
 file needs numpy and numba only.
 """
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
 
 from reviewgen.compiled.jit import compiled, inlined, inner
 
@@ -31,6 +35,16 @@ def bucket_of(key: Any, buckets: int) -> Any:
     Random Integer Generation").
     """
     return (key * buckets) >> 32
+
+
+def ngram_rows(
+    config: Any, tensors: Mapping[str, Float32[np.ndarray, "..."]]
+) -> Float32[np.ndarray, "N1 buckets E"] | None:
+    """Return the embeddings of n-grams of 2, 3, ... tokens, as ``add_ngrams`` takes them; None if
+    the model has none.
+    """
+    table = tensors.get("ngrams.table.weight")
+    return None if table is None else table.reshape(-1, config.ngram_buckets, table.shape[1])
 
 
 _extend_key = inlined(extend_key)

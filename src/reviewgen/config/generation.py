@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypedDict
 
 from reviewgen.config.names import check_plugin_names
-from reviewgen.config.settings import Bound, check, fields_of, from_dict
+from reviewgen.config.settings import Bound, NonNegativeInt, check, fields_of, from_dict
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 # The limits of the defaults that are saved with a model; see check_saved_generation.
@@ -91,18 +91,18 @@ class GenerationConfig:
             {"temperature": 1.0}; saved with a model, not an argument of a call.
     """
 
-    max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
-    min_new_tokens: Annotated[int, Bound(at_least=0)] = 0
+    max_new_tokens: NonNegativeInt = 500
+    min_new_tokens: NonNegativeInt = 0
     num_return_sequences: Annotated[int, Bound(at_least=1, at_most=10_000_000)] = 1
     do_sample: bool | None = None
     num_beams: Annotated[int, Bound(at_least=1, at_most=256)] = 1
     length_penalty: Annotated[float, Bound(at_least=-10, at_most=10)] = 1.0
     temperature: Annotated[float | tuple[float, ...], Bound(above=0)] = 0.8
-    top_k: Annotated[int, Bound(at_least=0)] = 0
+    top_k: NonNegativeInt = 0
     top_p: Annotated[float, Bound(above=0, at_most=1)] = 1.0
     min_p: Annotated[float, Bound(at_least=0, at_most=1)] = 0.0
     repetition_penalty: Annotated[float, Bound(at_least=0.01, at_most=100)] = 1.0
-    no_repeat_ngram_size: Annotated[int, Bound(at_least=0)] = 0
+    no_repeat_ngram_size: NonNegativeInt = 0
     stop_strings: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     max_time: Annotated[float | None, Bound(above=0)] = None
     words: Literal["known", "any"] = "any"

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
-from reviewgen.config.settings import Bound, check_value, options_of
+from reviewgen.config.settings import Bound, PositiveInt, check_value, options_of
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 
@@ -56,7 +56,7 @@ class ReadingOptions:
     subset: str | None = None
     split: str | None = None
     documents: Literal["line", "paragraph", "sentence", "file"] = "line"
-    max_text_characters: Annotated[int, Bound(at_least=1)] = 10_000_000
+    max_text_characters: PositiveInt = 10_000_000
     lowercase: bool | None = False
     strip_markdown: bool | None = False
     fix_encoding: bool | None = False
@@ -166,7 +166,7 @@ class ExperimentOptions(TrialOptions):
             and train only what is missing.
     """
 
-    seeds: Annotated[int, Bound(at_least=1)] = 1
+    seeds: PositiveInt = 1
     out: str | Path | None = None
     resume: bool = False
 
@@ -190,7 +190,7 @@ class TrainingOptions(TrialOptions):
     """
 
     initial_weights: str | Path | None = None
-    min_texts: Annotated[int, Bound(at_least=1)] = 2
+    min_texts: PositiveInt = 2
     log: str | None = None
     resume: bool = False
     overwrite: bool = False
@@ -233,7 +233,7 @@ class ShardOptions:
     """
 
     format: str | None = None
-    shard_texts: Annotated[int, Bound(at_least=1)] = 10_000
+    shard_texts: PositiveInt = 10_000
     keep_formulas: bool = False
 
 

@@ -8,8 +8,9 @@ validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
-        vocab_size: Annotated[int, Bound(at_least=1)]
-        dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
+        vocab_size: PositiveInt
+        layers: Annotated[int, Bound(at_least=1, at_most=64)] = 1
+        dropout: Probability = 0.0
 
         def __post_init__(self) -> None:
             check(self)
@@ -34,7 +35,17 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
@@ -80,6 +91,10 @@ class Bound:
         limits = limits_of(self).items()
         return " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits)
 
+
+PositiveInt: TypeAlias = Annotated[int, Bound(at_least=1)]
+NonNegativeInt: TypeAlias = Annotated[int, Bound(at_least=0)]
+Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
 
 _HOLDS: dict[str, Callable[[float, float], bool]] = {
     "at_least": operator.ge,
@@ -141,6 +156,33 @@ def check(config: Any) -> None:
     """
     for name, hint in fields_of(type(config)).items():
         check_value(name, getattr(config, name), hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionedConfig:
+    """The first settings of a model that uses the conditions of a text at every step.
+
+    Attributes:
+        vocab_size: Number of token ids, V; taken from the tokenizer.
+        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older
+            versions.
+        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
+            conditions. If above 0, the model uses the conditions at every step.
+        field_ids: Number of ids of fields, the last ones; taken from the fields.
+    """
+
+    vocab_size: PositiveInt
+    bos_id: int | None = None
+    condition_ids: NonNegativeInt = 0
+    field_ids: NonNegativeInt = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model uses the conditions at every step."""
+        return self.condition_ids + self.field_ids > 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def check_seed(seed: int) -> int:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from reviewgen.config.names import check_plugin_names
-from reviewgen.config.settings import Bound, Technique, check
+from reviewgen.config.settings import (
+    Bound,
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    Technique,
+    check,
+)
 from reviewgen.errors import ConfigError
 
 TECHNIQUES = (
@@ -128,22 +135,22 @@ class TrainingConfig:
     gradient_accumulation_steps: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 1
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Annotated[float, Bound(above=0, at_most=10)] = 0.01
-    warmup: Annotated[float, Bound(at_least=0, below=1)] = 0.05
+    warmup: Probability = 0.05
     weight_decay: Annotated[float, Bound(at_least=0, at_most=10)] = 0.01
     clip_norm: Annotated[float, Bound(above=0)] = 1.0
-    sampled_softmax: Annotated[int, Bound(at_least=0)] = 0
-    averaging: Annotated[float, Bound(at_least=0, below=1)] = 0.0
+    sampled_softmax: NonNegativeInt = 0
+    averaging: Probability = 0.0
     evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 20
-    patience: Annotated[int, Bound(at_least=1)] = 3
-    evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000
-    copy_tokens: Annotated[int, Bound(at_least=0)] = 1_600
+    patience: PositiveInt = 3
+    evaluation_tokens: PositiveInt = 50_000
+    copy_tokens: NonNegativeInt = 1_600
     metrics: tuple[str, ...] = ("distinct-2", "self-repetition", "new-words", "repeated-sentences")
     keep: Literal["best", "best-under-copy"] = "best"
     copy_limit: Annotated[float, Bound(at_least=0, at_most=1)] = 0.5
     calibration: bool = True
     novelty: Literal["compact", "exact", "none"] = "compact"
     novelty_mb: Annotated[float, Bound(at_least=0.01, at_most=1 << 16)] = 4.0
-    threads: Annotated[int, Bound(at_least=0)] = 0
+    threads: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     checkpoint_seconds: Annotated[float, Bound(at_least=0)] = 60.0

@@ -112,11 +112,6 @@ def export_tokenizer(model: ReviewModel, folder: Path, *, overwrite: bool = Fals
     """
     check_model("model", model)
     folder = check_target(folder, TRANSFORMERS, overwrite)
-    if not isinstance(model.tokenizer, SupportsTokenizerJson):
-        raise ConfigError(
-            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers"
-            " cannot read it; use word or char."
-        )
     with export_folder(folder, TRANSFORMERS, overwrite) as scratch:
         write_pretrained(model.bundle, scratch)
 
@@ -142,15 +137,30 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
     return has_json
 
 
+def tokenizer_json(bundle: Bundle) -> str:
+    """Return the tokenizer in the format of the library ``tokenizers``.
+
+    Raises:
+        ConfigError: The tokenizer does not support the format.
+    """
+    if not isinstance(bundle.tokenizer, SupportsTokenizerJson):
+        raise ConfigError(
+            f"The tokenizer {bundle.tokenizer_plugin.name!r} has no tokenizer_json(), so other"
+            " programs cannot read it; use word or char."
+        )
+    return bundle.tokenizer.tokenizer_json()
+
+
 def write_pretrained(bundle: Bundle, folder: Path, *, adds_bos: bool = False) -> None:
     """Write ``tokenizer.json``, and the two further files that transformers reads. With
-    ``adds_bos``, the tokenizer puts bos in front of a text.
+    ``adds_bos``, the tokenizer puts bos in front of a text. The errors are those of
+    ``tokenizer_json``.
     """
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer: Any = bundle.tokenizer
-    content = tokenizer.tokenizer_json()
+    tokenizer = bundle.tokenizer
+    content = tokenizer_json(bundle)
     parsed: Any = Tokenizer.from_str(content)
     name_of = parsed.id_to_token
     special = {"bos_token": name_of(tokenizer.bos_id), "eos_token": name_of(tokenizer.eos_id)}

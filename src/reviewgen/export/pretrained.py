@@ -16,7 +16,13 @@ from safetensors.numpy import save_file
 
 from reviewgen.config.bounded import dump_json
 from reviewgen.errors import ConfigError
-from reviewgen.export.folders import TRANSFORMERS, check_target, export_folder, write_pretrained
+from reviewgen.export.folders import (
+    TRANSFORMERS,
+    check_target,
+    export_folder,
+    tokenizer_json,
+    write_pretrained,
+)
 from reviewgen.generation.decode import SAMPLING_SETTINGS
 from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.protocols.migration import SupportsTransformers
@@ -95,7 +101,7 @@ def export_gguf(
     check_model("model", model)
     path = refuse_file(Path(file), [".gguf"], overwrite)
     config = _config_of(model)
-    content = json.loads(_tokenizer_json(model))
+    content = json.loads(tokenizer_json(model.bundle))
     if (content["pre_tokenizer"] or {}).get("type") != "ByteLevel":
         raise ConfigError(
             f"GGUF has no form of the tokenizer {model.tokenizer_name!r}: train a model with the"
@@ -127,7 +133,8 @@ def export_gguf(
         types = [gguf.TokenType.NORMAL] * len(vocabulary)
         types[bos_id] = types[eos_id] = gguf.TokenType.CONTROL
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
+        # llama.cpp splits texts for it as for gpt-2, and keeps spaces in front of punctuation
+        writer.add_tokenizer_pre("trillion")
         writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
         writer.add_token_types(types)
         writer.add_token_merges([" ".join(merge) for merge in content["model"]["merges"]])
@@ -156,11 +163,6 @@ def _config_of(model: ReviewModel) -> dict[str, Any]:
             " with --onnx FOLDER, or as a page with --out PAGE.html."
         )
     return config.to_transformers()
-
-
-def _tokenizer_json(model: ReviewModel) -> str:
-    tokenizer: Any = model.tokenizer
-    return str(tokenizer.tokenizer_json())
 
 
 def _tensors(model: ReviewModel) -> dict[str, np.ndarray]:

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reviewgen.blending.config import BlendConfig
 from reviewgen.config.names import parse_hub_id
 from reviewgen.config.settings import check_mapping, to_dict
+from reviewgen.config.training import COUNTING_SETTINGS
 from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
 from reviewgen.saving.layout import Bundle
@@ -29,6 +31,7 @@ _EXAMPLES = {
     "space": "owner/name",
 }
 _TASK = "text-generation"
+_LEFT_OUT = ("alphabet", "weights", "gate", "models")  # settings of models
 _SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a Markdown link
 _LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTALL | re.MULTILINE)
 # The words of this line must not change: existing cards on the Hub and in saved folders have the
@@ -82,8 +85,6 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             model_name=name if results else None,
             eval_results=results or None,
         )
-        model_settings = to_dict(bundle.model.config)
-        model_settings.pop("alphabet", None)  # the tokenizer's characters, with NUL for other ids
         content = ModelCard.from_template(
             card_data,
             str(Path(__file__).with_name("card.md.j2")),
@@ -94,9 +95,9 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             version=__version__,
             parameters=count_parameters(bundle.model),
             settings={
-                "model": model_settings,
+                **_model_settings(bundle.model.config),
                 "tokenizer": to_dict(bundle.tokenizer_config),
-                "training": training.get("config"),
+                "training": _training_settings(training, bundle.model),
             },
             fence=_fence,
             hub_address=hub_address,
@@ -110,6 +111,30 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
         ) from None
     card = f"{content}\n\n"
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
+
+
+def _model_settings(config: Any) -> dict[str, dict[str, Any]]:
+    """Return the settings of a model, or of each model of a blend, by their label. Left out are
+    those of the blend, which the card describes in words.
+    """
+    groups = {"model": to_dict(config)}
+    if isinstance(config, BlendConfig):
+        numbered = enumerate(config.models, start=1)
+        groups = {f"model {number}, {part['name']}": part["config"] for number, part in numbered}
+    for label, settings in groups.items():
+        # the alphabet is the tokenizer's characters, with NUL for other ids
+        groups[label] = {key: settings[key] for key in settings if key not in _LEFT_OUT}
+    return groups
+
+
+def _training_settings(training: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Return the training settings that had an effect."""
+    from reviewgen.protocols.model import CountTrained  # imports torch
+
+    settings = training.get("config") or {}
+    if isinstance(model, CountTrained):
+        settings = {key: settings[key] for key in COUNTING_SETTINGS if key in settings}
+    return settings
 
 
 def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":

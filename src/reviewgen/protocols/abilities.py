@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+import numpy as np
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from reviewgen.errors import ConfigError
@@ -224,6 +225,11 @@ def describe_parameters(kinds: Mapping[str, int]) -> str:
     """
     listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items())
     return f"{sum(kinds.values()):,}: {listed}"
+
+
+def float_arrays(model: Any) -> dict[str, Float32[np.ndarray, "..."]]:
+    """Return the tensors of a model as arrays on the CPU, for its stepper."""
+    return {name: tensor.float().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
 def is_embedding_table(name: str) -> bool:

@@ -17,15 +17,16 @@ a model keeps in its state. The ids of conditions and of fields are the last of 
 Shapes: B batch, T time (tokens), E embedding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from reviewgen.errors import ShapeError
+from reviewgen.protocols.stepper import StatePart, join_state, split_state
 
 _INTEGERS = {torch.int64, torch.int32}
 _MEANINGS = {"B": " texts", "L": " layers", "H": " hidden units", "K": " tokens before"}
@@ -105,12 +106,53 @@ def check_shape(
     )
 
 
+def initial_tensors(parts: Sequence[StatePart | None], batch_size: int, like: Tensor) -> Any:
+    """Return the state of a model before the first token of B texts, on the device of ``like``, and
+    with its dtype where a part has floating-point numbers.
+    """
+    return join_state(
+        *(
+            like.new_full(
+                (batch_size, *part.sizes.values()),
+                part.value,
+                dtype=torch.long if part.is_integer else like.dtype,
+            )
+            for part in parts
+            if part is not None
+        )
+    )
+
+
+def check_call(parts: Sequence[StatePart | None], ids: Any, state: Any) -> list[Any]:
+    """Check the ids and the state that a model is called with, and return the parts of the state,
+    with None for those that the config switches off.
+
+    Raises:
+        ShapeError: The ids or a part of the state have another shape.
+    """
+    batch = check_ids(ids)
+    check_state(state, len(parts) - parts.count(None))
+    tensors = split_state(parts, state)
+    for part, tensor in zip(parts, tensors, strict=True):
+        if part is not None:
+            sizes = {"B": batch, **part.sizes}
+            check_shape(part.name, tensor, sizes, is_integer=part.is_integer)
+    return tensors
+
+
 def _describe(value: Any) -> str:
     """Return the dtype and shape of a tensor in words, or the type of anything else."""
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"a tensor of {dtype} of the shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
+
+
+def make_held(config: Any, outputs: int, width: int) -> nn.Parameter | None:
+    """Return the matrix that projects the vector of ``hold_given``, initially zero; None if the
+    model, whose config is a ``ConditionedConfig``, does not use conditions and fields.
+    """
+    return nn.Parameter(torch.zeros(outputs, width)) if config.holds else None
 
 
 def hold_given(

@@ -7,6 +7,8 @@ n-grams); Pagnoni et al. 2024, "Byte Latent Transformer" (hashed n-grams in fron
 model).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -31,18 +33,18 @@ class NgramEmbedding(nn.Module):
     others are not scaled up.
 
     Args:
-        ngrams: The longest n-gram, N.
-        buckets: Number of embeddings for the n-grams of each length.
+        config: The model's config: ``ngrams`` is the longest n-gram, N, ``ngram_buckets`` the
+            number of embeddings for the n-grams of each length, and ``ngram_dropout`` the share of
+            the n-gram embeddings that is left out in training.
         width: Width of an embedding, E.
-        dropout: Share of the n-gram embeddings that is left out in training.
     """
 
-    def __init__(self, ngrams: int, buckets: int, width: int, dropout: float) -> None:
+    def __init__(self, config: Any, width: int) -> None:
         super().__init__()
-        self.ngrams = ngrams
-        self.buckets = buckets
-        self.dropout = dropout
-        zeros = torch.zeros((ngrams - 1) * buckets, width)
+        self.ngrams = config.ngrams
+        self.buckets = config.ngram_buckets
+        self.dropout = config.ngram_dropout
+        zeros = torch.zeros((self.ngrams - 1) * self.buckets, width)
         self.table = nn.EmbeddingBag.from_pretrained(zeros, freeze=False, mode="sum", sparse=True)
 
     def forward(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Float[Tensor, "T B E"]:

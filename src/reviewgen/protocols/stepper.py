@@ -7,10 +7,10 @@ tokens of a text.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 
 from reviewgen.compiled.sampling import DEAD_END as DEAD_END
 from reviewgen.compiled.sampling import NONE as NONE
@@ -25,6 +25,74 @@ StepState: TypeAlias = Any
 
 TensorSpec: TypeAlias = tuple[str, tuple[int | None, ...]]
 """Dtype and shape of a saved tensor; see StepperFactory."""
+
+
+class StatePart(NamedTuple):
+    """A tensor of the state of a model, and of its stepper. A state is a tuple of such parts, in
+    which parts that the config switches off are None; ``join_state`` leaves them out.
+
+    Attributes:
+        name: What the tensor is, for messages, as in "The state h".
+        sizes: The size of each axis after B, by its letter.
+        value: The value of all elements before the first token; int64 if it is an int, else
+            floating-point numbers.
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    value: float = 0.0
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the tensor holds integers."""
+        return isinstance(self.value, int)
+
+
+def ids_part(config: Any, ngrams: int) -> StatePart | None:
+    """Return the part of a state that holds the last ids, for n-grams of up to ``ngrams`` tokens:
+    (B, K), with the id V before the beginning; None if there are no n-grams.
+    """
+    if ngrams < 2:
+        return None
+    return StatePart("The last ids of the state", {"K": ngrams - 1}, config.vocab_size)
+
+
+def sums_part(config: Any, width: int) -> StatePart | None:
+    """Return the part of a state that holds the sums of conditions and fields, (B, E + 2); see
+    ``reviewgen.protocols.inputs.hold_given``. None if the model does not use them.
+
+    Args:
+        config: The model's config, a ``ConditionedConfig``.
+        width: The width of an embedding, E.
+    """
+    return StatePart("What the state holds", {"G": width + 2}) if config.holds else None
+
+
+def initial_arrays(
+    parts: Sequence[StatePart | None], batch_size: int
+) -> tuple[Shaped[np.ndarray, "B ..."], ...]:
+    """Return the parts of a stepper's state before the first token of B texts, without None."""
+    return tuple(
+        np.full(
+            (batch_size, *part.sizes.values()),
+            part.value,
+            np.int64 if part.is_integer else np.float32,
+        )
+        for part in parts
+        if part is not None
+    )
+
+
+def split_state(parts: Sequence[StatePart | None], state: StepState) -> list[Any]:
+    """Return the parts of a state, with None for those that the config switches off."""
+    items = iter(state if isinstance(state, tuple) else (state,))
+    return [None if part is None else next(items) for part in parts]
+
+
+def join_state(*items: Any) -> Any:
+    """Return a state of the parts that are not None. A single part stands without a tuple."""
+    state = tuple(item for item in items if item is not None)
+    return state if len(state) > 1 else state[0]
 
 
 @runtime_checkable

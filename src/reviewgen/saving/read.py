@@ -339,6 +339,11 @@ def _read_transformers(folder: Path, values: dict[str, Any], weight_bits: int) -
             f"{folder} has no {layout.WEIGHTS}: pickled or sharded weights are not read. Save the"
             " model again with save_pretrained of transformers."
         )
+    if not (folder / layout.TOKENIZER).is_file():
+        raise BundleError(
+            f"{folder} has no {layout.TOKENIZER}: copy it from an export of the tokenizer, which"
+            " reviewgen export --tokenizer writes."
+        )
     names = {factory.Config.transformers_name(name): name for name in factory.expect(model_config)}
     saved = SavedTensors({"": file}, names)
     tokenizer, tokenizer_plugin = _read_tokenizer_json(folder / layout.TOKENIZER)

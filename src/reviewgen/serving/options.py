@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from reviewgen.config.names import LOCAL
-from reviewgen.config.settings import Bound, check
+from reviewgen.config.settings import Bound, PositiveInt, check
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.storage import to_path
 
@@ -46,11 +46,11 @@ class Limits:
         shutdown_seconds: The time that running requests have after SIGTERM or Ctrl-C.
     """
 
-    max_tokens: Annotated[int, Bound(at_least=1)] = 4096
-    max_texts: Annotated[int, Bound(at_least=1)] = 128
-    max_waiting: Annotated[int, Bound(at_least=1)] = 512
+    max_tokens: PositiveInt = 4096
+    max_texts: PositiveInt = 128
+    max_waiting: PositiveInt = 512
     max_rows: Annotated[int, Bound(at_least=1, at_most=1024)] = 64
-    max_prompt: Annotated[int, Bound(at_least=1)] = 16_384
+    max_prompt: PositiveInt = 16_384
     max_body: Annotated[int, Bound(at_least=1024)] = 1_000_000
     request_seconds: Annotated[float, Bound(above=0)] = 300.0
     stall_seconds: Annotated[float, Bound(above=0)] = 60.0
