@@ -158,7 +158,7 @@ def _of_columns(columns: Mapping[str, Mapping[str, Any]]) -> str:
         parts.append(f"value{number}")
         if "sentences" in schema:
             sentences = _repeated_sentences(str(schema["sentences"]))
-            rules.append(f"value{number}: \"\\\"\" TEXT{number} \"\\\"\"")
+            rules.append(f'value{number}: "\\"" TEXT{number} "\\""')
             rules.append(f"TEXT{number}: SENTENCES{number} & /{_IN_JSON}/")
             rules.append(f"SENTENCES{number}: {sentences}")
         else:

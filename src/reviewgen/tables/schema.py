@@ -57,14 +57,14 @@ class Schema:
         return {*itertools.chain.from_iterable(group.names for group in self.draws)}
 
     def values(self, generated: Generation) -> dict[str, Any]:
-        """Return the value of each generated column. If a text that should be a JSON object is
-        stuck, its values are None.
-        """
+        """Return the value of each generated column; None if the text does not fit the schema."""
+        if generated.problem and self.settings:
+            _logger.warning(
+                "The columns of text %d are empty: %s", generated.number, generated.problem
+            )
+            return dict.fromkeys(self.columns)
         if "json_schema" not in self.settings:
             return dict.fromkeys(self.columns, generated.text)
-        if generated.problem:
-            _logger.warning("The columns of text %d are empty: %s", generated.number, generated.problem)
-            return dict.fromkeys(self.columns)
         values = json.loads(generated.text[len(generated.prompt) :])
         for name, kind in self.columns.items():
             if kind == "double" and values[name] is not None:
