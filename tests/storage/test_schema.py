@@ -97,7 +97,6 @@ def test_every_row_of_a_table_fits_its_schema(json_model, tmp_path):
 
 def test_each_row_is_what_generate_writes(json_model):
     table = reviewgen.generate_dataset(json_model, 5, schema=SCHEMA, columns=True, **OPTIONS)
-    model = reviewgen.load(json_model)
     for row in table:
         receipt = json.loads(row["receipt"])
         written = json.loads(receipt["text"])

@@ -177,12 +177,12 @@ def _read_column(entry: Any) -> dict[str, Any]:
     """Return the entry of a generated column. ``choices`` becomes ``enum``, and a format of text
     gives the type.
     """
-    entry = dict(entry) if isinstance(entry, Mapping) else {}
-    if "choices" in entry:
-        entry["enum"] = entry.pop("choices")
-    if "type" not in entry and {*entry} & {*_TEXT_FORMATS, "pattern", "minLength", "maxLength"}:
-        entry["type"] = "string"
-    return entry
+    column: dict[str, Any] = dict(entry) if isinstance(entry, Mapping) else {}
+    if "choices" in column:
+        column["enum"] = column.pop("choices")
+    if "type" not in column and {*column} & {*_TEXT_FORMATS, "pattern", "minLength", "maxLength"}:
+        column["type"] = "string"
+    return column
 
 
 def _arrow_type(name: str, entry: Mapping[str, Any], conditions: Conditions) -> str:
