@@ -1,8 +1,9 @@
 """Haiku: texts of three lines with 5, 7 and 5 syllables, as a format for reviewgen.
 
 The format is an automaton over tokens. Its state is the number of syllables and of line breaks so
-far, and whether a punctuation mark precedes. So a word is possible only if its syllables fit into the rest of the line. Words that consist
-of several tokens, or that the dictionary of syllapy does not know, are left out.
+far, and whether a punctuation mark precedes. So a word is possible only if its syllables fit into
+the rest of the line. Words that consist of several tokens, or that the dictionary of syllapy does
+not know, are left out.
 
 V vocabulary.
 """
@@ -16,7 +17,7 @@ import syllapy
 
 from reviewgen.protocols import TokenAutomaton
 
-__all__ = ["LINES", "Haiku", "count_syllables"]
+__all__ = ["LINES", "count_syllables", "haiku"]
 
 LINES = (5, 7, 5)  # syllables of each line
 FIRST = 2  # the state of an empty text; 0 is the state of a text that cannot become a haiku
@@ -33,7 +34,7 @@ def count_syllables(line: str) -> int:
     return sum(map(syllapy.count, line.split()))
 
 
-def Haiku(tokenizer: Any) -> TokenAutomaton:
+def haiku(tokenizer: Any) -> TokenAutomaton:
     """Return the automaton of haiku.
 
     Raises:

@@ -266,7 +266,7 @@ class Formats:
         cursor.follow(ids)
         if cursor.needed >= FAR:
             raise ConfigError(
-                f"The prompt does not fit {' and '.join(self.names)}: give another, or leave out the"
+                f"The prompt does not fit {' and '.join(self.names)}: change it, or leave out the"
                 " format."
             )
         if not rest and cursor.needed > self.config.max_new_tokens:
