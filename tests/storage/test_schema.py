@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import reviewgen
+from reviewgen.config import from_dict
 from reviewgen.errors import CheckpointError, ConfigError
 from reviewgen.sentences import sentence_ends
-from reviewgen.tables.receipts import read_receipts, replay
+from reviewgen.tables.receipts import Receipt, read_receipts, replay
 from tests.support.disks import interrupt, listing
 
 OPINIONS = {5: ("Great", "good"), 3: ("Fine", "ok"), 1: ("Poor", "cold")}
@@ -222,8 +223,18 @@ def test_a_format_is_given_once(text_model, tmp_path):
         reviewgen.generate_dataset(text_model, 5, schema=schema, regex="a")
 
 
+def test_a_text_that_is_stuck_is_generated_again(json_model):
+    schema = {"title": {"regex": "[A-Z][a-z]{4,5} [a-z]{4}"}, "text": {"regex": ".{10,30}"}}
+    options = {**OPTIONS, "words": "known", "columns": True}
+    rows = reviewgen.generate_dataset(json_model, 60, schema=schema, **options).to_list()
+    assert all(row["title"] and row["text"] for row in rows)
+    (again, *_) = (row for row in rows if row["number"] >= 10**9)
+    model = reviewgen.load(json_model)
+    assert not replay(from_dict(Receipt, json.loads(again["receipt"])), model).differences
+
+
 def test_the_columns_of_a_text_that_is_stuck_are_empty(json_model, caplog):
     schema = {"title": {"choices": ["Great food"]}, "text": {"regex": "[fgb]{4}"}}
     table = reviewgen.generate_dataset(json_model, 2, schema=schema, words="known", **OPTIONS)
     assert table.select_columns(["title", "text"]).to_list() == [{"title": None, "text": None}] * 2
-    assert "The columns of text 0 are empty: The text does not fit json_schema" in caplog.text
+    assert "are empty: The text does not fit json_schema" in caplog.text

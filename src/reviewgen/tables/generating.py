@@ -17,6 +17,7 @@ from reviewgen.conditions import Condition, DrawGroup
 from reviewgen.config.options import DatasetOptions
 from reviewgen.config.settings import check_count, check_flags, to_dict
 from reviewgen.errors import ConfigError, quoted
+from reviewgen.generation.generator import Generation
 from reviewgen.generation.request import GenerateKwargs, Request, device_facts, make_request
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.tables.receipts import has_functions, library_versions, make_receipt, portable_origin
@@ -25,6 +26,7 @@ from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, 
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
 _MAX_TEXTS = 1_000_000_000  # maximum texts of a table
+_MAX_ATTEMPTS = 10  # texts that are generated for a row until one fits the schema
 _OWN_COLUMNS = {
     "number": "int64",
     "seed": "uint64",
@@ -79,6 +81,8 @@ def _make_plan(
         shard_request = replace(request, prompts=shard_prompts, seed=seed, offset=first)
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
+            if schema.settings:
+                text = _without_problem(model, text)
             row: Row = schema.values(text)
             row |= {name: getattr(text, name) for name in own_columns}
             for condition in conditions:
@@ -122,6 +126,21 @@ def _make_plan(
         receipts=receipts if isinstance(receipts, Path) else None,
         total=n * len(prompts),
     )
+
+
+def _without_problem(model: ReviewModel, text: Generation) -> Generation:
+    """Return a text; or, as long as it does not fit the schema, another in its place, whose number
+    is higher than those of all texts of a table.
+    """
+    number = text.number
+    for attempt in range(1, _MAX_ATTEMPTS):
+        if not text.problem:
+            break
+        other = number + attempt * _MAX_TEXTS
+        request = replace(text.request, prompts=[text.prompt], offset=other)
+        (generated,) = model.generator.generate(request)
+        text = model.generator.output(generated, request, other)
+    return text
 
 
 def _column_type(condition: Condition, request: Request) -> str:
