@@ -174,7 +174,8 @@ def _repeated_sentences(value: str) -> str:
         raise ConfigError(
             f"sentences must be a number or a range, as in 3 or 2..4; got {quoted(value)}."
         )
-    return rf"/\s?/ SENTENCE (/\s/ SENTENCE){{{low - 1},{high - 1}}}"
+    more = rf" (/\s/ SENTENCE){{{low - 1},{high - 1}}}" if high > 1 else ""
+    return rf"/\s?/ SENTENCE{more}"
 
 
 def _sentence_grammar() -> str:

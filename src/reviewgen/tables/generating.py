@@ -76,7 +76,7 @@ def _make_plan(
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
         numbers = range(first, last)
-        # n texts of each prompt in turn; texts that replace repeats start with the first prompt
+        # n texts of each prompt in turn; texts that replace repeats start with the first one
         shard_prompts = [prompts[number // n % len(prompts)] for number in numbers]
         shard_request = replace(request, prompts=shard_prompts, seed=seed, offset=first)
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
@@ -112,13 +112,7 @@ def _make_plan(
         "unique": shards.unique,
     }
     return TablePlan(
-        columns={
-            **schema.columns,
-            **own_columns,
-            **condition_columns,
-            **receipt_column,
-            **novelty_columns,
-        },
+        columns=schema.columns | own_columns | condition_columns | receipt_column | novelty_columns,
         facts=facts,
         stage="Generating",
         rows=rows,

@@ -48,7 +48,7 @@ class Schema:
     """
 
     draws: Sequence[DrawGroup] = ()
-    columns: Mapping[str, str] = field(default_factory=lambda: {"text": "string"})
+    columns: dict[str, str] = field(default_factory=lambda: {"text": "string"})
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
