@@ -145,7 +145,7 @@ def test_the_command_writes_the_same_rows_and_receipts_that_replay(
 def test_rows_without_repeats_differ_in_a_generated_column(json_model):
     schema = {
         "stars": {"5": 1, "1": 1},
-        "title": {"choices": ["Great food", "Poor beer"]},
+        "title": {"choices": ["Great food", "Poor beer"], "regex": "[GP].*"},
         "is_new": {"type": "boolean"},
     }
     table = reviewgen.generate_dataset(json_model, 4, schema=schema, unique=True, **OPTIONS)
@@ -206,6 +206,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"a": {"regex": "("}, "b": {"regex": "a"}}, "json_schema is not valid: unclosed group"),
     ({"a": {"type": "string", "not": {}}, "b": {"regex": "a"}}, "not"),
     ({"a": {"type": "string"}, "b": {"include": ["a"]}}, "include of 'b'"),
+    ({"a": {"type": "string"}, "b": {"sentences": "2", "minLength": 5}}, "sentences of 'b'"),
     ({"type": "object", "properties": {}}, "empty"),
 ]
 

@@ -157,6 +157,11 @@ def _of_columns(columns: Mapping[str, Mapping[str, Any]]) -> str:
         parts.append(json.dumps(("," if number else "{") + key + ":", ensure_ascii=False))
         parts.append(f"value{number}")
         if "sentences" in schema:
+            if others := sorted(schema.keys() - {"sentences", "type", "title", "description"}):
+                raise ConfigError(
+                    f"sentences of {quoted(name)} cannot be combined with {', '.join(others)}: leave"
+                    " out one of them."
+                )
             sentences = _repeated_sentences(str(schema["sentences"]))
             rules.append(f'value{number}: "\\"" TEXT{number} "\\""')
             rules.append(f"TEXT{number}: SENTENCES{number} & /{_IN_JSON}/")

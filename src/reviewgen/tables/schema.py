@@ -115,7 +115,7 @@ def read_schema(source: Any, conditions: Conditions, reserved: Sequence[str]) ->
         raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     draws = list[DrawGroup]()
     entries = dict[str, dict[str, Any]]()
-    for name, entry in schema.items():
+    for name, entry in zip(map(str, schema), schema.values(), strict=True):
         condition = next((each for each in conditions if each.name == name), None)
         if condition is not None:
             draws += _read_condition(condition, entry)
@@ -252,7 +252,8 @@ def _json_entry(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
                 " several columns together, give it beside the schema."
             )
     if "regex" in entry:
-        entry["pattern"] = f"^(?:{entry.pop('regex')})$"
+        whole = {"pattern": f"^(?:{entry.pop('regex')})$"}
+        entry["allOf"] = [*entry.get("allOf", []), whole]
     if "enum" not in entry and _arrow_type(name, entry, Conditions()) in ("int64", "double"):
         entry = {"minimum": -_MAX_NUMBER, "maximum": _MAX_NUMBER} | entry
     return entry
