@@ -159,8 +159,8 @@ def _of_columns(columns: Mapping[str, Mapping[str, Any]]) -> str:
         if "sentences" in schema:
             if others := sorted(schema.keys() - {"sentences", "type", "title", "description"}):
                 raise ConfigError(
-                    f"sentences of {quoted(name)} cannot be combined with {', '.join(others)}: leave"
-                    " out one of them."
+                    f"sentences of {quoted(name)} cannot be combined with {', '.join(others)}:"
+                    " leave out one of them."
                 )
             sentences = _repeated_sentences(str(schema["sentences"]))
             rules.append(f'value{number}: "\\"" TEXT{number} "\\""')
