@@ -50,6 +50,7 @@ FORMATS: list[tuple[dict[str, Any], Any]] = [
     ({"grammar": GRAMMAR}, fits_grammar),
     ({"choices": ["good", "so bad"]}, ["good", "so bad"].__contains__),
     ({"sentences": "2..3"}, lambda text: 2 <= len(sentence_ends(text)) <= 3),
+    ({"sentences": "1"}, lambda text: len(sentence_ends(text)) == 1),
     ({"include": ["movie", "so good"]}, lambda t: has_word("movie", t) and has_word("so good", t)),
     ({"exclude": ["the", "a"]}, lambda t: not has_word("the", t) and not has_word("a", t)),
     ({"regex": "[a-z ]*", "include": "plot"}, lambda t: has_word("plot", t) and t.islower()),

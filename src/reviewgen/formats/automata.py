@@ -20,14 +20,15 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from reviewgen.compiled.spelling import HALF
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.lexicon.token_bytes import Symbols
+from reviewgen.protocols.extensions import TokenAutomaton
 
 DEAD = 0
 HOLDS = 1
 FIRST = 2  # the state before the first byte
 _SYMBOLS = HALF + 16  # bytes, and the sixteen half bytes
-_FAR = 1 << 20  # more tokens than any text has
+FAR = 1 << 20  # more tokens than any text has
 _MAX_CELLS = 1 << 24  # states times tokens
 
 
@@ -89,7 +90,7 @@ def include(word: str, symbols: Symbols, eos: int) -> Automaton:
         symbols,
         eos,
     )
-    if automaton.distance[FIRST] >= _FAR:
+    if automaton.distance[FIRST] >= FAR:
         raise _unspelled("include", word)
     return automaton
 
@@ -132,6 +133,37 @@ def choices(texts: Sequence[str], symbols: Symbols, eos: int) -> Automaton:
         return after if after in beginnings and after else DEAD
 
     return _compile("choices", b"", step, encoded.__contains__, symbols, eos)
+
+
+def of_plugin(name: str, given: TokenAutomaton, vocab_size: int, eos: int) -> Automaton:
+    """Return the automaton of a plugin.
+
+    Args:
+        name: The name of the plugin, for messages.
+        given: What the plugin says.
+        vocab_size: V.
+        eos: The id of the end token.
+
+    Raises:
+        BrokenPlugin: The arrays of the automaton do not fit each other or the tokenizer.
+        ConfigError: No text fits it.
+    """
+    after = np.array(given.next, np.int32)
+    is_end = np.array(given.is_end, np.bool_)
+    states = len(is_end)
+    has_shape = after.shape == (states, vocab_size) and states > FIRST
+    if not has_shape or after.min() < 0 or after.max() >= states:
+        raise BrokenPlugin(
+            f"{name} is broken: its automaton needs states below {states} in an array next of shape"
+            f" ({states}, {vocab_size}), with at least 3 states; it has the shape {after.shape}."
+        )
+    after[[DEAD, HOLDS]] = [[DEAD], [HOLDS]]
+    is_end[[DEAD, HOLDS]] = [False, True]
+    after[:, eos] = np.where(is_end, HOLDS, DEAD)
+    automaton = Automaton(name, after, _distances(after, is_end))
+    if automaton.distance[FIRST] >= FAR:
+        raise ConfigError(f"No text of this model's tokens fits {name}: leave it out.")
+    return automaton
 
 
 def _is_spelled(text: bytes, tokens: Collection[bytes]) -> bool:
@@ -247,7 +279,7 @@ def _distances(
     after: Int32[np.ndarray, "S V"], is_end: Bool[np.ndarray, " S"]
 ) -> Int64[np.ndarray, " S"]:
     """Return the minimum number of tokens from each state to one in which a text may end."""
-    distance = np.where(is_end, 0, _FAR)
+    distance = np.where(is_end, 0, FAR)
     while True:
         shorter = np.minimum(distance, 1 + distance[after].min(axis=1))
         if (shorter == distance).all():

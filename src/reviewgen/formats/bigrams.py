@@ -24,6 +24,7 @@ from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 _PAIRS = 20  # pairs for each token of the vocabulary
 _MAX_TOKENS = 5_000_000  # tokens of the training text that are counted
 _DISCOUNT = 0.5
+_MIN_REST = 1e-4  # a format may need a pair of tokens that the training text does not have
 _STEPS = 16  # saved probabilities are powers of two of this many steps
 _BATCH = 64  # texts that a model predicts side by side
 _ROWS = (100, 1000)  # tokens whose followers a model is asked for
@@ -53,7 +54,7 @@ class Bigrams:
             self.probs,
             len(self.unigrams),
         )
-        return np.maximum(1 - known, 0).astype(np.float32)
+        return np.maximum(1 - known, _MIN_REST).astype(np.float32)
 
     def tempered(self, temperature: float) -> "Bigrams":
         """Return the bigrams of a text that is sampled at a temperature."""

@@ -8,7 +8,7 @@ Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,12 +19,23 @@ from jaxtyping import Bool, Float64, Int64
 from reviewgen.compiled.spelling import HALF
 from reviewgen.config.generation import GRAMMARS, GenerationConfig
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.formats.automata import DEAD, FIRST, HOLDS, Automaton, choices, exclude, include
+from reviewgen.formats.automata import (
+    DEAD,
+    FAR,
+    FIRST,
+    HOLDS,
+    Automaton,
+    choices,
+    exclude,
+    include,
+    of_plugin,
+)
 from reviewgen.formats.bigrams import Bigrams
 from reviewgen.formats.exact import ExactPosition, ExactTable, product, refuse_other_settings
 from reviewgen.formats.grammars import Grammars
 from reviewgen.formats.look_ahead import LookAhead
 from reviewgen.lexicon.token_bytes import Symbols
+from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.stepper import Stepper
 
 _HORIZON = 60  # words; an included word is in the text after at most about this many
@@ -160,6 +171,7 @@ class Formats:
         bos, eos: The ids of the tokens at the beginning and at the end.
         stepper: The model, which ``exact`` needs.
         bigrams: The bigrams, which included and excluded words need without ``exact``.
+        plugins: The automata of plugins, by name.
 
     Raises:
         ConfigError: A rule is invalid, two contradict each other, or no text can fit one.
@@ -173,8 +185,10 @@ class Formats:
         eos: int,
         stepper: Stepper,
         bigrams: Bigrams | None,
+        plugins: Mapping[str, TokenAutomaton],
     ) -> None:
         self.config = config
+        self.plugins = plugins
         self.eos = eos
         self.vocab_size = len(symbols.offsets) - 1
         self._symbols = symbols
@@ -185,6 +199,8 @@ class Formats:
         automata = [(include(word, symbols, eos), self.horizon) for word in config.include]
         if config.exclude:
             automata.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
+        for name, given in plugins.items():
+            automata.append((of_plugin(name, given, self.vocab_size, eos), self.horizon))
         self._words = list[Any]()
         if config.exact:
             self._words = [self._exact_position([each for each, _ in automata], stepper, bos)]
@@ -216,7 +232,7 @@ class Formats:
         config = self.config
         names = [f"include={word!r}" for word in config.include]
         names += [f"exclude={word!r}" for word in config.exclude]
-        return names + ["choices"] * bool(config.choices) + list(self._rules)
+        return [*names, *["choices"] * bool(config.choices), *self._rules, *self.plugins]
 
     def describe_failure(self, reason: str) -> str:
         """Return the sentence that a text does not fit the rules.
@@ -248,6 +264,11 @@ class Formats:
             position.start = len(ids)
         cursor = Cursor(self, positions)
         cursor.follow(ids)
+        if cursor.needed >= FAR:
+            raise ConfigError(
+                f"The prompt does not fit {' and '.join(self.names)}: change it, or leave out the"
+                " format."
+            )
         if not rest and cursor.needed > self.config.max_new_tokens:
             raise ConfigError(
                 f"{' and '.join(self.names)} need at least {cursor.needed} tokens: raise"
