@@ -18,6 +18,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.export.html import pack
+from reviewgen.formats.bigrams import count_bigrams
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.lexicon.token_bytes import alphabet_of
@@ -149,7 +150,9 @@ def model(
     logits = table(known.vocab_size, seed)
     logits[:, tokenizer.eos_id] = eos
     made = review_model(TableModel(logits), tokenizer, **generation)
+    ids = [np.array([tokenizer.bos_id, *tokenizer.encode(text)]) for text in TEXTS]
     more = {
+        "bigrams": count_bigrams(ids, tokenizer.vocab_size),
         "tokenizer_plugin": Plugin("tokenizer", name, "reviewgen", "0"),
         "tokenizer_config": tokenizer.Config(),
     }
@@ -287,6 +290,42 @@ def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path):
     numbers, decoded = ask_all(tmp_path, asked)
     assert numbers == [np.random.default_rng(stream).random(50).tolist() for stream in streams]
     assert decoded == [list(blob) for blob in blobs]
+
+
+FORMATS: list[dict[str, Any]] = [
+    {"include": ["movie"]},
+    {"include": ["movie", "so good"], "max_new_tokens": 40},
+    {"include": ["the"], "words": "known"},
+    {"include": ["so", "plot"], "temperature": [0.5, 1.2], "prompt": "the mov"},
+    {"include": ["movie"], "max_new_tokens": 8, "top_p": 0.9},
+    {"include": ["a"], "exclude": ["the", "was"], "repetition_penalty": 1.3},
+    {"include": ["movie"], "finish": "sentence", "prompt": "I liked the o"},
+    {"include": ["plot"], "stop_strings": ["."], "prompt": "so."},
+    {"include": ["good"], "do_sample": False, "n": 1},
+    {"exclude": ["a", "é"], "min_new_tokens": 5},
+    {"choices": ["good", "so bad", "so"], "prompt": "the movie was "},
+    {"choices": ["ovie", "ovies are"], "prompt": "the m", "temperature": 2.0},
+    {"choices": ["good", "bad"], "words": "known"},
+]
+
+
+@pytest.mark.node
+def test_texts_with_a_format_are_those_of_python(tmp_path):
+    questions = []
+    cases = []
+    for number, (name, eos) in enumerate([("char", -1.0), ("word", 2.0), ("char", 3.0)]):
+        made = model(name, eos=eos, seed=number)
+        requests = [{"n": 3, "seed": 2, "max_new_tokens": 60, **each} for each in FORMATS]
+        packed = write_packed(tmp_path / str(number), made.bundle)
+        asked = [{"model": "fake-fake", **each} for each in requests]
+        questions.append({"ask": "complete", "model": packed, "requests": asked})
+        cases.append((made, requests))
+    for (made, requests), results in zip(cases, ask_all(tmp_path, questions), strict=True):
+        for request, result in zip(requests, results, strict=True):
+            found = [(text["text"], text["reason"]) for text in result.get("texts", [])]
+            assert found == in_python(made, **request), (request, result.get("error"))
+            shown = [text["shown"].rstrip("\ufffd") for text in result["texts"]]
+            assert "finish" in request or shown == [text for text, _ in found]
 
 
 @pytest.mark.node

@@ -5,6 +5,7 @@
  *   engine.complete(request, signal) -> AsyncIterable of
  *     {type: "token", index, text, bits, alternatives: [{text, probability, isEnd}], and of a model with attention, place among the
  *      ids and what each head read, reads: [{name, tokens: [{place, text, weight}]}]}
+ *     {type: "back", index, text}, where tokens were taken back: the text that is left
  *     {type: "end", index, reason, text, copied: [{start, end, length, source}]}
  *   request = {model, prompt, n, seed, max_tokens, temperature, top_p, min_p, conditions, novelty, max_copy, alternatives}
  * What goes wrong is an Error with one plain sentence.

@@ -38,9 +38,13 @@ export class Writing {
 
   take(events) {
     const count = this.tokens.length;
-    for (const event of events.filter(({ type }) => type === "token")) this.add(event);
+    for (const event of events) {
+      if (event.type === "token") this.add(event);
+      if (event.type === "back") this.takeBack(event.text);
+    }
     const end = events.find(({ type }) => type === "end");
-    for (let index = count; index < this.tokens.length && !end; index++) this.body.append(this.span(index));
+    if (events.some(({ type }) => type === "back")) this.draw();
+    else for (let index = count; index < this.tokens.length && !end; index++) this.body.append(this.span(index));
     if (end) this.finish(end.reason, end.text, end.copied);
     else if (count === 0 && this.spans.length) this.setCurrent(0);
   }
@@ -52,6 +56,11 @@ export class Writing {
     const alternatives = isFirst ? afterPrompt(token, this.request.prompt) : token.alternatives;
     if (token.text !== "") this.tokens.push({ ...token, alternatives, bits, request: this.request });
     this.waiting = token.text !== "" || isFirst ? 0 : bits;
+  }
+
+  /** Keeps the tokens of a beginning of the text. */
+  takeBack(text) {
+    Object.assign(this, { tokens: fitTokens(text, this.prompt, this.tokens), waiting: 0 });
   }
 
   /** Ends the text: what the engine cut off goes, copied spans are marked, and an open microscope lets alternatives be picked. */
