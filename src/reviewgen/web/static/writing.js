@@ -215,12 +215,26 @@ export class Writing {
   /** Cuts the text at a token and puts another in its place; the engine continues it, unless that is the end. */
   pick(index, { text, probability, isEnd }) {
     const { alternatives } = this.tokens[index];
+    const before = this.textBefore(index) + text;
+    const choices = this.request.choices?.filter((choice) => (this.prompt + choice).startsWith(before)) ?? [];
+    if (!isEnd && choices.length > 0) return this.choose(choices);
     this.tokens = this.tokens.slice(0, index);
     Object.assign(this, { copied: [], isEnded: isEnd, waiting: 0, current: index });
     if (isEnd) return this.finish("end");
     this.tokens.push({ text, bits: -Math.log2(probability), alternatives, picked: true });
     Object.assign(this, { isWriting: true, first: this.tokens.length });
-    this.request = { ...this.request, prompt: this.textBefore(), n: 1 };
+    return this.continue({ prompt: this.textBefore(), n: 1, choices: this.request.choices && [] });
+  }
+
+  /** Writes one of some choices anew: those that begin as the user has picked. */
+  choose(choices) {
+    Object.assign(this, { copied: [], waiting: 0, tokens: [], first: 0, isWriting: true });
+    return this.continue({ choices, n: 1 });
+  }
+
+  /** Continues the text with other settings. */
+  continue(settings) {
+    this.request = { ...this.request, ...settings };
     this.facts.textContent = "";
     this.notes.replaceChildren();
     this.draw();
