@@ -307,6 +307,16 @@ FORMATS: list[dict[str, Any]] = [
     {"choices": ["ovie", "ovies are"], "prompt": "the m", "temperature": 2.0},
     {"choices": ["good", "bad"], "words": "known"},
 ]
+BAD_FORMATS: list[tuple[dict[str, Any], str]] = [
+    ({"include": ["日本"]}, "include has “日本”, which has characters that this model does not know"),
+    ({"choices": ["good", "日"]}, "choices has “日”, which has characters that this model does not"),
+    ({"include": ["the movie"], "exclude": ["Movie"]}, "include has “the movie”, and exclude has"),
+    ({"include": ["plot"], "words": "known"}, "include has “plot”, which is not a known word"),
+    ({"choices": ["good"], "include": ["bad"]}, "None of the choices fits include=“bad”"),
+    ({"exclude": ["so"], "prompt": "so bad"}, "The beginning of the text does not fit exclude=“so”"),
+    ({"include": ["movie"], "max_tokens": 1}, "include=“movie” needs at least"),
+    ({"choices": ["good" * 501]}, "may have 2000 characters together; these have 2004."),
+]
 
 
 @pytest.mark.node
@@ -320,12 +330,36 @@ def test_texts_with_a_format_are_those_of_python(tmp_path):
         asked = [{"model": "fake-fake", **each} for each in requests]
         questions.append({"ask": "complete", "model": packed, "requests": asked})
         cases.append((made, requests))
+    stuck = dead_end()  # tokens are taken back, in vain
+    requests = [{"include": ["the"], "max_new_tokens": 30, "n": 2, "words": "any"}]
+    packed = write_packed(tmp_path / "stuck", stuck.bundle)
+    asked = [{"model": "fake-fake", "seed": 0, **each} for each in requests]
+    questions.append({"ask": "complete", "model": packed, "requests": asked})
+    cases.append((stuck, requests))
     for (made, requests), results in zip(cases, ask_all(tmp_path, questions), strict=True):
         for request, result in zip(requests, results, strict=True):
             found = [(text["text"], text["reason"]) for text in result.get("texts", [])]
             assert found == in_python(made, **request), (request, result.get("error"))
             shown = [text["shown"].rstrip("\ufffd") for text in result["texts"]]
             assert "finish" in request or shown == [text for text, _ in found]
+
+
+@pytest.mark.node
+def test_a_format_that_no_text_fits_gives_a_sentence(tmp_path):
+    asked = [{"model": "fake-fake", **request} for request, _ in BAD_FORMATS]
+    results = complete(tmp_path, model("char").bundle, asked)
+    for result, (request, said) in zip(results, BAD_FORMATS, strict=True):
+        assert said in result.get("error", ""), (request, result)
+
+
+@pytest.mark.node
+def test_a_model_without_bigrams_has_an_estimate_in_the_page(tmp_path):
+    made = model("char", seed=4)
+    made = ReviewModel(replace(made.bundle, bigrams=None))
+    request = {"include": ["movie"], "n": 3, "seed": 1, "max_new_tokens": 50}
+    [result] = complete(tmp_path, made.bundle, [{"model": "fake-fake", **request}])
+    found = [(text["text"], text["reason"]) for text in result["texts"]]
+    assert found == in_python(made, **request)
 
 
 @pytest.mark.node

@@ -5,7 +5,7 @@
 import { DEAD, FAR, FIRST, HOLDS, LookAhead, chooseText, excludeWords, includeWord, temper } from "./automata.js";
 import { isKnown, wordsOf } from "./spelling.js";
 
-const MAX_CELLS = 2 ** 24; // states of an automaton times tokens
+const MAX_CHOICES = 2000; // characters of all choices
 const HORIZON = 60; // words; an included word is in the text after at most about this many
 const CHARACTERS = 5; // of a word
 const EXCLUDED_HORIZON = 3; // tokens; keeps a text from the beginning of an excluded word
@@ -63,9 +63,8 @@ const checkSpelled = (name, text, isSpelled) =>
 
 /** Returns the rule that one of some choices follows the prompt, without those that other rules forbid. */
 function choiceOf(choices, rules, prompt, rest, tokens, eosId) {
-  const most = Math.floor(MAX_CELLS / tokens.length);
   const count = sum(choices.map(({ length }) => length));
-  check(count <= most, `The choices may have about ${most} characters together; these have ${count}.`);
+  check(count <= MAX_CHOICES, `The choices may have ${MAX_CHOICES} characters together; these have ${count}.`);
   const fitting = choices.filter((choice) => rules.every(({ automaton }) => automaton.accepts(prompt + choice)));
   check(fitting.length > 0, `None of the choices fits ${namesOf(rules)}: change them, or leave out one of the fields.`);
   const automaton = chooseText(fitting.map((choice) => rest + choice), tokens, eosId);
