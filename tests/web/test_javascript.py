@@ -447,13 +447,14 @@ def test_a_signal_stops_a_text(tmp_path):
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word"])
+@pytest.mark.parametrize("preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word", "lstm-word"])
 def test_shipped_models_generate_the_texts_of_python(preset, tmp_path):
     """The first two in each order of draws that an n-gram has; others may differ by rounding, so
     only at their defaults.
     """
     made = reviewgen.load(preset)
-    settings: list[dict[str, Any]] = [{}]
+    words = {"include": ["guitar", "wonderful"], "exclude": ["the"], "max_new_tokens": 200}
+    settings: list[dict[str, Any]] = [{}, words, {"choices": ["Good film", "Bad"]}]
     if preset in ("nnlm-char", "ngram-char"):
         settings += [
             {"temperature": 1.0},
