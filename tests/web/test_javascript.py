@@ -308,12 +308,12 @@ FORMATS: list[dict[str, Any]] = [
     {"choices": ["good", "bad"], "words": "known"},
 ]
 BAD_FORMATS: list[tuple[dict[str, Any], str]] = [
-    ({"include": ["日本"]}, "include has “日本”, which has characters that this model does not know"),
-    ({"choices": ["good", "日"]}, "choices has “日”, which has characters that this model does not"),
+    ({"include": ["日本"]}, "include has “日本”, which has characters"),
+    ({"choices": ["good", "日"]}, "choices has “日”, which has characters"),
     ({"include": ["the movie"], "exclude": ["Movie"]}, "include has “the movie”, and exclude has"),
     ({"include": ["plot"], "words": "known"}, "include has “plot”, which is not a known word"),
     ({"choices": ["good"], "include": ["bad"]}, "None of the choices fits include=“bad”"),
-    ({"exclude": ["so"], "prompt": "so bad"}, "The beginning of the text does not fit exclude=“so”"),
+    ({"exclude": ["so"], "prompt": "so bad"}, "The beginning of the text does not fit exclude="),
     ({"include": ["movie"], "max_tokens": 1}, "include=“movie” needs at least"),
     ({"choices": ["good" * 501]}, "may have 2000 characters together; these have 2004."),
 ]
@@ -447,7 +447,9 @@ def test_a_signal_stops_a_text(tmp_path):
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word", "lstm-word"])
+@pytest.mark.parametrize(
+    "preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word", "lstm-word"]
+)
 def test_shipped_models_generate_the_texts_of_python(preset, tmp_path):
     """The first two in each order of draws that an n-gram has; others may differ by rounding, so
     only at their defaults.

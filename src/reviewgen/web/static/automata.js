@@ -21,7 +21,7 @@ const encode = (text) => Array.from(new TextEncoder().encode(text));
  * HOLDS or a string. `next[state][token]` is the number of the state after a token, `distance[state]` the minimum number of
  * tokens until the text may end.
  */
-export class Automaton {
+class Automaton {
   constructor(tokens, eosId, first, step, mayEnd) {
     const numbers = new Map([[DEAD, DEAD], [HOLDS, HOLDS], [first, FIRST]]);
     const states = [first];
