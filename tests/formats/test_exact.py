@@ -70,7 +70,7 @@ def p_value(samples: list[str], expected: dict[str, float]) -> float:
         ({"include": ["ab"], "exclude": ["a"]}, re.compile(r"(?!.*\ba\b).*\bab\b").match),
         ({"choices": ["ab", "a ba", "bb a"]}, ["ab", "a ba", "bb a"].__contains__),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_samples_have_the_distribution_of_the_model(model, settings, fits):
     expected = {text: value for text, value in enumerate_texts(model).items() if fits(text)}

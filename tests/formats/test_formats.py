@@ -58,7 +58,9 @@ FORMATS: list[tuple[dict[str, Any], Any]] = [
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("settings", "fits"), FORMATS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("settings", "fits"), FORMATS, ids=lambda value: getattr(value, "__name__", str(value))[:40]
+)
 def test_every_text_fits(micro, name, settings, fits):
     options: dict[str, Any] = {"num_return_sequences": 20, "seed": 1, "max_new_tokens": 120}
     texts = micro(name).generate(**options | FREE | settings)
@@ -157,7 +159,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "message"), WRONG, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("settings", "message"), WRONG, ids=lambda value: getattr(value, "__name__", str(value))[:40]
+)
 def test_a_wrong_format_is_refused_before_anything_is_generated(settings, message):
     model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS, max_new_tokens=50)
     with pytest.raises(ConfigError, match=message):

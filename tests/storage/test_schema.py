@@ -175,7 +175,7 @@ def test_one_generated_column_is_the_text(text_model):
         ({"enum": ["good", "cold"]}, ["good", "cold"].__contains__),
         ({"exclude": ["The"]}, lambda text: "The" not in text.split()),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: getattr(value, "__name__", str(value))[:30],
 )
 def test_the_formats_of_a_text(text_model, entry, fits):
     table = reviewgen.generate_dataset(text_model, 10, schema={"review": entry}, **OPTIONS)
@@ -211,7 +211,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "problem"), WRONG, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("schema", "problem"), WRONG, ids=lambda value: getattr(value, "__name__", str(value))[:40]
+)
 def test_a_wrong_schema_is_refused_in_a_sentence(schema, problem, text_model, tmp_path):
     with pytest.raises(ConfigError, match=problem):
         reviewgen.generate_dataset(text_model, 5, out=tmp_path / "t", schema=schema)
