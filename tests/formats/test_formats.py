@@ -92,6 +92,14 @@ def test_a_format_describes_what_follows_the_prompt_and_words_the_whole_text(mic
     assert has_word("movie", text)
 
 
+@pytest.mark.parametrize("end", ["\u00e9 ", "~", "~movie ", "\u00e9movie "])
+def test_a_prompt_may_have_characters_that_the_model_lacks(micro, end):
+    prompt = f"The plot{end}"
+    text = micro("lstm-char").generate_one(prompt, seed=1, include="movie", exclude="film", **FREE)
+    assert text.startswith(prompt)
+    assert has_word("movie", text) and not has_word("film", text)
+
+
 def test_the_older_name_of_include_still_works(micro):
     options: dict[str, Any] = {"seed": 3, "max_new_tokens": 40, **FREE}
     model = micro("ngram-char")

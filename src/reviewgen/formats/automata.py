@@ -62,13 +62,13 @@ class _Word:
         matches: How far each word that may have begun is matched: pairs of word and length.
         is_complete: Whether a word has just been matched, if no letter follows.
         is_inside: Whether a word cannot begin here, since a letter precedes.
-        is_half: Whether the first half of a byte precedes.
+        half: The first half of a byte, if it precedes; else -1.
     """
 
     matches: frozenset[tuple[int, int]] = frozenset()
     is_complete: bool = False
     is_inside: bool = False
-    is_half: bool = False
+    half: int = -1
 
 
 def include(word: str, symbols: Symbols, eos: int) -> Automaton:
@@ -86,7 +86,7 @@ def include(word: str, symbols: Symbols, eos: int) -> Automaton:
         f"include={word!r}",
         _Word(),
         _word_step([word], HOLDS),
-        lambda state: state.is_complete,
+        lambda state: state.is_complete and state.half < 0,
         symbols,
         eos,
     )
@@ -201,12 +201,16 @@ def _word_step(words: Sequence[str], end: int) -> Callable[[Any, int], Any]:
     def step(state: Any, symbol: int) -> Any:
         """Return the state after another symbol."""
         is_high = symbol >= 128
-        if state.is_half:
-            return _Word(is_inside=is_strict) if symbol >= HALF else DEAD
-        if symbol >= HALF:  # only the first half of a byte above 127 may follow
+        if state.half >= 0:  # a byte in two halves is not a part of a word
+            if symbol < HALF:
+                return DEAD
+            byte = 16 * state.half + symbol - HALF
+            is_letter = is_strict if byte >= 128 else _is_letter(byte)
+            return end if state.is_complete and not is_letter else _Word(is_inside=is_letter)
+        if symbol >= HALF:
             if state.is_complete and not is_strict:
                 return end
-            return _Word(is_half=True) if symbol >= HALF + 8 else DEAD
+            return _Word(is_complete=state.is_complete, half=symbol - HALF)
         is_letter = is_strict if is_high else _is_letter(symbol)
         if state.is_complete and not is_letter:
             return end

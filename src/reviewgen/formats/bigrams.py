@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 from safetensors.numpy import save_file
 
-from reviewgen.errors import BundleError, storage_errors
+from reviewgen.errors import BundleError, GenerationError, storage_errors
 from reviewgen.protocols.stepper import Stepper
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
@@ -100,6 +100,9 @@ def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
         stepper: The model.
         vocab_size: V.
         bos: The id of the token at the beginning.
+
+    Raises:
+        GenerationError: The logits are NaN or infinite.
     """
 
     def predict(beginnings: Sequence[Sequence[int]]) -> Float[np.ndarray, "R V"]:
@@ -110,6 +113,8 @@ def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
             logits, _ = stepper.forward(ids, stepper.initial_state(len(ids)))
             scores = logits[:, :vocab_size].astype(np.float64)
             scores[:, bos] = -np.inf
+            if not np.isfinite(scores.max(axis=1)).all():
+                raise GenerationError.of_damaged_logits()
             probs = np.exp(scores - scores.max(axis=1, keepdims=True))
             rows.append(probs / probs.sum(axis=1, keepdims=True))
         return np.concatenate(rows)

@@ -60,8 +60,13 @@ class Automaton {
 }
 
 /** Returns the automaton of the texts that contain a word or phrase. */
-export const includeWord = (word, tokens, eosId) =>
-  new Automaton(tokens, eosId, wordState(), wordStep([word], HOLDS), (state) => JSON.parse(state).isComplete);
+export function includeWord(word, tokens, eosId) {
+  const isMatched = (state) => {
+    const { isComplete, half } = JSON.parse(state);
+    return isComplete && half < 0;
+  };
+  return new Automaton(tokens, eosId, wordState(), wordStep([word], HOLDS), isMatched);
+}
 
 /** Returns the automaton of the texts that contain none of some words. */
 export const excludeWords = (words, tokens, eosId) =>
@@ -80,10 +85,10 @@ export function chooseText(texts, tokens, eosId) {
 
 /**
  * Returns the state of the automaton of words: how far each spelling that may have begun is matched, whether one has just been
- * matched (if no letter follows), whether none can begin here (since a letter precedes), and whether half a byte precedes.
+ * matched (if no letter follows), whether none can begin here (since a letter precedes), and the half of a byte that precedes, or -1.
  */
-const wordState = (matches = [], isComplete = false, isInside = false, isHalf = false) =>
-  JSON.stringify({ matches, isComplete, isInside, isHalf });
+const wordState = (matches = [], isComplete = false, isInside = false, half = -1) =>
+  JSON.stringify({ matches, isComplete, isInside, half });
 
 /** Returns the step of the automaton of words; `end` is the state after a whole word. */
 function wordStep(words, end) {
@@ -93,13 +98,15 @@ function wordStep(words, end) {
   });
   const isStrict = end === HOLDS; // a byte above 127 beside a word counts as a letter
   return (state) => {
-    const { matches, isComplete, isInside, isHalf } = JSON.parse(state);
+    const { matches, isComplete, isInside, half } = JSON.parse(state);
     return (symbol) => {
-      if (isHalf) return symbol >= HALF ? wordState([], false, isStrict) : DEAD;
-      if (symbol >= HALF) { // only the first half of a byte above 127 may follow
-        if (isComplete && !isStrict) return end;
-        return symbol >= HALF + 8 ? wordState([], false, false, true) : DEAD;
+      if (half >= 0) { // a byte in two halves is not a part of a word
+        if (symbol < HALF) return DEAD;
+        const byte = 16 * half + symbol - HALF;
+        const isInWord = byte >= 128 ? isStrict : isWordByte(byte);
+        return isComplete && !isInWord ? end : wordState([], false, isInWord);
       }
+      if (symbol >= HALF) return isComplete && !isStrict ? end : wordState([], isComplete, false, symbol - HALF);
       const isLetter = symbol >= 128 ? isStrict : isWordByte(symbol);
       if (isComplete && !isLetter) return end;
       const longer = spellings.flatMap((spelling, number) => {
