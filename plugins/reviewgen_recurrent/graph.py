@@ -139,8 +139,9 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         source = nodes[[node.id for node in nodes].index("output") - 1]
         features = _edge(_port(source, "h"), "pointer", "BTE" if config.tied else "BTH")
         edges += [features, _edge("ids", "pointer", "BT")]
-        axes_of_state = ("B", config.pointer + 1, KEY_SIZE)
-        loops.append(_edge("pointer", "pointer", axes_of_state, "keys, ids", delay=1))
+        slots = config.pointer + 1
+        loops.append(_edge("pointer", "pointer", ("B", slots, KEY_SIZE), "keys", delay=1))
+        loops.append(_edge("pointer", "pointer", ("B", slots), "ids", delay=1))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
     return ModelGraph(nodes=tuple(nodes), edges=(*edges, *loops), sizes=sizes)
 

@@ -6,8 +6,8 @@ table of products or the product that the table replaces.
 
 Shapes: B texts, V vocabulary, E embedding, H hidden, L layers, R texts that are stepped together, P
 number of gates times H, rounded up to whole panels (``reviewgen.compiled.linear``), K tokens before
-the last one that n-grams look at, A width of a key, W tokens that a pointer can copy. Here, a state is (L, R, H), so that the rows of a layer are a
-matrix.
+the last one that n-grams look at, A width of a key, W tokens that a pointer can copy. Here, a state
+is (L, R, H), so that the rows of a layer are a matrix.
 """
 
 import math

@@ -1,5 +1,5 @@
-"""The pointer of the recurrent models: against the mixture written out in NumPy, its state, and what
-its settings refuse.
+"""The pointer of the recurrent models: against the mixture written out in NumPy, its state, and bad
+settings.
 """
 
 import itertools
