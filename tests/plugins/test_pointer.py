@@ -174,5 +174,6 @@ def test_parameters_scales_and_bad_settings():
 def test_without_a_pointer_nothing_is_added():
     model = make(pointer=0)
     ids = some_ids(model, 1, 3)
-    assert model.copies(model.features(ids, model.initial_state(1))[0], ids, None) is None
-    assert len(flatten_state(model.initial_state(1))) == 2
+    state = model.initial_state(1)
+    assert model.copies(model.features(ids, state)[0], ids, state) is None
+    assert len(flatten_state(state)) == 2
