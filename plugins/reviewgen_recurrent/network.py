@@ -112,8 +112,8 @@ class Output(nn.Module):
 class Recurrent(nn.Module):
     """Base class of the recurrent language models. A subclass adds its cell and torch's layer.
 
-    With ``pointer`` above 0, tokens of the text are copied, see ``Pointer``: the logits are then log
-    probabilities, and the state has the keys and ids of the last tokens.
+    With ``pointer`` above 0, tokens of the text can be copied, see ``Pointer``: the logits are then
+    log probabilities, and the state has the keys and ids of the last tokens.
 
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
     """
