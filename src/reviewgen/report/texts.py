@@ -1,0 +1,142 @@
+"""Reads the tables of a report: the texts with their labels, or a random sample of them."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.open import open_source
+from reviewgen.data.stage import workspace
+from reviewgen.errors import DataError
+
+MAX_SYNTHETIC = 10_000
+MAX_REAL = 30_000
+_MAX_VALUES = 20  # a column with more values is no label
+_MIN_PER_VALUE = 2  # texts of each value, on average
+_WORD = re.compile(r"\w+(?:['’]\w+)*")  # in any script
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a table.
+
+    Attributes:
+        name: The name of the source, for messages.
+        texts: The texts, without empty ones.
+        labels: For each column of labels, the value of each text; None if it is missing.
+        total: The number of texts of the table, of which ``texts`` may be a random sample.
+    """
+
+    name: str
+    texts: Sequence[str]
+    labels: Mapping[str, Sequence[str | None]]
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int]) -> "Texts":
+        """Return some of the texts."""
+        return Texts(
+            self.name,
+            [self.texts[index] for index in indices],
+            {name: [values[index] for index in indices] for name, values in self.labels.items()},
+            self.total,
+        )
+
+    def sample(self, count: int, seed: int = 0) -> "Texts":
+        """Return ``count`` random texts; all if there are fewer."""
+        if count >= len(self):
+            return self
+        return self.take(sorted(random.Random(seed).sample(range(len(self)), count)))
+
+    def halves(self) -> "tuple[Texts, Texts]":
+        """Return two halves, drawn at random. Equal texts are in the same half, so that a text of
+        one half is not a copy of one of the other.
+        """
+        draw = random.Random(0)
+        half_of = {text: draw.random() < 0.5 for text in dict.fromkeys(self.texts)}
+        first = [index for index, text in enumerate(self.texts) if half_of[text]]
+        second = [index for index, text in enumerate(self.texts) if not half_of[text]]
+        return self.take(first), self.take(second)
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in lower case.
+
+    >>> split_words("Don't stop, c'est la vie!")
+    ["don't", 'stop', "c'est", 'la', 'vie']
+    """
+    return _WORD.findall(text.lower())
+
+
+def read_table(
+    source: Any, limit: int, text_column: str | None = None, labels: Sequence[str] | None = None
+) -> Texts:
+    """Read a table, and take a random sample of at most ``limit`` texts.
+
+    Args:
+        source: See ``open_source``.
+        limit: The maximum number of texts that are kept.
+        text_column: The column of the texts; guessed if not given.
+        labels: The columns of the labels; by default, all columns that hold few values. A column
+            that the table lacks is left out.
+
+    Raises:
+        DataError: The source cannot be read, has no column of text, or no texts.
+    """
+    config = DataConfig(text_column=text_column)
+    draw = random.Random(0)
+    kept = list[tuple[str, Mapping[str, Any]]]()
+    total = 0
+    with workspace() as folder:
+        opened = open_source(source, config, folder)
+        for row in _rows(opened.records(), opened.info.text_column):
+            total += 1
+            if len(kept) < limit:
+                kept.append(row)
+            elif (place := draw.randrange(total)) < limit:  # reservoir sampling (Vitter 1985)
+                kept[place] = row
+        name = opened.info.name
+        columns = [each for each in opened.info.columns if each != opened.info.text_column]
+    if not kept:
+        raise DataError(f"{name} holds no texts.")
+    values = {
+        column: [_as_label(row.get(column)) for _, row in kept]
+        for column in columns
+        if labels is None or column in labels
+    }
+    found = {
+        column: each
+        for column, each in values.items()
+        if labels is not None or _are_labels(each)
+    }
+    return Texts(name, [text for text, _ in kept], found, total)
+
+
+def _rows(
+    records: Iterator[Any], column: str | None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the text and the columns of each record that has a text."""
+    for record in records:
+        text, row = (record, {}) if column is None else (record.get(column), record)
+        if isinstance(text, str) and text.strip():
+            yield text.strip(), row
+
+
+def _as_label(value: Any) -> str | None:
+    """Return a value as a label; 5.0, as tables store 5 beside missing values, is "5"."""
+    if value is None or value != value or value == "":  # NaN differs from itself
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _are_labels(values: Sequence[str | None]) -> bool:
+    """Return whether a column holds labels: at least two values, and few of them."""
+    counts = Counter(value for value in values if value is not None)
+    return 2 <= len(counts) <= min(_MAX_VALUES, len(values) // _MIN_PER_VALUE)
