@@ -110,16 +110,12 @@ def read_table(
         if labels is None or column in labels
     }
     found = {
-        column: each
-        for column, each in values.items()
-        if labels is not None or _are_labels(each)
+        column: each for column, each in values.items() if labels is not None or _are_labels(each)
     }
     return Texts(name, [text for text, _ in kept], found, total)
 
 
-def _rows(
-    records: Iterator[Any], column: str | None
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(records: Iterator[Any], column: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the text and the columns of each record that has a text."""
     for record in records:
         text, row = (record, {}) if column is None else (record.get(column), record)
