@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reviewgen.analysis.graph_picture import graph
     from reviewgen.analysis.probing import Probe, probe
     from reviewgen.api import generate_dataset, load, novelty_dataset, prepare, score_dataset, train
+    from reviewgen.assessment.report import Report, report
     from reviewgen.errors import ReviewgenError
     from reviewgen.model.review_model import ReviewModel
     from reviewgen.registry.plugins import (
@@ -42,6 +43,7 @@ __all__ = [
     "Comparison",
     "Explanation",
     "Probe",
+    "Report",
     "ReviewModel",
     "ReviewgenError",
     "TrainingRun",
@@ -65,6 +67,7 @@ __all__ = [
     "probe",
     "register_model",
     "register_tokenizer",
+    "report",
     "score_dataset",
     "sweep",
     "train",
@@ -82,6 +85,7 @@ __getattr__ = import_on_first_use(
         "analysis.graph_picture": "graph",
         "analysis.probing": "Probe probe",
         "api": "generate_dataset load novelty_dataset prepare score_dataset train",
+        "assessment.report": "Report report",
         "errors": "ReviewgenError",
         "model.review_model": "ReviewModel",
         "registry.plugins": (

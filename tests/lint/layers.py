@@ -27,7 +27,7 @@ FLOORS = [
     "model",
     "runs tables",
     "api",
-    "analysis export serving",
+    "analysis assessment export serving",
     "cli __main__",
 ]
 """The rooms of each floor, bottom up. ``testing`` stands beside them: it may import every room, and

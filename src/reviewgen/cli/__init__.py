@@ -7,7 +7,7 @@ import are imported inside the commands, so ``--help`` is fast.
     train      ``train``, ``prepare``
     search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
-    measure    ``evaluate``, ``score``, ``novelty``, ``blend``
+    measure    ``evaluate``, ``score``, ``novelty``, ``report``, ``blend``
     analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``, ``neighbours``,
                ``contrast``, ``classify``
     explain_tables  the tables of ``explain``
@@ -116,6 +116,7 @@ for _command in (
     measure.evaluate,
     measure.score,
     measure.novelty,
+    measure.report,
     analysis.explain,
     publish.export,
     publish.push,

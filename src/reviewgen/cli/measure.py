@@ -287,3 +287,48 @@ def blend(
 
 def _format_bits(bits: float | None) -> str:
     return "infinite" if bits is None else f"{bits:.4f} bits per character"
+
+
+@takes()
+def report(
+    synthetic: str | None = None,
+    *,
+    train: str | None = None,
+    held_out: str | None = None,
+    model: str | None = None,
+    n: int = 2000,
+    text_column: str | None = None,
+    labels: list[str] | None = None,
+    seed: int = 0,
+    page: Path | None = None,
+    overwrite: bool = False,
+) -> Result:
+    """Report on synthetic texts, of any tool: can they be told from real ones, do they repeat each
+    other, what are they good for, and what do they give away?
+
+    Args:
+        synthetic: The table of the synthetic texts: csv, parquet, jsonl and others. Without it,
+            --model generates them.
+        train: The real texts that they were made from.
+        held_out: Other real texts, which show what is chance in the figures of privacy.
+        model: A trained model. It knows its corpus, and generates texts if none are given.
+        n: How many texts the model generates.
+        text_column: The column of the texts in all tables. [default: guessed]
+        labels: A column of labels, as in stars. [default: all that both tables have]
+        seed: The seed of the texts that the model generates.
+        page: The page to write. [default: ./NAME-report.html]
+    """
+    from reviewgen.assessment.report import report
+    from reviewgen.web.rendering import refuse_file
+
+    name = Path(str(synthetic or model or "texts").partition("@")[0]).stem
+    page = page or Path(f"{name}-report.html")
+    refuse_file(page, overwrite=overwrite)
+    sources = [each and parse_data([each]) for each in (synthetic, train, held_out)]
+    with show_status("Measuring the texts ..."):
+        result = report(
+            *sources, model=model, n=n, text_column=text_column, labels=labels, seed=seed
+        )
+    result.save_html(page, overwrite=overwrite)
+    note(f"Page: {page}")
+    return Result(result.to_dict(), result.render())

@@ -56,6 +56,8 @@ _NAMES = {  # for each field whose options have other names than the field: thes
     "settings": ("--set",),
     "message": ("--message", "-m"),
     "k": ("-k", "--k"),
+    "n": ("-n", "--n"),
+    "labels": ("--label",),
     "trained": ("--from",),
     "goal": ("--for",),
     "as_json": ("--json",),

@@ -207,6 +207,22 @@ def read_texts(
     yield from itertools.chain(first, examples)
 
 
+def read_trained_examples(model: Any, split: str) -> Iterator[Example]:
+    """Read and clean a split of the corpus that a model (``reviewgen.model.Bundle``) was trained
+    on, and yield each text with its condition values.
+
+    Raises:
+        DataError: The corpus is not known, or cannot be read.
+    """
+    trained = data_records(model.training)
+    source = trained[0].get("source")
+    if source is None or len(trained[0].get("corpora") or ()) > 1:
+        raise DataError("the model does not say which single source it was trained on")
+    names = ("text_column", "documents")
+    options = {name: trained[0][name] for name in names if trained[0].get(name) is not None}
+    yield from read_examples(source, _as_trained(options, trained, model.conditions), split=split)
+
+
 def _find_trainings(source: Any, models: Sequence[Any]) -> list[Mapping[str, Any]]:
     """Return the ``data`` entries of the trainings of some models. If the source is one of several
     weighted corpora, the others are left out.

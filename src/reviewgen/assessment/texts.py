@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reviewgen.data.columns import DataConfig
+from reviewgen.data.columns import DataConfig, Example
 from reviewgen.data.open import open_source
 from reviewgen.data.stage import workspace
-from reviewgen.errors import DataError
+from reviewgen.data.texts import data_records, read_trained_examples
+from reviewgen.errors import DataError, HubError
+from reviewgen.model.review_model import ReviewModel
 
 MAX_SYNTHETIC = 10_000
 MAX_REAL = 30_000
@@ -76,7 +78,8 @@ def split_words(text: str) -> list[str]:
 def read_table(
     source: Any, limit: int, text_column: str | None = None, labels: Sequence[str] | None = None
 ) -> Texts:
-    """Read a table, and take a random sample of at most ``limit`` texts.
+    """Read a table, take a random sample of at most ``limit`` texts, and clean them as ``train``
+    does.
 
     Args:
         source: See ``open_source``.
@@ -100,19 +103,49 @@ def read_table(
                 kept.append(row)
             elif (place := draw.randrange(total)) < limit:  # reservoir sampling (Vitter 1985)
                 kept[place] = row
+        clean = opened.cleaner()
+        cleaned = [(clean(text), row) for text, row in kept]
         name = opened.info.name
         columns = [each for each in opened.info.columns if each != opened.info.text_column]
-    if not kept:
+    found = [(each[0], row) for each, row in cleaned if each is not None]
+    if not found:
         raise DataError(f"{name} holds no texts.")
     values = {
-        column: [_as_label(row.get(column)) for _, row in kept]
+        column: [as_label(row.get(column)) for _, row in found]
         for column in columns
         if labels is None or column in labels
     }
-    found = {
+    chosen = {
         column: each for column, each in values.items() if labels is not None or _are_labels(each)
     }
-    return Texts(name, [text for text, _ in kept], found, total)
+    return Texts(name, [text for text, _ in found], chosen, total)
+
+
+def read_trained(model: ReviewModel, splits: Sequence[str], limit: int) -> Texts:
+    """Read a random sample of some splits of the corpus that a model was trained on, cleaned as in
+    that training, with the values of the model's conditions as labels.
+
+    Raises:
+        DataError: The corpus is not known, or not there any more.
+    """
+    source = data_records(model.training)[0].get("source")
+    examples = list[Example]()
+    try:
+        for split in splits:
+            examples += read_trained_examples(model.bundle, split)
+    except (DataError, HubError) as error:
+        raise DataError(
+            f"The corpus of this model cannot be read ({error}); give it with --train and"
+            " --held-out (train=..., held_out=...)."
+        ) from None
+    labels = {
+        condition.name: [as_label(values[number]) for _, values in examples]
+        for number, condition in enumerate(model.conditions)
+    }
+    total = len(examples)
+    found = {name: values for name, values in labels.items() if _are_labels(values)}
+    name = f"the {' and '.join(splits)} split of {source}"
+    return Texts(name, [text for text, _ in examples], found, total).sample(limit)
 
 
 def _rows(records: Iterator[Any], column: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -120,10 +153,10 @@ def _rows(records: Iterator[Any], column: str | None) -> Iterator[tuple[str, Map
     for record in records:
         text, row = (record, {}) if column is None else (record.get(column), record)
         if isinstance(text, str) and text.strip():
-            yield text.strip(), row
+            yield text, row
 
 
-def _as_label(value: Any) -> str | None:
+def as_label(value: Any) -> str | None:
     """Return a value as a label; 5.0, as tables store 5 beside missing values, is "5"."""
     if value is None or value != value or value == "":  # NaN differs from itself
         return None
