@@ -1,4 +1,4 @@
-"""``reviewgen.report`` and its result, ``Report``: as JSON, as tables on a terminal and as a page."""
+"""``reviewgen.report`` and its result, ``Report``: as JSON, on a terminal and as a page."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -159,8 +159,8 @@ def report(
         check_list("labels", labels, '["stars"]')
     if model is None and (synthetic is None or train is None):
         raise ConfigError(
-            "A report needs the synthetic texts and the real ones: reviewgen report made.csv --train"
-            " reviews.csv; or a model: reviewgen report --model lstm-word."
+            "A report needs the synthetic texts and the real ones: reviewgen report made.csv"
+            " --train reviews.csv; or a model: reviewgen report --model lstm-word."
         )
     trained = model
     if model is not None and not isinstance(model, ReviewModel):
