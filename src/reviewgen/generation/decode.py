@@ -18,6 +18,9 @@ is allowed:
   ``exceeds_limit`` if this token completes a copied span.
 - Without a CopyGuard it takes a forbidden token at once.
 
+Formats rule tokens out, in ``step`` only, unless they are a Spelling. A text whose formats need no
+mask, for now or for good, is sampled in blocks.
+
 Dimensions: B texts, V vocabulary, K last tokens of a text, N random numbers per text.
 """
 
@@ -31,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
+from reviewgen.compiled.decoding import CompiledStepper, feed
 from reviewgen.compiled.sampling import (
     DEAD_END,
     NONE,
@@ -204,12 +208,30 @@ class Decoder:
     @cached_property
     def has_blocks(self) -> bool:
         """Whether the stepper's own loop samples the texts that are past their prompt."""
-        is_plain = self.hooks is None and self.formats is None
+        # with a format, each token decides whether a text may end at a stop string
+        is_plain = self.hooks is None and not (self.formats and self.config.stop_strings)
         return is_plain and isinstance(self.stepper, SupportsSample)
+
+    @cached_property
+    def _is_spelled(self) -> bool:
+        """Whether the spelling is that of the formats."""
+        return self.formats is not None and self.formats.spelling is not None
 
     def is_ready(self, text: Text) -> bool:
         """Return whether the stepper's own loop samples the next tokens of a text."""
-        return self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
+        can_go_on = self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
+        return can_go_on and self._is_idle(text)
+
+    def _is_idle(self, text: Text) -> bool:
+        """Return whether the formats need no mask for the next token of a text."""
+        if text.cursor is None:
+            return True
+        return text.is_past_prompt and text.cursor.is_idle(text.ids, text.new_tokens)
+
+    @cached_property
+    def _first_masked(self) -> int:
+        """The number of new tokens after which a text is stepped, since its formats need masks."""
+        return self.config.max_new_tokens - (self.formats.margin if self.formats else 0)
 
     def prefill(self, texts: Sequence[Text]) -> None:
         """Feed all ids of each text to the stepper, from the initial state.
@@ -252,8 +274,14 @@ class Decoder:
             params: The sampling settings.
         """
         assert isinstance(self.stepper, SupportsSample)
-        uniform = np.stack([text.peek_random(size) for text in texts])
         new_tokens = np.array([text.new_tokens for text in texts], np.int64)
+        # in this loop, every random number gives a token
+        is_steady = getattr(type(self.stepper), "sample", None) is CompiledStepper.sample
+        if self._is_spelled and is_steady:
+            size = min(size, self._first_masked - int(new_tokens.max()))
+        elif self._is_spelled:
+            params = params._replace(max_new_tokens=self._first_masked)
+        uniform = np.stack([text.peek_random(size) for text in texts])
         constraints = self._constraints(texts)
         tokens, used, state = self.stepper.sample(
             _gather_states(texts), uniform, params, self._tails(texts), new_tokens, constraints
@@ -262,7 +290,24 @@ class Decoder:
             text.use_random(int(used[row]))
             text.state = Slot(state, row)
             text.place = constraints.places[row]
+        leaving = new_tokens + (tokens >= 0).sum(axis=1) == self._first_masked
+        if self._is_spelled and leaving.any():
+            self._leave_blocks([texts[row] for row in np.flatnonzero(leaving)], is_steady)
         return tokens
+
+    def _leave_blocks(self, texts: Sequence[Text], has_state: bool) -> None:
+        """Give texts that are stepped next their logits, or have them fed again if the stepper's
+        loop leaves them no state.
+        """
+        if has_state:
+            width = len(texts[0].logits)  # type: ignore[arg-type]  # each has those of its prompt
+            nothing = np.empty((len(texts), 0), np.int64)
+            logits, _ = feed(self.stepper, width, nothing, _gather_states(texts))
+            for row, text in enumerate(texts):
+                text.logits = logits[row]
+        else:
+            for text in texts:
+                text.drop_state()
 
     def step(self, texts: Sequence[Text]) -> list[Text]:
         """Sample a token for each text from its logits, and append it.
@@ -330,7 +375,7 @@ class Decoder:
         params = self.params
         size = params.vocab_size
         scores = np.stack([text.logits for text in texts])  # type: ignore[misc]
-        is_plain = self.hooks is None and self.formats is None
+        is_plain = self.hooks is None and all(map(self._is_idle, texts))
         if is_plain and all(text.is_past_prompt for text in texts):
             return scores, params
         scores = scores.astype(np.float64)
@@ -358,7 +403,7 @@ class Decoder:
 
     def _apply_format(self, text: Text, scores: Float64[np.ndarray, " V"]) -> None:
         """Rule out and weigh the next tokens of a text by its formats; ``scores`` is updated."""
-        if text.cursor is not None:
+        if text.cursor is not None and not self._is_idle(text):
             text.cursor.follow(text.ids)
             temperatures = self.params.temperatures
             temperature = temperatures[text.new_tokens % len(temperatures)]
@@ -455,12 +500,15 @@ class Decoder:
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
         """Return the place of a text: its state in the spelling automaton
-        (``reviewgen.compiled.spelling``).
+        (``reviewgen.compiled.spelling``), which is that of the formats or follows the whole text.
 
         Places are cached by token ids, since many texts of a call have the same prompt.
         """
         assert self.spelling is not None
-        if text.place is None:
+        if text.place is None and self._is_spelled:
+            assert text.cursor is not None
+            text.place = text.cursor.place(text.ids)
+        elif text.place is None:
             ids = tuple(text.ids)
             if ids not in self._places:
                 self._places[ids] = start_of_text(self.spelling)
@@ -478,7 +526,7 @@ class Decoder:
         """Append a token to the ids of a text, and update its place to ``place``, or by following
         the token.
         """
-        if place is not None:
+        if place is not None or self._is_spelled:
             text.place = place
         elif self.spelling is not None:
             text.place = self.place(text).copy()

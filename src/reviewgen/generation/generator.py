@@ -367,16 +367,18 @@ class Generator:
         if guard is not None and guard.tokens > config.max_new_tokens + longest_prompt:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
+        formats = self.formats(request)
+        spelling = None if formats is None else formats.spelling
         return Decoder(
             self.stepper,
             self.pieces,
             config,
             guard,
-            self.pieces.spelling(config, other_words),
+            spelling or self.pieces.spelling(config, other_words),
             request.hooks,
             deadline,
             block_seconds,
-            self.formats(request),
+            formats,
         )
 
     def formats(self, request: Request) -> Formats | None:
