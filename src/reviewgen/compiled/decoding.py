@@ -229,7 +229,7 @@ def _generate(
         new_tokens: int64 (B,), how many new tokens each text had before the call.
         uniform: float64 (B, N), random numbers in [0, 1).
         used: int64 (B,), how many random numbers were used; updated.
-        places: int64 (B, 3), the ``place`` of each text in the spelling; updated.
+        places: int64 (B, 4), the ``place`` of each text in the spelling; updated.
         params, windows, run, spelling, scores, probs: As in ``choose``.
     """
     live = len(rows)

@@ -23,10 +23,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-from reviewgen.compiled.spelling import HALF, Spelling
+from reviewgen.compiled.spelling import HALF
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.formats.patterns import END, Pattern, Unsupported
-from reviewgen.lexicon.automata import node_offsets, pack
 from reviewgen.lexicon.token_bytes import Symbols
 
 DEAD = 0
@@ -35,7 +34,6 @@ FIRST = 2  # the state before the first byte
 _SYMBOLS = HALF + 16  # bytes, and the sixteen half bytes
 FAR = 1 << 20  # more tokens than any text has
 _MAX_CELLS = 1 << 23  # states times tokens
-_NO_BYTE = 255  # never occurs in UTF-8
 
 State: TypeAlias = int | tuple[int, ...]
 """A state of an automaton, or the bytes of the prompt that are still to be spelled."""
@@ -86,36 +84,11 @@ class Automaton:
         after = [self.after(state, token) for token in range(self.next.shape[1])]
         return np.array([FIRST if isinstance(each, tuple) else each for each in after], np.int32)
 
-    def spelling(self, symbols: Symbols) -> tuple[Spelling, list[int]]:
-        """Return the automaton as compiled functions take it, and the node of each state.
-
-        Args:
-            symbols: The bytes of the tokens.
-        """
-        edges = [
-            [(byte, after) for byte, after in enumerate(row[:HALF]) if after != DEAD]
-            for row in self.by_symbol.tolist()
-        ]
-        edges[HOLDS] = []
-        automaton = pack(list(zip((self.distance == 0).tolist(), edges, strict=True)), FIRST)
-        first = automaton.targets()
-        root = automaton.root
-        order, common, longest = symbols.sorted_tokens()
-        values = np.where(symbols.values < HALF, symbols.values, _NO_BYTE).astype(np.uint16)
-        spelling = Spelling(
-            nodes=automaton.nodes,
-            anything=root,
-            known=0,
-            words=root,
-            separators=0,
-            first=np.stack([first, first, np.zeros_like(first)]),
-            symbols=values,
-            offsets=symbols.offsets,
-            order=order,
-            common=common,
-            longest=longest,
-        )
-        return spelling, node_offsets(automaton.nodes)
+    def rules(self) -> Int32[np.ndarray, "S 257"]:
+        """Return the automaton as ``Spelling`` takes it."""
+        rules = self.by_symbol[:, : HALF + 1].copy()
+        rules[:, HALF] = self.distance == 0
+        return rules
 
 
 @dataclass(frozen=True)

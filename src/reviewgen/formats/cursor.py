@@ -5,8 +5,8 @@ still needs is known from its automaton. How many a grammar needs, or several ru
 searched for: breadth first, over a few tokens of each kind, where positions from which the same
 tokens may follow count as one.
 
-A single choice or pattern is also a ``Spelling``. Until the text must be completed, it needs no
-mask, since no other token is drawn.
+Choices alone, and a pattern alone, are a part of a ``Spelling``. Until the text must be completed,
+they need no mask, since no other token is drawn.
 
 Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
@@ -18,9 +18,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
-from reviewgen.compiled.spelling import HALF, Spelling, no_places
+from reviewgen.compiled.spelling import HALF
 from reviewgen.config.generation import GRAMMARS, GenerationConfig
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.formats.automata import (
@@ -178,7 +178,7 @@ class Formats:
         bigrams: The bigrams, which included and excluded words need without ``exact``.
 
     Attributes:
-        spelling: The rules as compiled functions take them; None if they must be masks.
+        rules: The only rule as a ``Spelling`` takes it; None if the rules must be masks.
         margin: How many tokens before its limit a text is completed at the latest.
 
     Raises:
@@ -231,13 +231,12 @@ class Formats:
             np.array([token for token in by_length if kinds[token] == kind])
             for kind in sorted({*kinds} - {-1})
         ]
-        self.spelling: Spelling | None = None
+        self.rules: Int32[np.ndarray, "S 257"] | None = None
         self.margin = 0
         self.is_searched = bool(self._rules or (follows and len(self.names) > 1))
         if follows and not self.is_searched:
             self.margin = follows[0].margin
-            if config.words == "any":
-                self.spelling, self.nodes = follows[0].spelling(symbols)
+            self.rules = follows[0].rules()
         if self.is_searched:
             self._check(self.start([], ""))
 
@@ -390,7 +389,7 @@ class Cursor:
             new_tokens: The number of new tokens of the text.
         """
         formats = self.formats
-        if formats.spelling is not None:
+        if formats.rules is not None:
             left = formats.config.max_new_tokens - new_tokens
             return not self.must_finish and left > formats.margin
         self.follow(ids)
@@ -399,15 +398,10 @@ class Cursor:
             for position in self.positions
         )
 
-    def place(self, ids: Sequence[int]) -> Int64[np.ndarray, "3"]:
-        """Return the place of the text in the spelling of its formats. Inside the prompt, any token
-        may follow.
-        """
+    def rule(self, ids: Sequence[int]) -> int:
+        """Return the state of the only rule after a text, whose prompt is complete."""
         self.follow(ids)
-        state = self.positions[0].state
-        if not isinstance(state, int):
-            return no_places(1)[0]
-        return np.array([self.formats.nodes[state], 0, -1], np.int64)
+        return int(self.positions[0].state)
 
     def follow(self, ids: Sequence[int]) -> None:
         """Read the tokens of the text, after some were added or removed at its end."""

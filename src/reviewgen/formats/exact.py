@@ -134,12 +134,10 @@ def product(automata: Sequence[Automaton]) -> Automaton:
                     pairs.append(pair)
             rows.append([numbers.get(pair, DEAD) for pair in after])
         size = whole.next.shape[1]
-        after = np.array([[DEAD] * size, [HOLDS] * size, *rows], np.int32)
+        table = np.array([[DEAD] * size, [HOLDS] * size, *rows], np.int32)
         ends = [whole.distance[a] + other.distance[b] == 0 for a, b in pairs]
-        distance = distances(after, np.array([False, True, *ends]))
-        whole = replace(
-            whole, name=f"{whole.name}, {other.name}", next=after, distance=distance
-        )
+        distance = distances(table, np.array([False, True, *ends]))
+        whole = replace(whole, name=f"{whole.name}, {other.name}", next=table, distance=distance)
     return whole
 
 

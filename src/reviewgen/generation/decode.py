@@ -148,7 +148,7 @@ class Decoder:
     deadline: float | None = None
     block_seconds: float = 0.2
     formats: Formats | None = None
-    _places: dict[tuple[int, ...], Int64[np.ndarray, "3"]] = field(
+    _places: dict[tuple[int, ...], Int64[np.ndarray, "4"]] = field(
         default_factory=dict, init=False, compare=False
     )
 
@@ -214,8 +214,8 @@ class Decoder:
 
     @cached_property
     def _is_spelled(self) -> bool:
-        """Whether the spelling is that of the formats."""
-        return self.formats is not None and self.formats.spelling is not None
+        """Whether the formats are a part of the spelling."""
+        return self.formats is not None and self.formats.rules is not None
 
     def is_ready(self, text: Text) -> bool:
         """Return whether the stepper's own loop samples the next tokens of a text."""
@@ -290,9 +290,10 @@ class Decoder:
             text.use_random(int(used[row]))
             text.state = Slot(state, row)
             text.place = constraints.places[row]
-        leaving = new_tokens + (tokens >= 0).sum(axis=1) == self._first_masked
-        if self._is_spelled and leaving.any():
-            self._leave_blocks([texts[row] for row in np.flatnonzero(leaving)], is_steady)
+        sampled: list[int] = (new_tokens + (tokens >= 0).sum(axis=1)).tolist()
+        leaving = [text for text, n in zip(texts, sampled, strict=True) if n == self._first_masked]
+        if self._is_spelled and leaving:
+            self._leave_blocks(leaving, is_steady)
         return tokens
 
     def _leave_blocks(self, texts: Sequence[Text], has_state: bool) -> None:
@@ -421,7 +422,7 @@ class Decoder:
         batch: _SamplingBatch,
         runs: Int64[np.ndarray, " B"],
         is_spelled: Bool[np.ndarray, " B"],
-    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B 3"]]:
+    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B 4"]]:
         """Sample a token for each text; a negative value is a status code. Return the tokens, and
         the places after them.
 
@@ -489,6 +490,10 @@ class Decoder:
         places = no_places(len(texts))
         if self.spelling is not None:
             places = np.stack([self.place(text) for text in texts])
+        for place, text in zip(places, texts, strict=True):
+            if self._is_spelled and place[3] < 0 and text.is_past_prompt:
+                assert text.cursor is not None
+                place[3] = text.cursor.rule(text.ids)  # a format begins after the prompt
         return Constraints(windows, run, self.spelling, places)
 
     def _tails(self, texts: Sequence[Text]) -> Int64[np.ndarray, "B K"]:
@@ -498,17 +503,14 @@ class Decoder:
             size = max(size, self.guard.tokens - 1)
         return np.array([text.tail(size) for text in texts], np.int64)
 
-    def place(self, text: Text) -> Int64[np.ndarray, "3"]:
+    def place(self, text: Text) -> Int64[np.ndarray, "4"]:
         """Return the place of a text: its state in the spelling automaton
-        (``reviewgen.compiled.spelling``), which is that of the formats or follows the whole text.
+        (``reviewgen.compiled.spelling``).
 
         Places are cached by token ids, since many texts of a call have the same prompt.
         """
         assert self.spelling is not None
-        if text.place is None and self._is_spelled:
-            assert text.cursor is not None
-            text.place = text.cursor.place(text.ids)
-        elif text.place is None:
+        if text.place is None:
             ids = tuple(text.ids)
             if ids not in self._places:
                 self._places[ids] = start_of_text(self.spelling)
@@ -522,11 +524,11 @@ class Decoder:
             return np.ones(self.params.vocab_size, np.bool_)
         return mark_spelled(self.spelling, self.place(text), self.params.eos_id)
 
-    def extend(self, text: Text, token: int, place: Int64[np.ndarray, "3"] | None = None) -> None:
+    def extend(self, text: Text, token: int, place: Int64[np.ndarray, "4"] | None = None) -> None:
         """Append a token to the ids of a text, and update its place to ``place``, or by following
         the token.
         """
-        if place is not None or self._is_spelled:
+        if place is not None:
             text.place = place
         elif self.spelling is not None:
             text.place = self.place(text).copy()
@@ -559,7 +561,7 @@ class Decoder:
         text: Text,
         sampled: Sequence[int],
         scores: Float[np.ndarray, " V"] | None = None,
-        place: Int64[np.ndarray, "3"] | None = None,
+        place: Int64[np.ndarray, "4"] | None = None,
     ) -> None:
         """Append sampled tokens to a text. Finish the text if it ends with them, and backtrack at a
         dead end.

@@ -368,13 +368,12 @@ class Generator:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
         formats = self.formats(request)
-        spelling = None if formats is None else formats.spelling
         return Decoder(
             self.stepper,
             self.pieces,
             config,
             guard,
-            spelling or self.pieces.spelling(config, other_words),
+            self.pieces.with_rules(self.pieces.spelling(config, other_words), formats),
             request.hooks,
             deadline,
             block_seconds,

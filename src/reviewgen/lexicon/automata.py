@@ -93,7 +93,7 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
         last = string
     complete(0)
     root = nodes.setdefault((open_ends[0], tuple(open_edges[0])), len(nodes))
-    return pack(list(nodes), root)
+    return _pack(list(nodes), root)
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -137,10 +137,10 @@ def utf8_automaton() -> Automaton:
         for low, high, target in node:
             edges += [(byte, target) for byte in range(low, high + 1)]
         nodes.append((number == whole, edges))
-    return pack(nodes, whole)
+    return _pack(nodes, whole)
 
 
-def pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
+def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
     """Return an automaton. Each node is a pair: whether a string may end there, and its edges."""
     offsets = np.cumsum([0, *(1 + len(edges) for _, edges in nodes)]).tolist()
     words = list[int]()
@@ -160,7 +160,7 @@ def join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[
     for automaton in automata:
         # move the targets of the edges; the words that begin a node stay as they are
         moved = automaton.nodes + np.uint32(256 * start)
-        offsets = node_offsets(automaton.nodes)
+        offsets = _node_offsets(automaton.nodes)
         moved[offsets] = automaton.nodes[offsets]
         arrays.append(moved)
         roots.append(automaton.root + start)
@@ -177,7 +177,7 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     """
     if not 2 <= len(nodes) < _MAX_WORDS or nodes[0]:
         return None
-    offsets = np.array(node_offsets(nodes))
+    offsets = np.array(_node_offsets(nodes))
     counts = (nodes[offsets] >> 1).astype(np.int64)  # of the edges of each node
     if offsets[-1] + 1 + counts[-1] != len(nodes):
         return None
@@ -191,7 +191,7 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     return Automaton(nodes, int(offsets[-1]))
 
 
-def node_offsets(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
+def _node_offsets(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
     """Return where each node of an array begins. If the array is damaged, the last node may extend
     beyond its end.
     """
