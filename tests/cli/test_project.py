@@ -255,10 +255,13 @@ def fill(folder: Path, page: Path, models: Path) -> None:
     (folder / "titles.txt").write_text(
         "\n".join(f"Title {number}" for number in range(40)), encoding="utf-8"
     )
+    blogs = ("indieshuffle.com", "acidstag.com")
     posts = [
-        (f"Band {number % 7}", f"Song {number}", text) for number, text in enumerate(reviews())
+        (f"Band {number % 7}", f"Song {number}", text, blogs[number % 2])
+        for number, text in enumerate(reviews())
     ]
-    for name, columns in (("posts", ("artist", "title", "post")), ("songs", ("artist", "title"))):
+    columns_of = {"posts": ("artist", "title", "post", "blog"), "songs": ("artist", "title")}
+    for name, columns in columns_of.items():
         lines = [",".join(row[: len(columns)]) for row in (columns, *posts)]
         (folder / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
     for name in ("novel", "first", "last"):

@@ -72,7 +72,7 @@ def p_value(samples: list[str], expected: dict[str, float]) -> float:
         ({"regex": "a|ab|(b ?)+a"}, re.compile("a|ab|(b ?)+a").fullmatch),
         ({"regex": "[ab ]+", "include": ["ab"]}, re.compile(r"[ab ]*\bab\b[ab ]*").fullmatch),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_samples_have_the_distribution_of_the_model(model, settings, fits):
     expected = {text: value for text, value in enumerate_texts(model).items() if fits(text)}

@@ -132,6 +132,18 @@ def run_tests(package: Path, site: Path, root: Path, **env: str) -> None:
     run(words, site, root, **env)
 
 
+def test_the_plugin_that_writes_haiku(tmp_path):
+    """Its own tests pass, and the command of its README writes haiku."""
+    pytest.importorskip("syllapy", reason="syllapy is not installed: pip install syllapy")
+    package = EXAMPLES / "reviewgen-haiku"
+    site = install(package.name, tmp_path)
+    run_tests(package, site, tmp_path)
+    readme = (package / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    reviewgen (generate .*)$", readme, re.MULTILINE)
+    said = run(["-m", "reviewgen", *shlex.split(command)], site, tmp_path)
+    assert "".join(f"    {line}\n" for line in said.splitlines()) in readme
+
+
 def test_the_plugin_of_the_llm_command(tmp_path):
     """Its own tests pass, it writes to a pipe, and what its README shows runs, each command
     shortened to a few tokens.

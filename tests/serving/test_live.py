@@ -7,19 +7,22 @@ import contextlib
 import json
 import re
 import select
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 import openai
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from tests.support.live_server import KEY, PATH, PATIENCE, error_of, serve, slow_model, wait_for
 
@@ -200,6 +203,34 @@ def test_a_streamed_chat_is_the_whole_one(client):
     assert chunks[-1].usage == done.usage and {chunk.object for chunk in chunks} == {
         "chat.completion.chunk"
     }
+
+
+class Review(BaseModel):
+    """What a client asks for."""
+
+    stars: Literal[1, 2, 3, 4, 5]
+    title: str
+
+
+def test_openai_parses_what_it_asks_for(micro):
+    with serve({"words": micro("ngram-word")}) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        ask: Any = {"model": "words", "messages": [{"role": "user", "content": "A review: "}]}
+        for seed in range(5):
+            answer = client.chat.completions.parse(seed=seed, response_format=Review, **ask)
+            assert answer.choices[0].message.parsed.stars in range(1, 6)
+        with pytest.raises(openai.BadRequestError, match="json_schema"):
+            client.chat.completions.create(response_format={"type": "xml"}, **ask)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_gets_a_text_that_fits(micro):
+    with serve({"words": micro("ngram-word")}) as server:
+        body = json.dumps({"guided_regex": "[1-5] stars, [a-z ]{5,20}[.]", "words": "any"})
+        command = ["curl", "-sS", "--json", body, f"{server.url}/v1/completions"]
+        made = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+        (choice,) = json.loads(made.stdout)["choices"]
+        assert re.fullmatch(r"[1-5] stars, [a-z ]{5,20}[.]", choice["text"])
 
 
 def test_openai_gets_the_vectors_of_embed(micro, monkeypatch):

@@ -18,6 +18,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.export.html import pack
+from reviewgen.formats.bigrams import count_bigrams
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.lexicon.token_bytes import alphabet_of
@@ -149,7 +150,9 @@ def model(
     logits = table(known.vocab_size, seed)
     logits[:, tokenizer.eos_id] = eos
     made = review_model(TableModel(logits), tokenizer, **generation)
+    ids = [np.array([tokenizer.bos_id, *tokenizer.encode(text)]) for text in TEXTS]
     more = {
+        "bigrams": count_bigrams(ids, tokenizer.vocab_size),
         "tokenizer_plugin": Plugin("tokenizer", name, "reviewgen", "0"),
         "tokenizer_config": tokenizer.Config(),
     }
@@ -289,6 +292,76 @@ def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path):
     assert decoded == [list(blob) for blob in blobs]
 
 
+FORMATS: list[dict[str, Any]] = [
+    {"include": ["movie"]},
+    {"include": ["movie", "so good"], "max_new_tokens": 40},
+    {"include": ["the"], "words": "known"},
+    {"include": ["so", "plot"], "temperature": [0.5, 1.2], "prompt": "the mov"},
+    {"include": ["movie"], "max_new_tokens": 8, "top_p": 0.9},
+    {"include": ["a"], "exclude": ["the", "was"], "repetition_penalty": 1.3},
+    {"include": ["movie"], "finish": "sentence", "prompt": "I liked the o"},
+    {"include": ["plot"], "stop_strings": ["."], "prompt": "so."},
+    {"include": ["good"], "do_sample": False, "n": 1},
+    {"exclude": ["a", "é"], "min_new_tokens": 5},
+    {"choices": ["good", "so bad", "so"], "prompt": "the movie was "},
+    {"choices": ["ovie", "ovies are"], "prompt": "the m", "temperature": 2.0},
+    {"choices": ["good", "bad"], "words": "known"},
+]
+BAD_FORMATS: list[tuple[dict[str, Any], str]] = [
+    ({"include": ["日本"]}, "include has “日本”, which has characters"),
+    ({"choices": ["good", "日"]}, "choices has “日”, which has characters"),
+    ({"include": ["the movie"], "exclude": ["Movie"]}, "include has “the movie”, and exclude has"),
+    ({"include": ["plot"], "words": "known"}, "include has “plot”, which is not a known word"),
+    ({"choices": ["good"], "include": ["bad"]}, "None of the choices fits include=“bad”"),
+    ({"exclude": ["so"], "prompt": "so bad"}, "The beginning of the text does not fit exclude="),
+    ({"include": ["movie"], "max_tokens": 1}, "include=“movie” needs at least"),
+    ({"choices": ["good" * 501]}, "may have 2000 characters together; these have 2004."),
+]
+
+
+@pytest.mark.node
+def test_texts_with_a_format_are_those_of_python(tmp_path):
+    questions = []
+    cases = []
+    for number, (name, eos) in enumerate([("char", -1.0), ("word", 2.0), ("char", 3.0)]):
+        made = model(name, eos=eos, seed=number)
+        requests = [{"n": 3, "seed": 2, "max_new_tokens": 60, **each} for each in FORMATS]
+        packed = write_packed(tmp_path / str(number), made.bundle)
+        asked = [{"model": "fake-fake", **each} for each in requests]
+        questions.append({"ask": "complete", "model": packed, "requests": asked})
+        cases.append((made, requests))
+    stuck = dead_end()  # tokens are taken back, in vain
+    requests = [{"include": ["the"], "max_new_tokens": 30, "n": 2, "words": "any"}]
+    packed = write_packed(tmp_path / "stuck", stuck.bundle)
+    asked = [{"model": "fake-fake", "seed": 0, **each} for each in requests]
+    questions.append({"ask": "complete", "model": packed, "requests": asked})
+    cases.append((stuck, requests))
+    for (made, requests), results in zip(cases, ask_all(tmp_path, questions), strict=True):
+        for request, result in zip(requests, results, strict=True):
+            found = [(text["text"], text["reason"]) for text in result.get("texts", [])]
+            assert found == in_python(made, **request), (request, result.get("error"))
+            shown = [text["shown"].rstrip("\ufffd") for text in result["texts"]]
+            assert "finish" in request or shown == [text for text, _ in found]
+
+
+@pytest.mark.node
+def test_a_format_that_no_text_fits_gives_a_sentence(tmp_path):
+    asked = [{"model": "fake-fake", **request} for request, _ in BAD_FORMATS]
+    results = complete(tmp_path, model("char").bundle, asked)
+    for result, (request, said) in zip(results, BAD_FORMATS, strict=True):
+        assert said in result.get("error", ""), (request, result)
+
+
+@pytest.mark.node
+def test_a_model_without_bigrams_has_an_estimate_in_the_page(tmp_path):
+    made = model("char", seed=4)
+    made = ReviewModel(replace(made.bundle, bigrams=None))
+    request = {"include": ["movie"], "n": 3, "seed": 1, "max_new_tokens": 50}
+    [result] = complete(tmp_path, made.bundle, [{"model": "fake-fake", **request}])
+    found = [(text["text"], text["reason"]) for text in result["texts"]]
+    assert found == in_python(made, **request)
+
+
 @pytest.mark.node
 def test_what_the_tokens_add_is_the_text_and_bits_and_alternatives_are_the_models(tmp_path):
     made = model("word", seed=5)
@@ -374,13 +447,16 @@ def test_a_signal_stops_a_text(tmp_path):
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word"])
+@pytest.mark.parametrize(
+    "preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word", "lstm-word"]
+)
 def test_shipped_models_generate_the_texts_of_python(preset, tmp_path):
     """The first two in each order of draws that an n-gram has; others may differ by rounding, so
     only at their defaults.
     """
     made = reviewgen.load(preset)
-    settings: list[dict[str, Any]] = [{}]
+    words = {"include": ["guitar", "wonderful"], "exclude": ["the"], "max_new_tokens": 200}
+    settings: list[dict[str, Any]] = [{}, words, {"choices": ["Good film", "Bad"]}]
     if preset in ("nnlm-char", "ngram-char"):
         settings += [
             {"temperature": 1.0},

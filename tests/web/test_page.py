@@ -344,6 +344,45 @@ def test_a_condition_is_drawn_unless_any_or_a_value_is_chosen(open_page, file):
 
 
 @pytest.mark.browser
+def test_words_and_choices_are_sent_and_kept_in_a_link(open_page, file):
+    page = open_page(file)
+    write(page, "A film")
+    assert [requests(page)[-1][name] for name in ("include", "exclude", "choices")] == [None] * 3
+    page.fill("#include", " guitar,credit card ,, ")
+    page.fill("#exclude", "the")
+    page.fill("#choices", "good | so bad\n\n, and more ")
+    texts = write(page, "The film was")
+    wanted = [["guitar", "credit card"], ["the"], [" good", " so bad", ", and more"]]
+    assert [requests(page)[-1][name] for name in ("include", "exclude", "choices")] == wanted
+    assert "include guitar, credit card · exclude the" in page.text_content("#summary")
+    other = open_page(link(page))
+    assert written(other) == texts and requests(other)[-1] == requests(page)[-1]
+    assert other.input_value("#choices") == "good\nso bad\n, and more"
+    page.fill("#include", "")
+    write(page, "The film was ")
+    sent = requests(page)[-1]
+    assert (sent["include"], sent["choices"]) == ([], ["good", "so bad", ", and more"])
+    page.click("#reset")
+    write(page)
+    assert requests(page)[-1]["choices"] is None
+
+
+@pytest.mark.browser
+def test_the_words_of_a_model_are_in_the_fields(open_page, tmp_path):
+    defaults = {"temperature": 1, "max_new_tokens": 9, "include": ["a", "b c"], "choices": []}
+    page = open_page(write_page(tmp_path / "page.html", manifest("one", defaults=defaults)))
+    assert page.input_value("#include") == "a, b c" and page.input_value("#choices") == ""
+
+
+@pytest.mark.browser
+def test_tokens_that_the_engine_takes_back_go(open_page, file):
+    page = open_page(file)
+    (text,) = write(page, "BACK ")
+    tokens = page.locator(".token").all_text_contents()
+    assert "".join(tokens) == text.removeprefix("BACK ") and 35 < len(tokens) < 38
+
+
+@pytest.mark.browser
 def test_copied_spans_are_underlined_with_length_and_source(open_page, file):
     page = open_page(file)
     page.select_option("#model", "ngram-index")
@@ -407,6 +446,7 @@ BAD_LINKS = [
     ("%E0%A4%A=%", "does not know"),
     ("=x", "does not know: “”"),
     ("novelty=filter", "lstm-word has no index of its training text"),
+    ("include=" + "a," * 600, "The words to include of the link are too long"),
     ("max_copy=5", "lstm-word has no index of its training text"),
     ("prompt=" + "a" * 60_000, "at most 50000 characters"),
     ("prompt=" + "a" * 500_000, "at most 460000 characters"),

@@ -101,6 +101,41 @@ def test_a_page_writes_continues_and_shows_what_python_does(kind, browser, model
 
 
 @pytest.mark.browser
+@pytest.mark.server
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_words_and_choices_hold_on_both_pages(kind, browser, model, tmp_path):
+    with serve({"ngram-char": model}, page=True) as server:
+        file = export_html(model, tmp_path / "page.html", bits=32)
+        address = file.as_uri() if kind == "file" else f"{server.url}/"
+        page = browser.new_page()
+        asked = {"prompt": "The film", "seed": 3, "n": 2, "max_tokens": 60}
+        page.goto(f"{address}#{urlencode(asked | {'include': 'beer', 'exclude': 'cold, bad'})}")
+        settings = {"seed": 3, "num_return_sequences": 2, "max_new_tokens": 60}
+        texts = model.generate("The film", **settings, include="beer", exclude=["cold", "bad"])
+        assert finish(page) == texts and all("beer" in text for text in texts)
+        page.fill("#exclude", "beer")
+        page.click("#write")
+        page.locator("#error", has_text="include has").wait_for()
+        page.fill("#include", "")
+        page.fill("#exclude", "")
+        page.fill("#choices", "was great | was cold")
+        page.click("#write")
+        texts = model.generate("The film", **settings, choices=[" was great", " was cold"])
+        assert finish(page) == texts
+        # a pick leaves the choices that begin like it
+        for word, letter in (("great", "g"), ("cold", "c")):
+            token = page.locator(".text").first.locator(".token").nth(5)
+            if token.text_content() != letter:
+                token.click()
+                page.locator(".alternative", has_text=letter).first.click()
+            finish(page)
+            assert page.locator(".written").first.text_content() == f"The film was {word}"
+            page.click("#write")
+            finish(page)
+        page.close()
+
+
+@pytest.mark.browser
 def test_the_page_of_a_network_computes_with_webassembly_and_says_where_there_is_none(
     browser, micro, tmp_path
 ):

@@ -55,9 +55,8 @@ class Spelling(NamedTuple):
     # number of first symbols that each token of ``order`` shares with the token before it
     common: Int32[np.ndarray, " V"]
     longest: int  # number of symbols of the longest token
-    # the automaton of a format: the state after each byte in each state, 0 if it may not follow; and
-    # in the last column, 1 if the text may end
-    rules: Int32[np.ndarray, "R 257"]
+    # the automaton of a format: the state after each token in each state, 0 if it may not follow
+    rules: Int32[np.ndarray, "R V"]
 
 
 def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "4"]:
@@ -91,7 +90,7 @@ def follows(spelling, place, token, eos):
     if place[0] == ANY_WORD:
         return True, (place[0], place[1], place[2], place[3])
     if token == eos:
-        return _may_end(spelling, place), (place[0], place[1], place[2], place[3])
+        return _may_end(spelling, place, eos), (place[0], place[1], place[2], place[3])
     after = _follow(spelling, place, token)
     return after[0] != 0 or after[1] != 0, after
 
@@ -115,8 +114,8 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
     """
     if place[0] == ANY_WORD:
         return
-    stack = np.empty((spelling.longest + 1, 4), np.int64)  # the place after each byte of the token
-    stack[0, :] = place
+    stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
+    stack[0, :] = place[:3]
     depth = np.int64(0)  # number of symbols of the last token that are allowed
     for rank in range(len(spelling.order)):
         token = np.int64(spelling.order[rank])
@@ -129,20 +128,17 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
                 word = stack[depth, 0]
                 separator = stack[depth, 1]
                 half = stack[depth, 2]
-                rule = stack[depth, 3]
                 symbol = np.int64(spelling.symbols[start + depth])
-                rule = _follow_rule(spelling, rule, symbol)
                 word, separator, half = _follow_symbol(spelling, word, separator, half, symbol)
-                if rule == 0 or (word == 0 and separator == 0):
+                if word == 0 and separator == 0:
                     break
                 depth += 1
                 stack[depth, 0] = word
                 stack[depth, 1] = separator
                 stack[depth, 2] = half
-                stack[depth, 3] = rule
-        if depth < length:
+        if depth < length or _follow_rule(spelling, place[3], token) == 0:
             scores[token] = lowest
-    if not _may_end(spelling, place):
+    if not _may_end(spelling, place, eos):
         scores[eos] = lowest
 
 
@@ -152,29 +148,29 @@ def _follow(spelling, place, token):
     word = place[0]
     separator = place[1]
     half = place[2]
-    rule = place[3]
+    rule = _follow_rule(spelling, place[3], token)
+    if rule == 0:
+        return np.int64(0), np.int64(0), half, rule
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
-        symbol = np.int64(spelling.symbols[position])
-        rule = _follow_rule(spelling, rule, symbol)
-        word, separator, half = _follow_symbol(spelling, word, separator, half, symbol)
-        if rule == 0 or (word == 0 and separator == 0):
-            return np.int64(0), np.int64(0), np.int64(-1), np.int64(0)
+        word, separator, half = _follow_symbol(
+            spelling, word, separator, half, np.int64(spelling.symbols[position])
+        )
+        if word == 0 and separator == 0:
+            break
     return word, separator, half, rule
 
 
 @inner
-def _follow_rule(spelling, rule, symbol):
-    """Return the state of the format after a symbol; half a byte may not follow."""
-    if rule < 0:
-        return rule
-    return np.int64(spelling.rules[rule, symbol]) if symbol < HALF else np.int64(0)
+def _follow_rule(spelling, rule, token):
+    """Return the state of the format after a token, 0 if it may not follow."""
+    return np.int64(spelling.rules[rule, token]) if rule >= 0 else np.int64(rule)
 
 
 @inner
-def _may_end(spelling, place):
+def _may_end(spelling, place, eos):
     """Return whether the text at a place may end there."""
     is_whole = _is_end(spelling, place[0]) and place[2] < 0
-    return is_whole and (place[3] < 0 or spelling.rules[place[3], HALF] == 1)
+    return is_whole and _follow_rule(spelling, place[3], eos) != 0
 
 
 @inner

@@ -247,11 +247,14 @@ class DatasetOptions(ShardOptions):
             replay`` generates the text again.
         unique: Leave out texts that equal an earlier one; further texts are generated until there
             are n, or about 10 n were generated.
-        schema: The distribution of the conditions: a mapping (or .json file) of condition to
-            {value: weight}, sampled independently; or a table (csv, jsonl, parquet, a list of
-            mappings), one row of which is sampled per text. An empty value leaves a condition
-            unspecified. The value of a condition that is not in the schema is drawn by the shares
-            of the values in the training texts.
+        schema: What the columns are: a mapping (or .json file) of each column to its entry, or a
+            JSON schema of an object. A condition of the model is drawn, from {value: weight}, an
+            enum or a range of integers; an empty value leaves it unspecified. Other columns are
+            generated as their entry says, such as {"type": "string", "maxLength": 80}: a single one
+            is the text itself, several are values of a JSON object. Or a table (csv, jsonl,
+            parquet, a list of mappings), one row of which is sampled per text. The value of a
+            condition that is not in the schema is drawn by the shares of the values in the training
+            texts.
     """
 
     columns: bool = False

@@ -28,6 +28,7 @@ from reviewgen.config.bounded import MAX_RECORD, read_text
 from reviewgen.config.settings import check_list, check_text, to_dict
 from reviewgen.errors import BundleError, ConfigError, HubError, UnknownPlugin, quoted
 from reviewgen.export.folders import read_tokenizer_files
+from reviewgen.formats.bigrams import ask_model
 from reviewgen.hub.card import brief_facts, metadata_of
 from reviewgen.hub.download import parse_repository
 from reviewgen.hub.publish import inspect_repository, inspect_space, push_space
@@ -266,6 +267,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "facts": brief_facts(bundle),
         "card": bundle.card,
         "spelling": blob.add(nodes) | {"roots": roots, "known": known},
+        "bigrams": _add_bigrams(bundle, blob),
     }
     return PackedModel(manifest, blob.deflated + b"\x03\x00")  # an empty last block ends the stream
 
@@ -296,6 +298,25 @@ class _Blob:
         self.deflated += deflate.compress(content) + deflate.flush(zlib.Z_FULL_FLUSH)
         self.size += len(content)
         return entry
+
+
+def _add_bigrams(bundle: Bundle, blob: _Blob) -> dict[str, Any]:
+    """Append the bigrams of a model to the blob. For a model that was saved without them, they are
+    estimated from the model. Return the entry of each array by name.
+    """
+    tokenizer = bundle.tokenizer
+    bigrams = bundle.bigrams
+    if bigrams is None:
+        stepper = ReviewModel(bundle).generator.stepper
+        bigrams = ask_model(stepper, tokenizer.vocab_size, tokenizer.bos_id)
+    is_small = tokenizer.vocab_size <= 1 << 16
+    arrays = {
+        "starts": bigrams.starts.astype(np.int32),
+        "followers": bigrams.followers.astype(np.uint16 if is_small else np.int32),
+        "probs": bigrams.probs,
+        "unigrams": bigrams.unigrams,
+    }
+    return {name: blob.add(array) for name, array in arrays.items()}
 
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:

@@ -24,16 +24,17 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from reviewgen.compiled.spelling import HALF
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.formats.patterns import END, Pattern, Unsupported
 from reviewgen.lexicon.token_bytes import Symbols
+from reviewgen.protocols.extensions import TokenAutomaton
 
 DEAD = 0
 HOLDS = 1
 FIRST = 2  # the state before the first byte
 _SYMBOLS = HALF + 16  # bytes, and the sixteen half bytes
 FAR = 1 << 20  # more tokens than any text has
-_MAX_CELLS = 1 << 23  # states times tokens
+_MAX_CELLS = 1 << 24  # states times tokens
 
 State: TypeAlias = int | tuple[int, ...]
 """A state of an automaton, or the bytes of the prompt that are still to be spelled."""
@@ -48,15 +49,15 @@ class Automaton:
         next: The state after each token in each state.
         distance: For each state, the minimum number of tokens until the text may end; large if it
             never may.
-        by_symbol: The state after each symbol in each state.
-        tokens: The symbols of each token.
+        by_symbol: The state after each symbol in each state, and
+        tokens: the symbols of each token, if the text may begin with a rest of the prompt.
     """
 
     name: str
     next: Int32[np.ndarray, "S V"]
     distance: Int64[np.ndarray, " S"]
-    by_symbol: Int32[np.ndarray, "S N"]
-    tokens: Sequence[tuple[int, ...]]
+    by_symbol: Int32[np.ndarray, "S N"] | None = None
+    tokens: Sequence[tuple[int, ...]] = ()
 
     @property
     def margin(self) -> int:
@@ -71,10 +72,11 @@ class Automaton:
         size = min(len(symbols), len(state))
         if not size or symbols[:size] != state[:size]:
             return DEAD
+        assert self.by_symbol is not None
         after = FIRST
         for symbol in symbols[size:]:
             after = int(self.by_symbol[after, symbol])
-        return state[size:] or after
+        return state[size:] or (after if self.distance[after] < FAR else DEAD)
 
     def all_after(self, state: State) -> Int32[np.ndarray, " V"]:
         """Return the state after each token; for a rest of the prompt, DEAD or another one."""
@@ -83,12 +85,6 @@ class Automaton:
             return row
         after = [self.after(state, token) for token in range(self.next.shape[1])]
         return np.array([FIRST if isinstance(each, tuple) else each for each in after], np.int32)
-
-    def rules(self) -> Int32[np.ndarray, "S 257"]:
-        """Return the automaton as ``Spelling`` takes it."""
-        rules = self.by_symbol[:, : HALF + 1].copy()
-        rules[:, HALF] = self.distance == 0
-        return rules
 
 
 @dataclass(frozen=True)
@@ -99,13 +95,13 @@ class _Word:
         matches: How far each word that may have begun is matched: pairs of word and length.
         is_complete: Whether a word has just been matched, if no letter follows.
         is_inside: Whether a word cannot begin here, since a letter precedes.
-        is_half: Whether the first half of a byte precedes.
+        half: The first half of a byte, if it precedes; else -1.
     """
 
     matches: frozenset[tuple[int, int]] = frozenset()
     is_complete: bool = False
     is_inside: bool = False
-    is_half: bool = False
+    half: int = -1
 
 
 def include(word: str, symbols: Symbols, eos: int) -> Automaton:
@@ -123,7 +119,7 @@ def include(word: str, symbols: Symbols, eos: int) -> Automaton:
         f"include={word!r}",
         _Word(),
         _word_step([word], HOLDS),
-        lambda state: state.is_complete,
+        lambda state: state.is_complete and state.half < 0,
         symbols,
         eos,
     )
@@ -177,7 +173,7 @@ def regex(pattern: str, symbols: Symbols, eos: int) -> Automaton | None:
     syntax that ``patterns`` does not know.
     """
     try:
-        parsed = Pattern(pattern)
+        parsed = Pattern(pattern, _alphabet(symbols))
         row = cache(parsed.row)
 
         def step(state: Any, symbol: int) -> Any:
@@ -187,6 +183,49 @@ def regex(pattern: str, symbols: Symbols, eos: int) -> Automaton | None:
         return _compile("regex", parsed.first, step, lambda s: s >> END & 1 == 1, symbols, eos)
     except Unsupported:
         return None
+
+
+def _alphabet(symbols: Symbols) -> set[str] | None:
+    """Return the characters that tokens spell; None if a token is a part of a character."""
+    alphabet = set[str]()
+    for token in symbols.tokens():
+        if token and max(token) < HALF:
+            try:
+                alphabet.update(bytes(token).decode())
+            except UnicodeDecodeError:
+                return None
+    return alphabet
+
+
+def of_plugin(name: str, given: TokenAutomaton, vocab_size: int, eos: int) -> Automaton:
+    """Return the automaton of a plugin.
+
+    Args:
+        name: The name of the plugin, for messages.
+        given: What the plugin says.
+        vocab_size: V.
+        eos: The id of the end token.
+
+    Raises:
+        BrokenPlugin: The arrays of the automaton do not fit each other or the tokenizer.
+        ConfigError: No text fits it.
+    """
+    after = np.array(given.next, np.int32)
+    is_end = np.array(given.is_end, np.bool_)
+    states = len(is_end)
+    has_shape = after.shape == (states, vocab_size) and states > FIRST
+    if not has_shape or after.min() < 0 or after.max() >= states:
+        raise BrokenPlugin(
+            f"{name} is broken: its automaton needs states below {states} in an array next of shape"
+            f" ({states}, {vocab_size}), with at least 3 states; it has the shape {after.shape}."
+        )
+    after[[DEAD, HOLDS]] = [[DEAD], [HOLDS]]
+    is_end[[DEAD, HOLDS]] = [False, True]
+    after[:, eos] = np.where(is_end, HOLDS, DEAD)
+    automaton = Automaton(name, after, distances(after, is_end))
+    if automaton.distance[FIRST] >= FAR:
+        raise ConfigError(f"No text of this model's tokens fits {name}: leave it out.")
+    return automaton
 
 
 def _is_spelled(text: bytes, tokens: Collection[bytes]) -> bool:
@@ -224,12 +263,16 @@ def _word_step(words: Sequence[str], end: int) -> Callable[[Any, int], Any]:
     def step(state: Any, symbol: int) -> Any:
         """Return the state after another symbol."""
         is_high = symbol >= 128
-        if state.is_half:
-            return _Word(is_inside=is_strict) if symbol >= HALF else DEAD
-        if symbol >= HALF:  # only the first half of a byte above 127 may follow
+        if state.half >= 0:  # a byte in two halves is not a part of a word
+            if symbol < HALF:
+                return DEAD
+            byte = 16 * state.half + symbol - HALF
+            is_letter = is_strict if byte >= 128 else _is_letter(byte)
+            return end if state.is_complete and not is_letter else _Word(is_inside=is_letter)
+        if symbol >= HALF:
             if state.is_complete and not is_strict:
                 return end
-            return _Word(is_half=True) if symbol >= HALF + 8 else DEAD
+            return _Word(is_complete=state.is_complete, half=symbol - HALF)
         is_letter = is_strict if is_high else _is_letter(symbol)
         if state.is_complete and not is_letter:
             return end
@@ -300,7 +343,9 @@ def _compile(
     after = np.ascontiguousarray(by_token.T)
     is_end = np.array([False, True, *map(may_end, waiting)])
     after[:, eos] = np.where(is_end, HOLDS, DEAD)
-    return Automaton(name, after, distances(after, is_end), by_symbol, symbols.tokens())
+    distance = distances(after, is_end)
+    after[distance[after] >= FAR] = DEAD
+    return Automaton(name, after, distance, by_symbol, symbols.tokens())
 
 
 def distances(

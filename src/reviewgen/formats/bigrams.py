@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 from safetensors.numpy import save_file
 
-from reviewgen.errors import BundleError, storage_errors
+from reviewgen.errors import BundleError, GenerationError, storage_errors
 from reviewgen.protocols.stepper import Stepper
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _PAIRS = 20  # pairs for each token of the vocabulary
 _MAX_TOKENS = 5_000_000  # tokens of the training text that are counted
 _DISCOUNT = 0.5
+_MIN_REST = 1e-4  # a format may need a pair of tokens that the training text does not have
 _STEPS = 16  # saved probabilities are powers of two of this many steps
 _BATCH = 64  # texts that a model predicts side by side
 _ROWS = (100, 1000)  # tokens whose followers a model is asked for
@@ -53,7 +54,7 @@ class Bigrams:
             self.probs,
             len(self.unigrams),
         )
-        return np.maximum(1 - known, 0).astype(np.float32)
+        return np.maximum(1 - known, _MIN_REST).astype(np.float32)
 
     def tempered(self, temperature: float) -> "Bigrams":
         """Return the bigrams of a text that is sampled at a temperature."""
@@ -99,6 +100,9 @@ def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
         stepper: The model.
         vocab_size: V.
         bos: The id of the token at the beginning.
+
+    Raises:
+        GenerationError: The logits are NaN or infinite.
     """
 
     def predict(beginnings: Sequence[Sequence[int]]) -> Float[np.ndarray, "R V"]:
@@ -109,6 +113,8 @@ def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
             logits, _ = stepper.forward(ids, stepper.initial_state(len(ids)))
             scores = logits[:, :vocab_size].astype(np.float64)
             scores[:, bos] = -np.inf
+            if not np.isfinite(scores.max(axis=1)).all():
+                raise GenerationError.of_damaged_logits()
             probs = np.exp(scores - scores.max(axis=1, keepdims=True))
             rows.append(probs / probs.sum(axis=1, keepdims=True))
         return np.concatenate(rows)

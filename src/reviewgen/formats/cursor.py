@@ -12,7 +12,7 @@ Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from reviewgen.formats.automata import (
     choices,
     exclude,
     include,
+    of_plugin,
     regex,
 )
 from reviewgen.formats.bigrams import Bigrams
@@ -40,6 +41,7 @@ from reviewgen.formats.exact import ExactPosition, ExactTable, product, refuse_o
 from reviewgen.formats.grammars import Grammars
 from reviewgen.formats.look_ahead import LookAhead
 from reviewgen.lexicon.token_bytes import Symbols
+from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.stepper import Stepper
 
 _HORIZON = 60  # words; an included word is in the text after at most about this many
@@ -176,9 +178,10 @@ class Formats:
         bos, eos: The ids of the tokens at the beginning and at the end.
         stepper: The model, which ``exact`` needs.
         bigrams: The bigrams, which included and excluded words need without ``exact``.
+        plugins: The automata of plugins, by name.
 
     Attributes:
-        rules: The only rule as a ``Spelling`` takes it; None if the rules must be masks.
+        rules: The table of the only rule, as a ``Spelling`` takes it; None if the rules must be masks.
         margin: How many tokens before its limit a text is completed at the latest.
 
     Raises:
@@ -193,8 +196,10 @@ class Formats:
         eos: int,
         stepper: Stepper,
         bigrams: Bigrams | None,
+        plugins: Mapping[str, TokenAutomaton],
     ) -> None:
         self.config = config
+        self.plugins = plugins
         self.eos = eos
         self.vocab_size = len(symbols.offsets) - 1
         self._symbols = symbols
@@ -205,6 +210,8 @@ class Formats:
         automata = [(include(word, symbols, eos), self.horizon) for word in config.include]
         if config.exclude:
             automata.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
+        for name, given in plugins.items():
+            automata.append((of_plugin(name, given, self.vocab_size, eos), self.horizon))
         self._rules = {name: getattr(config, name) for name in GRAMMARS if getattr(config, name)}
         follows = list(self._follows())  # automata of what follows the prompt
         self._words = list[Any]()
@@ -231,12 +238,12 @@ class Formats:
             np.array([token for token in by_length if kinds[token] == kind])
             for kind in sorted({*kinds} - {-1})
         ]
-        self.rules: Int32[np.ndarray, "S 257"] | None = None
+        self.rules: Int32[np.ndarray, "S V"] | None = None
         self.margin = 0
         self.is_searched = bool(self._rules or (follows and len(self.names) > 1))
         if follows and not self.is_searched:
             self.margin = follows[0].margin
-            self.rules = follows[0].rules()
+            self.rules = follows[0].next
         if self.is_searched:
             self._check(self.start([], ""))
 
@@ -246,7 +253,8 @@ class Formats:
         config = self.config
         names = [f"include={word!r}" for word in config.include]
         names += [f"exclude={word!r}" for word in config.exclude]
-        return names + [name for name in ("choices", *GRAMMARS) if getattr(config, name)]
+        names += [name for name in ("choices", *GRAMMARS) if getattr(config, name)]
+        return [*names, *self.plugins]
 
     def describe_failure(self, reason: str) -> str:
         """Return the sentence that a text does not fit the rules.
@@ -280,6 +288,11 @@ class Formats:
             position.start = len(ids)
         cursor = Cursor(self, positions)
         cursor.follow(ids)
+        if cursor.needed >= FAR:
+            raise ConfigError(
+                f"The prompt does not fit {' and '.join(self.names)}: change it, or leave out the"
+                " format."
+            )
         if not rest and cursor.needed > self.config.max_new_tokens:
             raise ConfigError(
                 f"{' and '.join(self.names)} need at least {cursor.needed} tokens: raise"

@@ -23,12 +23,11 @@ _RANGE = re.compile(r"(\d{1,4})(?:\.\.(\d{1,4}))?")
 # One terminal, so that no lexer divides it. A sentence does not end with an abbreviation or an
 # initial, whose full stop would not end it.
 _SENTENCES = r"""
-start: ALL
-ALL: /\s?/ SENTENCE (/\s/ SENTENCE){{{low},{high}}}
 SENTENCE: BODY /[.!?…]{{1,3}}["'”’)]?/
 BODY: /([^.!?…。！？\s]|\s[^.!?…。！？\s]|[.][0-9a-z])+/ & ~SHORT
 SHORT: /((?s:.*)[^A-Za-z0-9_.])?({words}|[A-HJ-Z])/
 """
+_IN_JSON = r'[^"\\\x00-\x1f]*'  # what a string of JSON may have without a backslash
 
 
 class Grammars:
@@ -94,6 +93,9 @@ class Grammars:
         return str(self._library.LLMatcher.grammar_from_regex(regex))
 
     def _of_schema(self, schema: Mapping[str, Any]) -> str:
+        columns = schema.get("properties") or {}
+        if any(isinstance(each, Mapping) and "sentences" in each for each in columns.values()):
+            return _of_columns(columns)
         try:
             return str(
                 self._library.LLMatcher.grammar_from_json_schema(
@@ -138,14 +140,53 @@ def _of_sentences(value: str) -> str:
 
     A sentence ends where ``reviewgen.sentences`` finds an end.
     """
+    return f"start: ALL\nALL: {_repeated_sentences(value)}\n{_sentence_grammar()}"
+
+
+def _of_columns(columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the grammar of a JSON object some of whose strings are a number of sentences.
+
+    Args:
+        columns: The JSON schema of each value. A string may have the key ``sentences``, as in
+            {"type": "string", "sentences": "2..4"}.
+    """
+    parts = list[str]()
+    rules = list[str]()
+    for number, (name, schema) in enumerate(columns.items()):
+        key = json.dumps(name, ensure_ascii=False)
+        parts.append(json.dumps(("," if number else "{") + key + ":", ensure_ascii=False))
+        parts.append(f"value{number}")
+        if "sentences" in schema:
+            if others := sorted(schema.keys() - {"sentences", "type", "title", "description"}):
+                raise ConfigError(
+                    f"sentences of {quoted(name)} cannot be combined with {', '.join(others)}:"
+                    " leave out one of them."
+                )
+            sentences = _repeated_sentences(str(schema["sentences"]))
+            rules.append(f'value{number}: "\\"" TEXT{number} "\\""')
+            rules.append(f"TEXT{number}: SENTENCES{number} & /{_IN_JSON}/")
+            rules.append(f"SENTENCES{number}: {sentences}")
+        else:
+            rules.append(f"value{number}: %json {json.dumps(schema, ensure_ascii=False)}")
+    return "\n".join([f'start: {" ".join(parts)} "}}"', *rules, _sentence_grammar()])
+
+
+def _repeated_sentences(value: str) -> str:
+    """Return the expression of a number of sentences."""
     match = _RANGE.fullmatch(value.replace(" ", ""))
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= low <= high:
         raise ConfigError(
             f"sentences must be a number or a range, as in 3 or 2..4; got {quoted(value)}."
         )
+    more = rf" (/\s/ SENTENCE){{{low - 1},{high - 1}}}" if high > 1 else ""
+    return rf"/\s?/ SENTENCE{more}"
+
+
+def _sentence_grammar() -> str:
+    """Return the terminals that ``_repeated_sentences`` uses."""
     words = "|".join(map(re.escape, sorted(ABBREVIATIONS | NUMBER_ABBREVIATIONS)))
-    return _SENTENCES.format(low=low - 1, high=high - 1, words=f"(?i:{words})")
+    return _SENTENCES.format(words=f"(?i:{words})")
 
 
 def _with_prefix(grammar: str, prefix: str) -> str:

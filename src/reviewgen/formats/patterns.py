@@ -1,7 +1,11 @@
 """Regular expressions as automata over bytes.
 
-A pattern has literal characters, ``.``, classes as in ``[^a-z_]``, the ASCII classes ``\\d``,
-``\\w`` and ``\\s``, groups, ``|``, and repetitions. Other syntax is ``Unsupported``.
+A pattern has literal characters, ``.``, classes as in ``[^a-z_]``, the classes ``\\d``, ``\\w`` and
+``\\s``, groups, ``|``, and repetitions, as in Rust. Other syntax is ``Unsupported``, and llguidance
+reads it.
+
+The library outlines-core also makes automata of patterns, but without a limit on their number of
+states, and of "a|ab", its automaton accepts only "a".
 
 The pattern is parsed into a nondeterministic automaton (Thompson 1968). Each of its positions waits
 for a byte of a range. A set of positions is an integer, in which position n is bit n; a state of
@@ -9,8 +13,9 @@ the deterministic automaton is such a set.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cache, reduce
 from operator import or_
 from typing import TypeAlias
 
@@ -20,11 +25,9 @@ _MAX_WORK = 100_000  # positions of all states, and five for each part, as often
 _LAST = 0x10FFFF
 # the characters whose UTF-8 has the same length; those between the third and the fourth have none
 _BLOCKS = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, _LAST))
-_CLASSES = {
-    "d": [(48, 57)],
-    "w": [(48, 57), (65, 90), (95, 95), (97, 122)],
-    "s": [(9, 13), (32, 32)],
-}
+# by the Unicode categories of their characters
+_CLASSES = {"d": {"Nd"}, "w": {"L", "M", "Nd", "Nl", "Pc"}, "s": {"Z"}}
+_SPACES = "\t\n\v\f\r\x85"  # other characters of the class "s"
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t"}
 _COUNTS = re.compile(r"\{(\d{1,4})(,(\d{0,4}))?\}|[*+?]")
 
@@ -44,6 +47,7 @@ class Pattern:
 
     Args:
         text: The pattern.
+        alphabet: The characters that the text may have; None allows any.
 
     Attributes:
         first: The state before the first byte.
@@ -52,10 +56,11 @@ class Pattern:
         Unsupported: The pattern has other syntax, or is too large.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, alphabet: Collection[str] | None = None) -> None:
         if len(text) > _MAX_POSITIONS:
             raise Unsupported
         self._text = text
+        self._alphabet = None if alphabet is None else _ranges_of(map(ord, alphabet))
         self._at = 0
         self._positions: dict[tuple[int, int, int], int] = {}  # the first and last byte, the next
         self._edges: list[tuple[int, int, int]] = [(1, 0, 0)] * (END + 1)
@@ -189,8 +194,9 @@ class Pattern:
         """
         if character == "\\":
             character = self._character()
-            if character in _CLASSES:
-                return _CLASSES[character]
+            if character.lower() in _CLASSES:
+                ranges = _members(character.lower())
+                return ranges if character.islower() else _others(ranges)
             if character.isalnum() and character not in _CONTROLS:
                 raise Unsupported
             character = _CONTROLS.get(character, character)
@@ -205,8 +211,6 @@ class Pattern:
             if character in "[]" or doubled:
                 raise Unsupported
             first = self._ranges(character)
-            if first in _CLASSES.values() and is_negated:
-                raise Unsupported
             if not self._text.startswith("-]", self._at) and self._take("-"):
                 last = self._ranges(self._character())
                 if first[0][0] < first[-1][1] or last[0][0] < last[-1][1] or first > last:
@@ -217,7 +221,11 @@ class Pattern:
 
     def _one_of(self, ranges: _Ranges) -> _Part:
         """Return the part that matches one character of some ranges."""
-        spelled = [spelling for low, high in ranges for spelling in _spellings(low, high)]
+        if self._alphabet is not None:
+            ranges = _common(ranges, self._alphabet)
+        spelled = list[list[tuple[int, int]]]()
+        for low, high in ranges:
+            spelled += _spellings(low, high)
 
         def one_of(after: int) -> int:
             self._count()
@@ -237,6 +245,40 @@ def _bits(number: int) -> Iterator[int]:
     while number:
         yield (number & -number).bit_length() - 1
         number &= number - 1
+
+
+@cache
+def _members(name: str) -> _Ranges:
+    """Return the characters of a class."""
+    categories = _CLASSES[name]
+    return _ranges_of(
+        number
+        for number, category in enumerate(map(unicodedata.category, map(chr, range(_LAST + 1))))
+        if not categories.isdisjoint((category, category[0]))
+        or (name == "s" and chr(number) in _SPACES)
+    )
+
+
+def _ranges_of(numbers: Iterable[int]) -> _Ranges:
+    ranges: _Ranges = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ranges
+
+
+def _common(ranges: _Ranges, others: _Ranges) -> _Ranges:
+    """Return the characters that are in both."""
+    common: _Ranges = []
+    for low, high in ranges:
+        common += [
+            (max(low, first), min(high, last))
+            for first, last in others
+            if first <= high and last >= low
+        ]
+    return common
 
 
 def _others(ranges: Sequence[tuple[int, int]]) -> _Ranges:

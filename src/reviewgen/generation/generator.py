@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.config.generation import FORMATS, GenerationConfig
+from reviewgen.config.generation import FORMATS
 from reviewgen.errors import DataError, GenerationError
 from reviewgen.formats.cursor import Formats
 from reviewgen.generation.beams import search
@@ -325,7 +325,7 @@ class Generator:
     def _stream(self, request: Request, guard: CopyGuard | None) -> Iterator[str]:
         """Yield the prompt, then the new characters after each step of the decoding loop."""
         text = self.text(request, request.prompts[0], 0)
-        is_whole = has_retries(request.config)
+        is_whole = has_retries(request)
         detokenizer = Detokenizer(text, is_whole=is_whole, is_echoed=True)
         prompt, _ = detokenizer.release()
         if prompt:
@@ -386,7 +386,7 @@ class Generator:
         Raises:
             ConfigError: A format is invalid, or no text can fit it.
         """
-        return self.pieces.formats(request.config, self.stepper)
+        return self.pieces.formats(request.config, self.stepper, request.automata)
 
     def text(self, request: Request, prompt: str | Sequence[int], number: int) -> Text:
         """Return a new text that starts with a prompt.
@@ -437,12 +437,14 @@ class Generator:
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)
 
 
-def has_retries(config: GenerationConfig) -> bool:
+def has_retries(request: Request) -> bool:
     """Return whether tokens of a text may be removed again because of its formats, which may
     contradict one another, or the known words.
     """
-    rules = len(config.include) + sum(bool(getattr(config, name)) for name in FORMATS)
-    return config.has_format and (rules > 1 + len(config.include[:1]) or config.words == "known")
+    config = request.config
+    rules = len(config.include[1:]) + len(request.automata)
+    rules += sum(bool(getattr(config, name)) for name in FORMATS)
+    return rules > 1 or (rules > 0 and config.words == "known")
 
 
 def choose_batch_size(device: str) -> int:

@@ -11,6 +11,7 @@ looked up among the entry points of installed packages. A saved model contains n
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from reviewgen.errors import (
     quoted,
 )
 from reviewgen.generation.text import Text
+from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin, title_of
 from reviewgen.registry.plugins import find_logits_processor
@@ -35,12 +37,13 @@ class Processor:
     """A logits processor of a call.
 
     Attributes:
-        call: The function: it takes ids (1, T) and scores (1, V), and returns scores (1, V).
+        call: The function: it takes ids (1, T) and scores (1, V), and returns scores (1, V). An
+            automaton is not called: it is one of the formats of the call.
         name: The name of the processor in error messages.
         plugin: The plugin that provides it; None for the user's own function.
     """
 
-    call: Callable[[Any, Any], Any]
+    call: Any
     name: str
     plugin: Plugin | None = None
 
@@ -96,6 +99,16 @@ class Hooks:
     criteria: Sequence[Callable[[Any, Any], Any]]
     streamer: Any = None
 
+    @cached_property
+    def automata(self) -> dict[str, TokenAutomaton]:
+        """The automata among the processors, by name as in the middle of a sentence."""
+        processors = self.processors
+        return {
+            f"{each.name[:1].lower()}{each.name[1:]}": each.call
+            for each in processors
+            if isinstance(each.call, TokenAutomaton)
+        }
+
     def process(
         self, ids: Sequence[int], scores: Float[np.ndarray, " V"]
     ) -> Float[np.ndarray, " V"]:
@@ -109,12 +122,13 @@ class Hooks:
             GenerationError: The processors rule out every token, one of them fails, or one returns
                 something other than scores.
         """
-        if not self.processors:
+        functions = [each for each in self.processors if not isinstance(each.call, TokenAutomaton)]
+        if not functions:
             return scores
         import torch
 
         table = torch.from_numpy(scores.astype(np.float32))[None]  # (1, V)
-        for processor in self.processors:
+        for processor in functions:
             table = processor(torch.tensor([list(ids)]), table)
         processed: np.ndarray = table[0].double().cpu().numpy()
         if not (processed > -np.inf).any():
@@ -267,10 +281,10 @@ def _make(name: str, tokenizer: Tokenizer, saved: Sequence[str]) -> Processor:
         raise BrokenPlugin(
             f"{title} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}"
         ) from error
-    if not callable(processor):
+    if not callable(processor) and not isinstance(processor, TokenAutomaton):
         raise BrokenPlugin(
-            f"{title} is broken: its factory should return a function of ids and scores; it"
-            f" returned {type(processor).__name__}."
+            f"{title} is broken: its factory should return a function of ids and scores, or a"
+            f" TokenAutomaton; it returned {type(processor).__name__}."
         )
     return Processor(processor, title, plugin)
 

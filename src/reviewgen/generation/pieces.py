@@ -9,7 +9,7 @@ prompts are fed as they are.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from reviewgen.formats.cursor import Formats
 from reviewgen.lexicon.lexicon import Lexicon, add_signs, add_words, make_spelling
 from reviewgen.lexicon.token_bytes import Symbols, token_symbols
 from reviewgen.lexicon.words import words_of
+from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.stepper import Stepper
 from reviewgen.protocols.tokenizer import Tokenizer
 
@@ -189,18 +190,21 @@ class TokenTexts:
         assert self._symbols is not None  # else there are no formats
         return (spelling or make_spelling(self._symbols))._replace(rules=formats.rules)
 
-    def formats(self, config: GenerationConfig, stepper: Stepper) -> Formats | None:
+    def formats(
+        self, config: GenerationConfig, stepper: Stepper, plugins: Mapping[str, TokenAutomaton]
+    ) -> Formats | None:
         """Return the rules of a call; None if it has none.
 
         Args:
             config: The settings of the call.
             stepper: The model, for rules that need its predictions.
+            plugins: The automata of plugins, by name.
 
         Raises:
             ConfigError: A rule is invalid, two contradict each other, or no text can fit one; or
                 the tokenizer does not say which bytes its tokens are.
         """
-        if not config.has_format and not config.exact:
+        if not config.has_format and not config.exact and not plugins:
             return None
         symbols = self._symbols
         if symbols is None:
@@ -209,14 +213,14 @@ class TokenTexts:
                 " (reviewgen.protocols.SupportsTokenBytes)."
             )
 
-        needs_bigrams = (config.include or config.exclude) and not config.exact
+        needs_bigrams = (config.include or config.exclude or plugins) and not config.exact
         if needs_bigrams and self._bigrams is None:
             self._bigrams = ask_model(stepper, self.tokenizer.vocab_size, self.bos_id)
         formats = self._formats.get(config)
-        if formats is None or formats.config != config:  # the hash leaves out the JSON schema
-            formats = Formats(
-                config, symbols, self.bos_id, self.tokenizer.eos_id, stepper, self._bigrams
-            )
+        # the hash leaves out the JSON schema
+        if formats is None or (formats.config, formats.plugins) != (config, plugins):
+            eos = self.tokenizer.eos_id
+            formats = Formats(config, symbols, self.bos_id, eos, stepper, self._bigrams, plugins)
             self._formats = {config: formats}  # keep only the last one
         return formats
 

@@ -13,6 +13,7 @@ from reviewgen.config.generation import GenerationConfig, GenerationSettings, ge
 from reviewgen.config.settings import Bound, check_mapping, check_value, seed_or_random
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation.hooks import Hooks, as_processors, make_hooks, one_or_more
+from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
 
@@ -99,6 +100,16 @@ class Request:
     def prefix_of(self, number: int) -> Sequence[int]:
         """Return the ids of the conditions of text ``number``."""
         return self.conditions.encode(self.conditions_of(number)) if self.draws else self.prefix
+
+    @property
+    def automata(self) -> Mapping[str, TokenAutomaton]:
+        """The automata of plugins that the texts must fit, by name."""
+        return {} if self.hooks is None else self.hooks.automata
+
+    @property
+    def has_format(self) -> bool:
+        """Whether a setting or a plugin says what a text must look like."""
+        return self.config.has_format or bool(self.automata)
 
     @property
     def plugins(self) -> list[Plugin]:
@@ -217,7 +228,7 @@ def _refuse_pairs(request: Request) -> None:
     has_streamer = request.hooks is not None and request.hooks.streamer is not None
     if has_streamer and len(request.prompts) != 1:
         raise ConfigError(f"A streamer takes one text; this call asks for {len(request.prompts)}.")
-    if has_streamer and (config.has_format or config.finish == "sentence" or is_filtered):
+    if has_streamer and (request.has_format or config.finish == "sentence" or is_filtered):
         raise ConfigError(
             "A format, finish and novelty='filter' may remove text again, so they cannot be"
             " combined with a streamer."
@@ -226,7 +237,7 @@ def _refuse_pairs(request: Request) -> None:
     is_set = {
         "num_beams": config.num_beams > 1,
         "best_of": request.best_of,
-        "a format": config.has_format,
+        "a format": request.has_format,
         "do_sample=False": is_greedy,
         "novelty='filter'": is_filtered,
         "a streamer": has_streamer,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt32
 from safetensors.numpy import save_file
 
-from reviewgen.compiled.spelling import HALF, Spelling
+from reviewgen.compiled.spelling import Spelling
 from reviewgen.errors import BundleError, quoted, storage_errors
 from reviewgen.lexicon.automata import (
     Automaton,
@@ -240,5 +240,5 @@ def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
     anything, words, separators = roots
     first = np.stack([Automaton(nodes, root).targets() for root in roots])
     tokens = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
-    rules = np.zeros((1, HALF + 1), np.int32)  # none
+    rules = np.zeros((0, 0), np.int32)
     return Spelling(nodes, anything, lexicon_start, words, separators, first, *tokens, rules)

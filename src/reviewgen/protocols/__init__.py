@@ -17,7 +17,8 @@ it is written for in the metadata of its package, or as ``api_version: ClassVar[
     tokenizer   Tokenizer: text to ids and back
     checks      the laws that a third party's model must keep to be trained
     ranges      how several processes finish a model that is trained by counting
-    extensions  LogitsProcessorFactory: changes the scores of the next token in generation; Metric:
+    extensions  LogitsProcessorFactory: changes the scores of the next token in generation, or says
+                what texts must look like, as a TokenAutomaton; Metric:
                 a number measured on generated texts, at each evaluation of a training; Reader: the
                 records of files of another format
 
@@ -35,6 +36,7 @@ from reviewgen.protocols.extensions import (
     Reader,
     Records,
     TextSample,
+    TokenAutomaton,
 )
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
 from reviewgen.protocols.migration import SupportsMigration, SupportsTransformers
@@ -145,6 +147,7 @@ __all__ = [
     "SupportsTransformers",
     "TensorSpec",
     "TextSample",
+    "TokenAutomaton",
     "Tokenizer",
     "count_by_module",
     "hold_given",

@@ -13,7 +13,9 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.sentences import sentence_ends
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
+    from jaxtyping import Bool, Int32
     from torch import Tensor
 
 Records: TypeAlias = "pyarrow.RecordBatch | Sequence[Mapping[str, Any]]"
@@ -47,10 +49,31 @@ class LogitsProcessor(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class TokenAutomaton:
+    """What a text must look like, as an automaton over tokens. Instead of a function, a
+    ``LogitsProcessorFactory`` may return one.
+
+    It is a format like ``include``: texts are steered so that they fit, each ends where it may end,
+    and a text that cannot fit has a ``problem``. The states are numbered from 0. State 0 is that of
+    a text that cannot fit any more, state 1 that of a text that fits whatever follows, and a text
+    begins in state 2. The prompt is read, too.
+
+    S states, V vocabulary.
+
+    Attributes:
+        next: int32 (S, V), the state after each token in each state.
+        is_end: bool (S,), whether a text may end in each state.
+    """
+
+    next: "Int32[np.ndarray, 'S V']"
+    is_end: "Bool[np.ndarray, ' S']"
+
+
 @runtime_checkable
 class LogitsProcessorFactory(Protocol):
-    """Makes a logits processor for a tokenizer. Each entry point in the group
-    ``reviewgen.logits_processors`` names such a factory.
+    """Makes a logits processor, or a ``TokenAutomaton``, for a tokenizer. Each entry point in the
+    group ``reviewgen.logits_processors`` names such a factory.
 
     It is a function, or a class whose constructor takes the tokenizer. It is called once for each
     call of ``generate``::
@@ -66,8 +89,8 @@ class LogitsProcessorFactory(Protocol):
                 return scores
     """
 
-    def __call__(self, tokenizer: Tokenizer) -> LogitsProcessor:
-        """Return a processor for texts of a tokenizer."""
+    def __call__(self, tokenizer: Tokenizer) -> LogitsProcessor | TokenAutomaton:
+        """Return a processor or an automaton for texts of a tokenizer."""
         ...
 
 

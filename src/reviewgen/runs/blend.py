@@ -395,6 +395,7 @@ def _character_bundle(bundles: Sequence[Bundle], symbols: list[Any]) -> Bundle:
     return replace(
         first,
         tokenizer=tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config()),
+        bigrams=None,  # those of other tokens
         tokenizer_plugin=plugin,
         tokenizer_config=tokenizer_class.Config(),
         generation=generation,

@@ -296,7 +296,7 @@ class ActiveRequest:
             "cursor": None if start.cursor is None else start.cursor.copy(),
         }
         text = ServedText(**vars(start) | own_fields, request=self)
-        may_shrink = self.decoder.guard is not None or has_retries(start.config)
+        may_shrink = self.decoder.guard is not None or has_retries(submission.request)
         text.out = Detokenizer(
             text,
             start.config.stop_strings,

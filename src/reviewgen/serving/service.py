@@ -211,7 +211,7 @@ class Service:
             if request.novelty is not None:
                 async with self._guarding[completion.model]:
                     guard = await asyncio.to_thread(engine.generator.guard, request)
-            if request.config.has_format:
+            if request.has_format:
                 async with self._guarding[completion.model]:
                     await asyncio.to_thread(engine.generator.formats, request)
             waiting = engine.waiting

@@ -2,7 +2,8 @@
 passages that they copy from the training text.
 
     table      writes a table: first shards in ``OUT.partial``, then ``OUT``, a folder or a file
-    generating plans a table of generated texts, and draws the conditions of each text
+    schema     reads what the columns of a table of generated texts are
+    generating plans a table of generated texts
     scoring    plans a table of scores or of copies; evaluates a model with several processes
     receipts   records how a text was generated, and generates it again
 

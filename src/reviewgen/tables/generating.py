@@ -1,42 +1,33 @@
 """The implementation of ``reviewgen.generate_dataset``: generates a table of texts, in one process
 or in several.
 
-A schema says how the values of conditions are drawn for each text. A schema is a distribution for
-each condition, or a table from which whole rows are drawn. The values for text i depend only on the
-seed and on i. So any process can generate any shard, in any order.
+The values of the conditions of text i, which a schema may draw, depend only on the seed and on i.
+So any process can generate any shard, in any order.
 """
 
 import hashlib
-import itertools
 import json
 import logging
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from reviewgen.conditions import ANY, DRAW, Condition, Conditions, DrawGroup
-from reviewgen.config.bounded import MAX_RECORD, read_json
+from reviewgen.conditions import Condition, DrawGroup
 from reviewgen.config.options import DatasetOptions
 from reviewgen.config.settings import check_count, check_flags, to_dict
-from reviewgen.data.texts import open_records
-from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.generation.generator import Generation
 from reviewgen.generation.request import GenerateKwargs, Request, device_facts, make_request
 from reviewgen.model.review_model import ReviewModel
-from reviewgen.storage import to_path
 from reviewgen.tables.receipts import has_functions, library_versions, make_receipt, portable_origin
+from reviewgen.tables.schema import Schema, read_schema
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_HEAD_ROWS = 1000  # the columns of a schema that is a table are those of its first 1000 rows
 _MAX_TEXTS = 1_000_000_000  # maximum texts of a table
-Value = str | int | float | None
+_MAX_ATTEMPTS = 10  # texts that are generated for a row until one fits the schema
 _OWN_COLUMNS = {
-    "text": "string",
     "number": "int64",
     "seed": "uint64",
     "prompt": "string",
@@ -45,6 +36,7 @@ _OWN_COLUMNS = {
     "exceeds_max_copy": "bool",
 }
 _TO_TYPE: dict[str, Any] = {"int64": int, "double": float, "string": str}
+_RESERVED = (*_OWN_COLUMNS, "receipt", *NOVELTY_COLUMNS)  # not names of columns of the user
 _logger = logging.getLogger("reviewgen")
 
 
@@ -55,6 +47,7 @@ def _make_plan(
     request: Request,
     seed: int | None,
     shards: DatasetOptions,
+    schema: Schema,
     receipts: bool | Path,
 ) -> TablePlan:
     """Return the plan of a table.
@@ -67,13 +60,14 @@ def _make_plan(
             text.
         seed: The seed that the user gave, if any.
         shards: How the table is written.
+        schema: The generated columns.
         receipts: Whether the table has a column of receipts; or a file to write the receipts to as
             well.
     """
     prompts = request.prompts
     conditions = model.conditions
-    text_columns = _OWN_COLUMNS if shards.columns else {"text": "string"}
-    column_of = column_names(conditions, [*_OWN_COLUMNS, "receipt", *NOVELTY_COLUMNS])
+    own_columns = _OWN_COLUMNS if shards.columns else {}
+    column_of = column_names(conditions, [*_RESERVED, *schema.columns])
     condition_columns = {
         column_of[condition.name]: _column_type(condition, request) for condition in conditions
     }
@@ -82,12 +76,15 @@ def _make_plan(
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
         numbers = range(first, last)
-        # n texts of each prompt in turn; texts that replace repeats start with the first prompt
+        # n texts of each prompt in turn; texts that replace repeats start with the first one
         shard_prompts = [prompts[number // n % len(prompts)] for number in numbers]
         shard_request = replace(request, prompts=shard_prompts, seed=seed, offset=first)
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
-            row: Row = {name: getattr(text, name) for name in text_columns}
+            if schema.settings:
+                text = _without_problem(model, text)
+            row: Row = schema.values(text)
+            row |= {name: getattr(text, name) for name in own_columns}
             for condition in conditions:
                 # converts a value that the user gave; a drawn value is converted already
                 value = condition.plain(text.conditions.get(condition.name))
@@ -115,13 +112,29 @@ def _make_plan(
         "unique": shards.unique,
     }
     return TablePlan(
-        columns=text_columns | condition_columns | receipt_column | novelty_columns,
+        columns=schema.columns | own_columns | condition_columns | receipt_column | novelty_columns,
         facts=facts,
         stage="Generating",
         rows=rows,
+        compared=tuple(schema.columns),
         receipts=receipts if isinstance(receipts, Path) else None,
         total=n * len(prompts),
     )
+
+
+def _without_problem(model: ReviewModel, text: Generation) -> Generation:
+    """Return a text; or, as long as it does not fit the schema, another in its place, whose number
+    is higher than those of all texts of a table.
+    """
+    number = text.number
+    for attempt in range(1, _MAX_ATTEMPTS):
+        if not text.problem:
+            break
+        other = number + attempt * _MAX_TEXTS
+        request = replace(text.request, prompts=[text.prompt], offset=other)
+        (generated,) = model.generator.generate(request)
+        text = model.generator.output(generated, request, other)
+    return text
 
 
 def _column_type(condition: Condition, request: Request) -> str:
@@ -168,26 +181,31 @@ def generate_dataset(
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
         loaded, origin = load_saved(model, weight_bits)
-        request = _check_request(loaded, prompt, options)
+        schema = Schema()
+        if shards.schema is not None:
+            schema = read_schema(shards.schema, loaded.conditions, _RESERVED)
+        request = _check_request(loaded, prompt, _with_formats(options, schema))
         move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
             raise ConfigError(
                 f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}."
             )
-        groups: list[DrawGroup] = []
-        if shards.schema is not None:
-            given = dict(options.get("conditions") or {})
-            for group in request.draws:
-                given.pop(group.names[0], None)  # the user gave no value, or "draw"
-            groups = read_schema(shards.schema, loaded.conditions, given)
-        by_schema = {*itertools.chain.from_iterable(group.names for group in groups)}
-        _warn_if_forgotten(loaded, by_schema)
-        groups += [group for group in request.draws if not by_schema.intersection(group.names)]
+        by_default = {group.names[0] for group in request.draws}  # not given, or given as "draw"
+        asked = options.get("conditions") or {}
+        given = {name for name, value in asked.items() if value is not None}
+        if both := (given - by_default) & schema.drawn:
+            raise ConfigError(
+                f"The condition {quoted(min(both))} is given and also drawn by the schema: leave"
+                " out one of them."
+            )
+        _warn_if_forgotten(loaded, schema.drawn)
+        groups = list(schema.draws)
+        groups += [group for group in request.draws if not schema.drawn.intersection(group.names)]
         request = replace(request, device=loaded.device, draws=groups)
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         portable = None if origin is None else portable_origin(origin, file)
         seed = None if options.get("seed") is None else request.seed
-        return _make_plan(loaded, portable, n, request, seed, shards, receipts)
+        return _make_plan(loaded, portable, n, request, seed, shards, schema, receipts)
 
     return write_table(plan, out, shards, progress, shards.schema)
 
@@ -242,141 +260,23 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
             "Functions as logits_processor, stopping_criteria or streamer cannot be repeated: leave"
             " them out."
         )
-    # raises if a novelty filter needs an index that the model does not have
+    # these raise if a novelty filter has no index, or no text fits a format
     model.generator.guard(request)
+    model.generator.formats(request)
     return request
+
+
+def _with_formats(options: GenerateKwargs, schema: Schema) -> GenerateKwargs:
+    """Return the settings of a call with the formats of its schema."""
+    for name in schema.settings:
+        if options.get(name) is not None:
+            raise ConfigError(f"{name} is given and also in the schema: leave out one of them.")
+    with_formats: Any = {**options, **schema.settings}
+    checked: GenerateKwargs = with_formats
+    return checked
 
 
 def _digest(groups: Sequence[DrawGroup]) -> str | None:
     """Return a digest of the distributions of a schema; None if nothing is drawn."""
     facts = [[group.names, group.rows, group.weights.tolist()] for group in groups]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
-
-
-def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> list[DrawGroup]:
-    """Read a schema. Return the groups of conditions that it draws; the conditions of a group are
-    drawn together.
-
-    Args:
-        source: A mapping of each condition to {value: weight}, which may also be a JSON string or a
-            .json file; or a table whose columns are conditions: a csv, jsonl or parquet file, or
-            another source that ``train`` accepts. The empty value stands for "not given".
-        conditions: The conditions of the model.
-        given: Conditions with the same value for all texts.
-
-    Raises:
-        ConfigError: The model has no conditions, or a condition, a value or a weight is unusable.
-        DataError: The source cannot be read.
-    """
-    if not conditions:
-        raise ConfigError(
-            "This model was trained without conditions, so a schema has nothing to draw: leave it"
-            " out."
-        )
-    schema = source
-    is_json = isinstance(source, str) and source.lstrip().startswith("{")
-    try:
-        if is_json:
-            schema = json.loads(source)
-        elif isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
-            schema = read_json(to_path("schema", source), MAX_RECORD)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"The schema {quoted(source) if is_json else source} cannot be read:"
-            f" {getattr(error, 'strerror', None) or error}."
-        ) from None
-    if not isinstance(schema, Mapping):
-        groups = [_read_table(open_records(source), conditions)]
-    elif schema:
-        groups = [_read_weights(name, weights, conditions) for name, weights in schema.items()]
-    else:
-        raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
-    for name in itertools.chain.from_iterable(group.names for group in groups):
-        if given.get(name) is not None:
-            raise ConfigError(
-                f"The condition {quoted(name)} is given and also drawn by the schema: leave out one"
-                " of them."
-            )
-    return groups
-
-
-def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
-    """Return the group of a single condition. ``weights`` maps each value to its weight."""
-    condition = next((condition for condition in conditions if condition.name == name), None)
-    if condition is None:
-        raise ConfigError(
-            f"{quoted(name)} is not a condition of this model."
-            f" {did_you_mean(str(name), conditions.names)}"
-        )
-    numbers = list(weights.values()) if isinstance(weights, Mapping) else []
-    are_weights = all(type(weight) in (int, float) and weight >= 0 for weight in numbers)
-    if not are_weights or not 0 < sum(numbers) <= sys.float_info.max:
-        raise ConfigError(
-            f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a"
-            f" finite sum above 0; got {quoted(weights)}."
-        )
-    rows = [(_checked(condition, value),) for value in weights]
-    return DrawGroup((condition.name,), rows, np.cumsum(numbers, dtype=np.float64))
-
-
-def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> DrawGroup:
-    """Return the group of all conditions of the model that are columns of a table."""
-    rest = iter(records)
-    head = list(itertools.islice(rest, _HEAD_ROWS))
-    columns = dict.fromkeys(map(str, itertools.chain.from_iterable(head)))
-    chosen = [condition for condition in conditions if condition.name in columns]
-    records = itertools.chain(head, rest) if chosen else ()
-    rows = list[tuple[Value, ...]]()
-    rare: Counter[str] = Counter()  # rows with a rare value, by condition
-    for number, record in enumerate(records, 1):
-        try:
-            values = [_table_value(each, record.get(each.name), rare) for each in chosen]
-            rows.append(tuple(values))
-        except ConfigError as problem:
-            raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
-    if not rows:
-        reason = f"its columns are {', '.join(columns)}" if columns else "it has no rows"
-        raise ConfigError(
-            "The schema has no column of a condition of this model"
-            f" ({', '.join(conditions.names)}); {reason}."
-        )
-    for name, count in rare.items():
-        _logger.info(
-            "%s of the schema: a rare value of %r counts as not given, as in training.",
-            counted(count, "row"),
-            name,
-        )
-    return DrawGroup(
-        tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1)
-    )
-
-
-def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
-    """Check and convert a value of a table. A rare category that the training left out counts as
-    not given, as in training; ``rare`` counts such rows.
-    """
-    if condition.left_out and _is_unknown(condition, condition.plain(value)):
-        rare[condition.name] += 1
-        return None
-    return _checked(condition, value)
-
-
-def _checked(condition: Condition, value: Any) -> Value:
-    """Check and convert a value of a schema. None stands for "not given"."""
-    plain = condition.plain(value)
-    if plain is None or (plain == ANY and _is_unknown(condition, plain)):
-        return None
-    if plain == DRAW and _is_unknown(condition, plain):
-        raise ConfigError(
-            f"A schema says what is drawn: {DRAW!r} is not a value of {condition.name!r} in it."
-            " Leave it out."
-        )
-    condition.refuse(plain)
-    return plain
-
-
-def _is_unknown(condition: Condition, plain: Value) -> bool:
-    """Return whether a value is unknown to a condition. A field, which takes any text, has no
-    unknown values.
-    """
-    return plain is not None and not condition.is_field and condition.find(plain) is None

@@ -12,7 +12,7 @@ import math
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, compress, islice
@@ -102,6 +102,7 @@ class TablePlan:
         stage: The name of the work, for the progress display.
         rows: A function of (seed, first, last) that yields the rows of the texts ``first`` to
             ``last - 1``, or fewer rows at the end of the texts.
+        compared: The columns of the text. If texts must differ, rows do in one of these columns.
         total: The number of texts to write; None for all texts that ``rows`` yields.
         summarize: A function that makes the summary from all rows; None for generated texts.
         receipts: If the table is a single file: another file, to which the receipts are written.
@@ -113,6 +114,7 @@ class TablePlan:
     facts: Mapping[str, Any]
     stage: str
     rows: Callable[[int, int, int], Iterator[Row]]
+    compared: Sequence[str] = ("text",)
     total: int | None = None
     summarize: Callable[[Iterator[Row]], dict[str, Any]] | None = None
     receipts: Path | None = None
@@ -272,7 +274,7 @@ class _Table:
             """
             first = (shards + self.processes.rank) * size
             rows = self._write_shard(first, wanted) if first < wanted else []
-            own_hashes = [hash_text(row["text"]) for row in rows] if self.unique else []
+            own_hashes = [self._hash_of(row) for row in rows] if self.unique else []
             return len(rows), np.array(own_hashes, np.uint64)
 
         while shards * size < wanted:
@@ -293,6 +295,10 @@ class _Table:
                     # processes whose shard began after the last wanted text have written none
                     shards = texts // size
         return self.processes.main(lambda: self._finish(texts, hashes), self.out)
+
+    def _hash_of(self, row: Row) -> int:
+        """Return the hash of the text of a row."""
+        return hash_text(json.dumps([row[name] for name in self.plan.compared]))
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
         """Write a shard unless it exists, and return its rows. Each process calls this for its own

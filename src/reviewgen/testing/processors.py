@@ -1,6 +1,7 @@
 """The laws of the logits processor contract in ``reviewgen.protocols``, one function each.
 
-A law is called with the factory that the entry point names. It is checked with the tokenizers
+A law is called with the factory that the entry point names; for a ``TokenAutomaton``, there is no
+law. It is checked with the tokenizers
 ``char`` and ``word``, trained on ``TRAINING_TEXTS``. T time (tokens), V vocabulary.
 """
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from reviewgen.protocols.checks import assert_close, asserting
+from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.testing.laws import Laws, assert_unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
@@ -28,9 +30,13 @@ def _tokenizers() -> tuple[Tokenizer, ...]:
     return make_tokenizer("char"), make_tokenizer("word")
 
 
-PROCESSOR_LAWS = Laws(
-    lambda factory: [(factory(tokenizer), factory, tokenizer) for tokenizer in _tokenizers()]
-)
+def _cases(factory: Callable[[Any], Any]) -> list[tuple[Any, Any, Tokenizer]]:
+    """Return what each law is called with. An automaton is checked where it is used."""
+    cases = [(factory(tokenizer), factory, tokenizer) for tokenizer in _tokenizers()]
+    return [case for case in cases if not isinstance(case[0], TokenAutomaton)]
+
+
+PROCESSOR_LAWS = Laws(_cases)
 """All laws, in the order in which ``check_processor`` checks them."""
 law = PROCESSOR_LAWS.law
 

@@ -40,6 +40,10 @@ async function* complete(request, signal) {
   for (let count = 0; count < request.max_tokens; count++) {
     await new Promise((resolve) => setTimeout(resolve, pause));
     if (signal.aborted) return;
+    if (request.prompt.includes("BACK") && count === 5) {
+      texts[0] = texts[0].slice(0, request.prompt.length + 3); // in the middle of a token
+      yield { type: "back", index: 0, text: texts[0] };
+    }
     for (let index = 0; index < request.n; index++) {
       const { alternatives, drawn } = step(request, index, texts[index]);
       texts[index] += drawn.text;

@@ -25,6 +25,7 @@ async function complete(engine, request) {
   try {
     for await (const { index, ...event } of engine.complete(request)) {
       if (event.type === "end") Object.assign(texts[index], { text: event.text, reason: event.reason });
+      else if (event.type === "back") texts[index].shown = event.text;
       else {
         texts[index].shown += event.text;
         texts[index].bits.push(event.bits);

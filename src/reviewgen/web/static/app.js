@@ -5,8 +5,10 @@
  *   engine.complete(request, signal) -> AsyncIterable of
  *     {type: "token", index, text, bits, alternatives: [{text, probability, isEnd}], and of a model with attention, place among the
  *      ids and what each head read, reads: [{name, tokens: [{place, text, weight}]}]}
+ *     {type: "back", index, text}, where tokens were taken back: the text that is left
  *     {type: "end", index, reason, text, copied: [{start, end, length, source}]}
- *   request = {model, prompt, n, seed, max_tokens, temperature, top_p, min_p, conditions, novelty, max_copy, alternatives}
+ *   request = {model, prompt, n, seed, max_tokens, temperature, top_p, min_p, conditions, include, exclude, choices, novelty, max_copy,
+ *     alternatives}
  * What goes wrong is an Error with one plain sentence.
  */
 import { attempt, byId, copyText, countText, create, showError } from "./elements.js";
@@ -123,7 +125,7 @@ class Page {
 
   /** Shows the link to a text: that of the whole page, or of one that was continued, with what was then its beginning. */
   share(request, source) {
-    const isContinued = request.prompt !== this.shared.prompt || request.n !== this.shared.n;
+    const isContinued = ["prompt", "n", "choices"].some((name) => request[name] !== this.shared[name]);
     attempt(() => {
       const fragment = encodeFragment(isContinued ? { ...request, second: "" } : this.shared);
       byId("link-text").value = `${location.href.replace(/#.*$/s, "")}#${fragment}`;

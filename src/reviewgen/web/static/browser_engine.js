@@ -3,6 +3,7 @@
  * is unpacked when it is first used. For what an engine offers see app.js; this one touches no page.
  */
 import { Text, withoutHalves } from "./decoder.js";
+import { createFormats } from "./formats.js";
 import { loadModel } from "./model.js";
 import { createRandom } from "./random.js";
 import { exp } from "./sampling.js";
@@ -27,10 +28,12 @@ async function* complete(load, request, signal) {
   const { prompt = "", n = 1, seed = Math.floor(Math.random() * 2 ** 32), alternatives = 0 } = request;
   if (config.do_sample === false && n > 1) throw new Error("At temperature 0 all texts of a prompt are the same: ask for one.");
   const fields = model.conditions.filter(({ kind }) => kind === "text").map((field) => textOf(field, config.conditions));
-  const spelling = model.spellingOf(config.words, fields.join(" "));
+  const words = config.choices.length > 0 ? "any" : config.words; // the words of a choice are known
+  const spelling = model.spellingOf(words, fields.join(" "));
+  const formats = createFormats(model, words === "known" ? spelling : null, config);
   const writers = Array.from({ length: n }, (_, number) => {
     const conditionIds = encodeConditions(model, config, createRandom(seed, number, DRAW_STREAM));
-    return writeText(model, new Text(model, config, spelling, { prompt, conditionIds, seed, number }), number, alternatives);
+    return writeText(model, new Text(model, config, spelling, formats, { prompt, conditionIds, seed, number }), number, alternatives);
   });
   let since = performance.now();
   while (writers.length > 0 && !signal?.aborted) {
@@ -51,6 +54,11 @@ function* writeText(model, text, index, alternatives) {
   const { tokenizer } = model;
   let [shown, whole, count] = [text.prompt, "", 0]; // whole: what the first `count` ids are decoded to
   for (const { token, logits, attention, place } of text.write()) {
+    if (token < 0) { // tokens were taken back
+      [shown, whole, count] = [withoutHalves(text.decoded()), "", 0];
+      yield { type: "back", index, text: shown };
+      continue;
+    }
     const { weights, total } = weighTokens(logits, tokenizer);
     const bits = Math.abs(Math.log2(weights[token] / total)); // abs, for there is a minus zero
     let added = ""; // while a character is incomplete
@@ -107,7 +115,7 @@ function readSettings({ defaults }, request) {
     const setting = name === "max_tokens" ? "max_new_tokens" : name;
     if (setting in config && setting !== "conditions" && value !== null && value !== undefined) config[setting] = value;
   }
-  config.stop_strings = [config.stop_strings].flat();
+  for (const name of ["stop_strings", "include", "exclude", "choices"]) config[name] = [config[name] ?? []].flat();
   config.conditions = { ...defaults.conditions, ...request.conditions };
   if (config.temperature === 0) [config.temperature, config.do_sample] = [1, false];
   if ((config.num_beams ?? 1) > 1) config.do_sample = false; // a page does not search with beams

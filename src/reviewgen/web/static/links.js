@@ -16,6 +16,13 @@ export const LIMITS = {
   max_copy: { label: "longest copy", low: 1, high: 1000, step: 1, start: null },
 };
 
+/** The settings that are lists of texts: what separates the texts in a field, and their maximum length together, in characters. */
+export const LISTS = {
+  include: { label: "words to include", separators: /[,\n]/, joint: ", ", most: 1000 },
+  exclude: { label: "words to exclude", separators: /[,\n]/, joint: ", ", most: 1000 },
+  choices: { label: "choices", separators: /[|\n]/, joint: "\n", most: 2000 },
+};
+
 const MAX_PROMPT = 50000; // characters: what the page takes, and what was written after it
 const MAX_LENGTH = 9 * MAX_PROMPT + 10000; // a character takes up to nine, as "%E2%82%AC"
 const TEXTS = ["model", "second", "prompt", "profile", "novelty"];
@@ -33,6 +40,9 @@ export function toNumber(name, text) {
   const kind = step < 1 ? "a number" : "a whole number";
   throw new Error(`The ${label} must be ${kind} from ${low} to ${high}, not ${text.trim() === "" ? "empty" : quote(text)}.`);
 }
+
+/** Returns the texts of a list as a field has them. */
+export const toList = (name, text) => text.split(LISTS[name].separators).map((each) => each.trim()).filter((each) => each !== "");
 
 /** Returns the values that a condition can be given; "any" leaves it unspecified. */
 export const labelsOf = ({ values }) => ["any", ...values.map(({ label }) => label)];
@@ -54,6 +64,7 @@ export function encodeFragment({ conditions, ...settings }) {
     const isKept = name in LIMITS ? values.every((each) => each !== "" && isInRange(name, each)) : values[0] !== "";
     if (isKept) fields.set(name, values.join(","));
   }
+  for (const [name, { joint }] of Object.entries(LISTS)) if (settings[name]) fields.set(name, settings[name].join(joint));
   for (const [name, value] of Object.entries(conditions)) if (value !== null) fields.set(`c.${name}`, value);
   return fields.toString();
 }
@@ -62,12 +73,17 @@ export function encodeFragment({ conditions, ...settings }) {
 export function decodeFragment(fragment, models) {
   check(fragment.length <= MAX_LENGTH, `The link is too long: at most ${MAX_LENGTH} characters can be read.`);
   const texts = Object.fromEntries(TEXTS.map((name) => [name, ""]));
-  const settings = { conditions: Object.create(null), ...texts, model: models[0].id, max_copy: null };
+  const lists = { include: null, exclude: null, choices: null };
+  const settings = { conditions: Object.create(null), ...texts, ...lists, model: models[0].id, max_copy: null };
   for (const [name, value] of new URLSearchParams(fragment.replace(/^#/, ""))) {
     if (name.startsWith("c.")) settings.conditions[name.slice(2)] = value;
     else if (name === "temperature" && value.includes(",")) settings[name] = value.split(",").map((each) => toNumber(name, each));
     else if (Object.hasOwn(LIMITS, name)) settings[name] = toNumber(name, value);
-    else if (TEXTS.includes(name)) settings[name] = value || settings[name];
+    else if (Object.hasOwn(LISTS, name)) {
+      const { label, most } = LISTS[name];
+      check(value.length <= most, `The ${label} of the link are too long: at most ${most} characters.`);
+      settings[name] = toList(name, value);
+    } else if (TEXTS.includes(name)) settings[name] = value || settings[name];
     else throw new Error(`The link has a setting that this page does not know: ${quote(name)}.`);
   }
   for (const name of ["model", "second"]) {

@@ -20,7 +20,8 @@ export async function loadModel({ manifest, readBlob }, { steppers, tokenizers }
   const createPart = (name, config, parts) => steppers[name](name, config, parts, createPart);
   const stepper = createPart(model.name, model.config, tensors);
   const spellingOf = createSpellings(tokenizer, readNumbers(buffer, spelling), spelling.roots, spelling.known);
-  return { conditions, defaults, stepper, tokenizer, pieces: createPieces(tokenizer), spellingOf };
+  const bigrams = mapValues(manifest.bigrams, (entry) => readNumbers(buffer, entry));
+  return { conditions, defaults, stepper, tokenizer, pieces: createPieces(tokenizer), spellingOf, bigrams };
 }
 
 const mapValues = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));

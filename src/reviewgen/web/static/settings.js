@@ -1,9 +1,10 @@
 /** The controls of the settings. What a user has not changed follows the chosen model: its own temperature, length and so on. */
 import { byId, create } from "./elements.js";
-import { LIMITS, labelsOf, toNumber } from "./links.js";
+import { LIMITS, LISTS, labelsOf, toList, toNumber } from "./links.js";
 
 const SLIDERS = ["temperature", "top_p", "min_p"];
 const MAX_FIELD = 200; // characters
+const NEEDS_SPACE = /[\p{Ll}\p{Lu}\p{N}.,;:!?)]$/u; // before a choice
 const NUMBERS = [...SLIDERS, "max_tokens", "n", "seed"];
 
 /** Connects the controls, and returns `{read, write, chosen}`; `chosen` returns one model, or two side by side. */
@@ -45,6 +46,7 @@ export function createSettings(models) {
     const defaults = { ...own, ...(byId("profile").value === "likeness" ? likeness : {}) };
     defaults.max_tokens = defaults.max_new_tokens;
     for (const name of [...SLIDERS, "max_tokens"]) if (!changed.has(name)) setNumber(name, defaults[name] ?? LIMITS[name].start);
+    for (const name of Object.keys(LISTS).filter((each) => !changed.has(each))) writeList(name, [defaults[name] ?? []].flat());
     const open = Object.entries(conditions ?? {}).filter(([name]) => !changed.has(`condition-${name}`));
     writeConditions(Object.fromEntries(open));
     summarise();
@@ -58,6 +60,16 @@ export function createSettings(models) {
     const isShown = Number(byId(name).value) === first && others.length === 0;
     if (isShown || !SLIDERS.includes(name)) delete exact[name];
     else exact[name] = value;
+  }
+
+  const writeList = (name, texts) => (byId(name).value = texts.map((text) => text.trim()).join(LISTS[name].joint));
+
+  /** Returns the texts of a list, or null where the user leaves it to the model; a choice after a word begins with a space. */
+  function readList(name) {
+    const texts = toList(name, byId(name).value);
+    if (texts.length === 0 && !changed.has(name)) return null;
+    const needsSpace = name === "choices" && NEEDS_SPACE.test(byId("prompt").value);
+    return needsSpace ? texts.map((text) => (/^[\p{L}\p{N}]/u.test(text) ? ` ${text}` : text)) : texts;
   }
 
   /** Leaves nothing as a user or a link has set it; the conditions and the number of texts follow no other default. */
@@ -77,6 +89,7 @@ export function createSettings(models) {
       ...Object.fromEntries(NUMBERS.map((name) => [name, toNumber(name, byId(name).value)])),
       ...exact,
       ...Object.fromEntries(["model", "second", "prompt"].map((name) => [name, byId(name).value])),
+      ...Object.fromEntries(Object.keys(LISTS).map((name) => [name, readList(name)])),
       profile: byId("profile-field").hidden ? "" : byId("profile").value,
       novelty: avoids ? "filter" : null,
       max_copy: avoids && limit !== "" ? toNumber("max_copy", limit) : null,
@@ -93,6 +106,10 @@ export function createSettings(models) {
     for (const name of NUMBERS.filter((each) => settings[each] !== undefined)) {
       changed.add(name);
       setNumber(name, settings[name]);
+    }
+    for (const name of Object.keys(LISTS).filter((each) => settings[each] !== null)) {
+      changed.add(name);
+      writeList(name, settings[name]);
     }
     byId("new-seed").checked = settings.seed === undefined;
     for (const name of Object.keys(settings.conditions)) changed.add(`condition-${name}`);
@@ -112,6 +129,10 @@ export function createSettings(models) {
     const parts = [`temperature ${temperatures}`, `${byId("max_tokens").value} tokens`];
     if (byId("n").value !== "1") parts.push(`${byId("n").value} texts`);
     parts.push(...Object.entries(readConditions()).map(([name, label]) => `${name} ${label}`));
+    for (const name of Object.keys(LISTS)) {
+      const texts = toList(name, byId(name).value);
+      if (texts.length > 0) parts.push(`${name} ${texts.join(", ")}`);
+    }
     byId("summary").textContent = parts.join(" · ");
   }
 

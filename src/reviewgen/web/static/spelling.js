@@ -15,6 +15,9 @@ const isEnd = (spelling, node) => (spelling.nodes[node] & 1) !== 0;
 
 const WORDS = /[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*/gu;
 
+/** Returns the words of a text. */
+export const wordsOf = (text) => text.match(WORDS) ?? [];
+
 /** The place of a text that any token may follow. */
 export const ANY_PLACE = [ANYWHERE, ANYWHERE, ANYWHERE];
 
@@ -32,7 +35,7 @@ export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) 
   const lexicon = { ...shared, words, start: [words, 0, -1], first: tables.slice(1) };
   return (setting, given = "") => {
     if (setting === "any") return tokens.every(isWhole) ? null : valid;
-    if (roots.length > 1) return addWords(lexicon, given.match(WORDS) ?? []);
+    if (roots.length > 1) return addWords(lexicon, wordsOf(given));
     throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
   };
 }
@@ -55,6 +58,12 @@ function addWords(spelling, words) {
   const root = extend(spelling.words, strings);
   const nodes = Uint32Array.from([...spelling.nodes, ...added]);
   return { ...spelling, nodes, words: root, start: [root, 0, -1], first: spelling.first.with(1, edgeTable(nodes, root)) };
+}
+
+/** Returns whether a word is known, as it is written or in lower case. */
+export function isKnown(spelling, word) {
+  const lastOf = (text) => new TextEncoder().encode(text).reduce((node, byte) => child(spelling, node, byte), spelling.words);
+  return [word, word.toLowerCase()].some((text) => isEnd(spelling, lastOf(text)));
 }
 
 /** Returns the place after a token; null if it may not follow. */

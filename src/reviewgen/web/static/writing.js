@@ -38,9 +38,13 @@ export class Writing {
 
   take(events) {
     const count = this.tokens.length;
-    for (const event of events.filter(({ type }) => type === "token")) this.add(event);
+    for (const event of events) {
+      if (event.type === "token") this.add(event);
+      if (event.type === "back") this.takeBack(event.text);
+    }
     const end = events.find(({ type }) => type === "end");
-    for (let index = count; index < this.tokens.length && !end; index++) this.body.append(this.span(index));
+    if (events.some(({ type }) => type === "back")) this.draw();
+    else for (let index = count; index < this.tokens.length && !end; index++) this.body.append(this.span(index));
     if (end) this.finish(end.reason, end.text, end.copied);
     else if (count === 0 && this.spans.length) this.setCurrent(0);
   }
@@ -52,6 +56,11 @@ export class Writing {
     const alternatives = isFirst ? afterPrompt(token, this.request.prompt) : token.alternatives;
     if (token.text !== "") this.tokens.push({ ...token, alternatives, bits, request: this.request });
     this.waiting = token.text !== "" || isFirst ? 0 : bits;
+  }
+
+  /** Keeps the tokens of a beginning of the text. */
+  takeBack(text) {
+    Object.assign(this, { tokens: fitTokens(text, this.prompt, this.tokens), waiting: 0 });
   }
 
   /** Ends the text: what the engine cut off goes, copied spans are marked, and an open microscope lets alternatives be picked. */
@@ -206,12 +215,26 @@ export class Writing {
   /** Cuts the text at a token and puts another in its place; the engine continues it, unless that is the end. */
   pick(index, { text, probability, isEnd }) {
     const { alternatives } = this.tokens[index];
+    const before = this.textBefore(index) + text;
+    const choices = this.request.choices?.filter((choice) => (this.prompt + choice).startsWith(before)) ?? [];
+    if (!isEnd && choices.length > 0) return this.choose(choices);
     this.tokens = this.tokens.slice(0, index);
     Object.assign(this, { copied: [], isEnded: isEnd, waiting: 0, current: index });
     if (isEnd) return this.finish("end");
     this.tokens.push({ text, bits: -Math.log2(probability), alternatives, picked: true });
     Object.assign(this, { isWriting: true, first: this.tokens.length });
-    this.request = { ...this.request, prompt: this.textBefore(), n: 1 };
+    return this.continue({ prompt: this.textBefore(), n: 1, choices: this.request.choices && [] });
+  }
+
+  /** Writes one of some choices anew: those that begin as the user has picked. */
+  choose(choices) {
+    Object.assign(this, { copied: [], waiting: 0, tokens: [], first: 0, isWriting: true });
+    return this.continue({ choices, n: 1 });
+  }
+
+  /** Continues the text with other settings. */
+  continue(settings) {
+    this.request = { ...this.request, ...settings };
     this.facts.textContent = "";
     this.notes.replaceChildren();
     this.draw();
