@@ -181,7 +181,7 @@ class Formats:
         plugins: The automata of plugins, by name.
 
     Attributes:
-        rules: The table of the only rule, as a ``Spelling`` takes it; None if the rules must be masks.
+        rules: The table of the only rule, as a ``Spelling`` takes it; None if masks are needed.
         margin: How many tokens before its limit a text is completed at the latest.
 
     Raises:
@@ -474,7 +474,7 @@ class Cursor:
         needed = self.needed
         deadline = min(left, max(formats.horizon - new_tokens, needed + _LEEWAY))
         for position in automata:
-            if position.look_ahead is not None:
+            if position.look_ahead is not None and isinstance(position.state, int):
                 scores += temperature * position.look_ahead.weights(position.state, deadline)
         for position in self.positions:
             if isinstance(position, ExactPosition):
