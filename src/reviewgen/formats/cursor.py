@@ -5,8 +5,8 @@ still needs is known from its automaton. How many a grammar needs, or several ru
 searched for: breadth first, over a few tokens of each kind, where positions from which the same
 tokens may follow count as one.
 
-Choices alone, and a pattern alone, are a part of a ``Spelling``. Until the text must be completed,
-they need no mask, since no other token is drawn.
+A pattern alone is a part of a ``Spelling``. Until the text must be completed, it needs no mask,
+since no other token is drawn.
 
 Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
@@ -181,7 +181,7 @@ class Formats:
         plugins: The automata of plugins, by name.
 
     Attributes:
-        rules: The table of the only rule, as a ``Spelling`` takes it; None if masks are needed.
+        rules: The table of the pattern, if it is the only rule, as a ``Spelling`` takes it.
         margin: How many tokens before its limit a text is completed at the latest.
 
     Raises:
@@ -243,7 +243,7 @@ class Formats:
         self.is_searched = bool(self._rules or (follows and len(self.names) > 1))
         if follows and not self.is_searched:
             self.margin = follows[0].margin
-            self.rules = follows[0].next
+            self.rules = follows[0].next if config.regex else None
         if self.is_searched:
             self._check(self.start([], ""))
 

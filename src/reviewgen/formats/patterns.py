@@ -251,12 +251,12 @@ def _bits(number: int) -> Iterator[int]:
 def _members(name: str) -> _Ranges:
     """Return the characters of a class."""
     categories = _CLASSES[name]
-    return _ranges_of(
-        number
-        for number, category in enumerate(map(unicodedata.category, map(chr, range(_LAST + 1))))
-        if not categories.isdisjoint((category, category[0]))
-        or (name == "s" and chr(number) in _SPACES)
-    )
+    numbers = set(map(ord, _SPACES)) if name == "s" else set[int]()
+    for number in range(_LAST + 1):
+        category = unicodedata.category(chr(number))
+        if category in categories or category[0] in categories:
+            numbers.add(number)
+    return _ranges_of(numbers)
 
 
 def _ranges_of(numbers: Iterable[int]) -> _Ranges:
@@ -304,7 +304,11 @@ def _same_length(low: int, high: int) -> Iterator[list[tuple[int, int]]]:
         rest = (1 << bits) - 1  # of the last bytes
         if low >> bits == high >> bits:
             continue
-        middle = low | rest if low & rest else (high & ~rest) - 1 if ~high & rest else high
+        middle = high
+        if low & rest:
+            middle = low | rest
+        elif ~high & rest:
+            middle = (high & ~rest) - 1
         if middle < high:
             yield from _same_length(low, middle)
             yield from _same_length(middle + 1, high)
