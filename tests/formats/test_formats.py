@@ -122,7 +122,9 @@ def test_patterns_match_what_re_matches():
             state = row(state).get(byte, 0)
         return bool(state >> END & 1)
 
-    letters = ["".join(each) for n in range(5) for each in itertools.product("abc-", repeat=n)]
+    letters = list[str]()
+    for n in range(5):
+        letters += map("".join, itertools.product("abc-", repeat=n))
     # Rust and Python do not agree on others
     common = {*map(chr, range(0x250))} - {*"\x1c\x1d\x1e\x1f²³¹¼½¾"}
     characters = [*common, *"\ud7ff\ue000\uffff\U00010000\U0010ffff", "ߟ", "ࠀ"]

@@ -149,7 +149,8 @@ class Pattern:
         low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(counts[0], (0, None))
         if counts[1]:
             low = int(counts[1])
-            high = (int(counts[3]) if counts[3] else None) if counts[2] else low
+            most = counts[3] if counts[2] else counts[1]
+            high = int(most) if most else None
         if high is not None and low > high:
             raise Unsupported
 
