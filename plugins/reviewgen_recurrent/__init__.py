@@ -13,8 +13,8 @@ written out by hand. ``test_recurrent.py`` compares the first two with torch's l
 gradients with finite differences. ``test_steppers.py`` and the laws of ``reviewgen.testing``
 compare the third with a call of the model.
 
-The other files: ``network`` has the embedding, the output layer and the states; ``layers`` runs a
-stack of recurrent layers; ``config`` has the settings;
+The other files: ``network`` has the embedding, the output layer and the states; ``pointer`` copies
+tokens of the text; ``layers`` runs a stack of recurrent layers; ``config`` has the settings;
 ``stepping`` packs the weights for ``kernels``; and ``graph`` describes the computational graph.
 """
 

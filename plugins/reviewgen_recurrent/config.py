@@ -29,6 +29,9 @@ from reviewgen.config import (
 )
 from reviewgen.errors import ConfigError
 
+KEY_SIZE = 64  # width of the keys of the pointer, A
+GATE_BIAS = -3.0  # first bias of the pointer's gate: about 5 % of the probability is copied
+NORM_EPSILON = 1e-6  # added to the mean square that the pointer's normalisation divides by
 DROPOUTS = (
     "dropout",
     "embedding_dropout",
@@ -54,6 +57,12 @@ TECHNIQUES = (
         "tied embeddings",
         "the embedding is also the matrix of the output layer (Press & Wolf 2017)",
         {"tied": False},
+    ),
+    Technique(
+        "pointer",
+        "the last tokens of the text, those of its fields included, can be copied (Merity et al."
+        " 2017)",
+        {"pointer": 0},
     ),
     Technique(
         "compiled layers",
@@ -91,6 +100,8 @@ class RecurrentConfig(ConditionedConfig):
             independently.
         tied: Use the embedding as the output layer's weights; if H differs from E, a projection H
             -> E comes first.
+        pointer: Number of the last tokens that the model can copy, W: a distribution over them is
+            mixed into that of the output layer (Merity et al. 2017); 0 turns this off.
         layer: Implementation of the layers: "fused" is torch's; "compiled" computes the same in
             compiled loops, and trains a gru or rnn faster on a CPU; "reference" writes the cell out
             in plain matrix products: slower, but easy to read and to change; "auto" takes the first
@@ -112,6 +123,7 @@ class RecurrentConfig(ConditionedConfig):
     ngram_buckets: Annotated[int, Bound(at_least=1, at_most=1 << 24)] = 1 << 14
     ngram_dropout: Probability = 0.0
     tied: bool = False
+    pointer: Annotated[int, Bound(at_least=0, at_most=1 << 12)] = 0
     layer: Annotated[
         Literal["auto", "fused", "compiled", "reference"],
         RenamedValues({"unrolled": "compiled", "spelled": "reference"}),

@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 from typing import Literal, NamedTuple
 
 from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
-from reviewgen_recurrent.config import RecurrentConfig
+from reviewgen_recurrent.config import KEY_SIZE, RecurrentConfig
 from reviewgen_recurrent.kernels import GRU, LSTM, RNN
 
 NAMES = {RNN: "rnn", GRU: "gru", LSTM: "lstm"}
@@ -105,6 +105,19 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         index = len(nodes) - 2  # before the output layer
         nodes.insert(index, GraphNode(id="held", label="+ A g_{t}", parameters=("held",)))
         axes.insert(index, axes[index - 1])
+    if config.pointer:
+        index = len(nodes) - 1  # after the output layer
+        names = ("norm.weight", "query.weight", "key.weight", "gate.weight", "gate.bias")
+        nodes.insert(
+            index,
+            GraphNode(
+                id="pointer",
+                label="pointer",
+                detail=f"mixes in copies of {config.pointer} tokens",
+                parameters=tuple(f"pointer.{name}" for name in names),
+            ),
+        )
+        axes.append("BTV")
     edges = []
     for (source, target), shape in zip(pairwise(nodes), axes, strict=True):
         # the node inside the source that yields its result, if it has an inside
@@ -122,6 +135,13 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         nodes.append(GraphNode(id="given", label="given", detail=detail, kind="operation"))
         edges += [_edge("given", "held", "BTE"), _edge("ids", "given", "BT")]
         loops.append(_edge("given", "given", "BE", "g", delay=1))
+    if config.pointer:
+        source = nodes[[node.id for node in nodes].index("output") - 1]
+        features = _edge(_port(source, "h"), "pointer", "BTE" if config.tied else "BTH")
+        edges += [features, _edge("ids", "pointer", "BT")]
+        slots = config.pointer + 1
+        loops.append(_edge("pointer", "pointer", ("B", slots, KEY_SIZE), "keys", delay=1))
+        loops.append(_edge("pointer", "pointer", ("B", slots), "ids", delay=1))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
     return ModelGraph(nodes=tuple(nodes), edges=(*edges, *loops), sizes=sizes)
 

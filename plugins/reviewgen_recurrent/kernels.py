@@ -6,27 +6,46 @@ table of products or the product that the table replaces.
 
 Shapes: B texts, V vocabulary, E embedding, H hidden, L layers, R texts that are stepped together, P
 number of gates times H, rounded up to whole panels (``reviewgen.compiled.linear``), K tokens before
-the last one that n-grams look at. Here, a state is (L, R, H), so that the rows of a layer are a
-matrix.
+the last one that n-grams look at, A width of a key, W tokens that a pointer can copy. Here, a state
+is (L, R, H), so that the rows of a layer are a matrix.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from reviewgen.compiled import by_address, inlined, inner
+from reviewgen.compiled import by_address, inlined, inner, reordered
 from reviewgen.compiled.conditioning import Conditioning, hold
-from reviewgen.compiled.linear import ONE, ZERO, Matrix, add_product, sigmoid32, tanh32
+from reviewgen.compiled.linear import ONE, ZERO, Matrix, add_product, exp32, sigmoid32, tanh32
 from reviewgen.compiled.ngrams import add, add_ngrams, append_token
 
 RNN = 0
 GRU = 1
 LSTM = 2
+MIN_SUM = np.float32(1e-20)  # between these, a sum of exponentials needs no shift
+MAX_SUM = np.float32(1e30)
 GATES = {RNN: 1, GRU: 3, LSTM: 4}
 """Number of blocks of H rows in a layer's matrices. Their order is torch's: r, z, n for the gru; i,
 f, g, o for the lstm. The rnn has one block.
 """
+
+
+class PackedPointer(NamedTuple):
+    """The weights of a pointer, see ``Pointer``; those of its normalisation are multiplied into its
+    matrices.
+    """
+
+    # W_k, W_q divided by sqrt(A), and w_g, one below the other: A + A + 1 outputs
+    panels: Float32[np.ndarray, "panels K 64"]
+    scales: Float32[np.ndarray, " M64"]
+    gate_bias: float
+    epsilon: float
+    key_size: int  # A
+    slots: int  # W + 1
+    bos_id: int  # -1 if the model has none
+    first_given: int  # ids from here on are not copied
 
 
 class Packed(NamedTuple):
@@ -51,6 +70,7 @@ class Packed(NamedTuple):
     memory: int | None  # 1 for the lstm, whose state has c; None for the others
     # the product of the conditions' vector is added to the output layer's input
     conditioning: Conditioning | None
+    pointer: PackedPointer | None
 
 
 @by_address
@@ -60,9 +80,12 @@ def step(model, ids, floats, ints, logits):
     Args:
         model: A pointer to the weights: ``model[0]`` is a ``Packed``.
         ids: As in ``reviewgen.compiled.steps``.
-        floats: The state: h of each layer; then, for the lstm, c of each layer; then, with
+        floats: The state: h of each layer; then, for the lstm, c of each layer; then, with a
+            pointer, a ring of W + 1 keys, each row (W + 1) A wide or wider; then, with
             conditions or fields, the two arrays ``sums`` and ``products`` of ``hold``.
-        ints: The last K tokens, if the model has n-grams.
+        ints: With a pointer, the slot of the next token's key in the ring, and the id of the token
+            in each slot, -1 where there is no token to copy; then the last K tokens, if the model
+            has n-grams.
         logits: As in ``reviewgen.compiled.steps``; if it has no rows, only the state is updated.
     """
     weights = model[0]
@@ -70,12 +93,13 @@ def step(model, ids, floats, ints, logits):
     rows = len(ids)
     h = floats[:layers]
     c = _memory(floats, weights.memory, layers)
+    past = _past(ints, weights.pointer)
     if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
-        _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
+        _look_up(weights, weights.table, weights.ngrams, ids, past, gates)
         hold(weights.conditioning, ids, floats)
         for row in range(rows):
-            append_token(ids[row], ints, row)
+            append_token(ids[row], past, row)
         for layer in range(layers):
             if layer > 0:
                 _broadcast(weights.biases[layer], gates)
@@ -98,9 +122,14 @@ def step(model, ids, floats, ints, logits):
         weights.output,
         weights.projection,
         weights.conditioning,
-        h[layers - 1, : len(logits)],
+        weights.pointer,
+        h[layers - 1, : _rows_read(ids, logits, weights.pointer)],
         floats[len(floats) - 1],
         logits,
+        ids,
+        floats[layers if weights.memory is None else 2 * layers],
+        ints,
+        len(weights.output_bias),
     )
 
 
@@ -111,17 +140,45 @@ def _memory(floats, memory, layers):
 
 
 @inner
-def _add_logits(output, projection, conditioning, h, products, logits):
-    """Add the output layer's products to ``logits``, (R, V64).
+def _past(ints, pointer):
+    """Return the last tokens, for n-grams."""
+    return ints if pointer is None else ints[1 + pointer.slots :]
+
+
+@inner
+def _rows_read(ids, logits, pointer):
+    """Return the number of rows whose input of the output layer is needed. A pointer needs it of
+    each token, to compute the key.
+    """
+    return len(logits) if pointer is None else max(len(ids), len(logits))
+
+
+@inner
+def _add_logits(
+    output,
+    projection,
+    conditioning,
+    pointer,
+    h,
+    products,
+    logits,
+    ids,
+    keys,
+    ints,
+    vocabulary,
+):
+    """Add the output layer's products to ``logits``, (R, V64). With a pointer, they become the log
+    probabilities of its mixture.
 
     Args:
-        output, projection, conditioning: The fields of Packed.
+        output, projection, conditioning, pointer: The fields of Packed.
         h: The hidden state of the last layer, (R, H) or wider.
         products: The projections of conditions and fields, (R, K) or wider, K being the width of
             the output layer's input; not used if ``conditioning`` is None.
         logits: The biases of the output layer; updated.
+        ids, keys, ints, vocabulary: As in ``_point``; used by a pointer only.
     """
-    if projection is None and conditioning is None:
+    if projection is None and conditioning is None and pointer is None:
         add_product(output.panels, output.scales, h, logits)
         return
     inputs = np.zeros((len(h), _width(output, projection)), np.float32)
@@ -133,7 +190,130 @@ def _add_logits(output, projection, conditioning, h, products, logits):
     if conditioning is not None:
         for row in range(len(h)):
             add(products[row, : inputs.shape[1]], inputs[row])
-    add_product(output.panels, output.scales, inputs, logits)
+    add_product(output.panels, output.scales, inputs[: len(logits)], logits)
+    if pointer is not None:
+        _point(pointer, inputs, ids, keys, ints, vocabulary, logits)
+
+
+@inner
+def _point(pointer, inputs, ids, keys, ints, vocabulary, logits):
+    """Append the tokens that were read to the ring of the pointer, and mix what it copies into the
+    logits.
+
+    Args:
+        pointer: The PackedPointer.
+        inputs: The inputs of the output layer, (R, K) or wider, with zeros beyond K.
+        ids: The tokens that were read, (R,) or empty.
+        keys, ints: The ring; see ``step``.
+        vocabulary: V.
+        logits: (R, V64) or empty; the logits become log probabilities.
+    """
+    size = pointer.key_size
+    width = pointer.panels.shape[1]
+    normal = np.empty((len(inputs), width), np.float32)
+    products = np.zeros((len(inputs), len(pointer.scales)), np.float32)
+    for row in range(len(inputs)):
+        x = inputs[row, :width]
+        scale = ONE / np.sqrt(_dot(x, x) / np.float32(width) + np.float32(pointer.epsilon))
+        for j in range(width):
+            normal[row, j] = x[j] * scale
+    add_product(pointer.panels, pointer.scales, normal, products)
+    for row in range(len(ids)):
+        token = ids[row]
+        if token == pointer.bos_id:  # a text begins, which copies nothing of the last one
+            ints[1 : 1 + pointer.slots, row] = -1
+        elif token < pointer.first_given:
+            ints[1 + ints[0, row], row] = token
+        slot = (ints[0, row] + 1) % pointer.slots
+        ints[0, row] = slot
+        ints[1 + slot, row] = -1
+        _copy(products[row, :size], keys[row, slot * size : (slot + 1) * size])
+    for row in range(len(logits)):
+        query = products[row, size : 2 * size]
+        log_odds = products[row, 2 * size] + np.float32(pointer.gate_bias)
+        _mix(pointer, query, log_odds, keys[row], ints[1:], row, logits[row, :vocabulary])
+
+
+@inner
+def _mix(pointer, query, log_odds, keys, tokens, row, logits):
+    """Replace logits, (V,), by the log probabilities of the mixture of their softmax and what the
+    pointer copies.
+
+    Args:
+        pointer: The PackedPointer.
+        query: (A,).
+        log_odds: The log odds that a token is copied.
+        keys: (W + 1) A numbers or more.
+        tokens: The token in each slot, (W + 1, B) or longer, -1 where there is none.
+        row: The column of the text in ``tokens``.
+        logits: Updated.
+    """
+    size = len(query)
+    scores = np.full(pointer.slots, -np.inf, np.float32)
+    for slot in range(pointer.slots):
+        if tokens[slot, row] >= 0:
+            scores[slot] = _dot(query, keys[slot * size : (slot + 1) * size])
+    shift = _log_sum_exp(logits)
+    of_scores = _log_sum_exp(scores)
+    can_copy = of_scores > -np.inf
+    if can_copy:
+        shift += _add_logs(ZERO, log_odds)
+    for j in range(len(logits)):
+        logits[j] -= shift
+    for slot in range(pointer.slots):
+        token = tokens[slot, row]
+        if token >= 0:
+            copied = scores[slot] - of_scores - _add_logs(ZERO, -log_odds)
+            logits[token] = _add_logs(logits[token], copied)
+
+
+@inner
+def _log_sum_exp(numbers):
+    """Return the logarithm of the sum of the exponentials of numbers. They are shifted by the
+    largest one only if the sum would be too small or too large.
+    """
+    total = _sum_exp(numbers, ZERO)
+    if MIN_SUM < total < MAX_SUM:
+        return np.float32(math.log(total))
+    highest = np.max(numbers)
+    if highest == -np.inf:
+        return np.float32(-np.inf)
+    return highest + np.float32(math.log(_sum_exp(numbers, highest)))
+
+
+@inner
+def _sum_exp(numbers, shift):
+    """Return the sum of the exponentials of numbers minus a shift."""
+    powers = np.empty_like(numbers)
+    for j in range(len(numbers)):
+        powers[j] = exp32(numbers[j] - shift)
+    return _sum(powers)
+
+
+@reordered
+def _sum(numbers):
+    """Return the sum of numbers. It is a function of its own, since ``exp32`` depends on the order
+    of its operations.
+    """
+    total = ZERO
+    for j in range(len(numbers)):
+        total += numbers[j]
+    return total
+
+
+@inner
+def _add_logs(a, b):
+    """Return log(exp(a) + exp(b))."""
+    return max(a, b) + np.float32(math.log1p(math.exp(-abs(a - b))))
+
+
+@reordered
+def _dot(a, b):
+    """Return the dot product of two vectors."""
+    total = ZERO
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
 
 
 @inner

@@ -11,6 +11,7 @@ embeddings); Saxe et al. 2014 (orthogonal weights).
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from reviewgen.compiled.dropout import drop
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
-from reviewgen.protocols.abilities import float_arrays
+from reviewgen.protocols.abilities import Copies, float_arrays
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import (
     GIVEN_FORMULA,
@@ -33,17 +34,18 @@ from reviewgen.protocols.inputs import (
     make_held,
 )
 from reviewgen.protocols.ngrams import NgramEmbedding
-from reviewgen.protocols.stepper import join_state
+from reviewgen.protocols.stepper import join_state, split_state
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.graph import describe_recurrent
 from reviewgen_recurrent.kernels import GATES
 from reviewgen_recurrent.layers import Cell, Layers, layer_operations
+from reviewgen_recurrent.pointer import Pointer
 from reviewgen_recurrent.stepping import RecurrentStepper, state_parts
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 """The state of a model, in this order: h, (B, L, H); for the lstm c, (B, L, H); with n-grams the
-last N-1 ids, (B, N-1); with conditions or fields their sums, (B, E + 2), see ``hold_given``. A
-single tensor stands without a tuple.
+last N-1 ids, (B, N-1); with conditions or fields their sums, (B, E + 2), see ``hold_given``; with a
+pointer its keys and ids, see ``Pointer``. A single tensor stands without a tuple.
 """
 
 RELU_RECURRENT_GAIN = 0.5
@@ -57,6 +59,7 @@ KINDS = {
     "recurrent": "recurrent layers",
     "held": "conditions",
     "output": "output layer",
+    "pointer": "pointer",
 }
 """What the parameters of each module are called in reports. ``held`` is the matrix A that
 multiplies the vector of conditions and fields.
@@ -109,6 +112,9 @@ class Output(nn.Module):
 class Recurrent(nn.Module):
     """Base class of the recurrent language models. A subclass adds its cell and torch's layer.
 
+    With ``pointer`` above 0, tokens of the text can be copied, see ``Pointer``: the logits are then
+    log probabilities, and the state has the keys and ids of the last tokens.
+
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
     """
 
@@ -132,6 +138,7 @@ class Recurrent(nn.Module):
         output_width = config.embedding_size if config.tied else config.hidden_size
         # A, the matrix of conditions and fields
         self.held = make_held(config, output_width, config.embedding_size)
+        self.pointer = Pointer(config, output_width) if config.pointer else None
         self.parts = state_parts(config, len(self.cell.state))
         self.initialise()
 
@@ -155,7 +162,7 @@ class Recurrent(nn.Module):
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and with n-grams the id V, which stands
-        for each token before the beginning.
+        for each token before the beginning; with a pointer, the ids -1.
         """
         return initial_tensors(self.parts, batch_size, self.embedding.weight)
 
@@ -169,6 +176,9 @@ class Recurrent(nn.Module):
         """
         features, after = self.features(ids, state)
         logits = F.linear(features.transpose(0, 1), *self.output_layer())  # (T, B, V)
+        copies = self.copies(features, ids, state)
+        if copies is not None:
+            return copies.mix(logits.transpose(0, 1)), after
         return logits.transpose(0, 1), after
 
     def features(
@@ -182,7 +192,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        *memory, past, sums = check_call(self.parts, ids, state)
+        *memory, past, sums, keys, seen = check_call(self.parts, ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
             # (V, E) times (V, 1): drops whole rows
@@ -200,10 +210,23 @@ class Recurrent(nn.Module):
         first = tuple(vectors.transpose(0, 1).to(x.dtype).contiguous() for vectors in memory)
         x, after = self.layers(self.recurrent, x, first)  # (T, B, H)
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
-        x = self.output(x, shift)  # (T, B, K)
+        x = self.output(x, shift).transpose(0, 1)  # (B, T, K)
         # in a state, B is the first axis
         memory = [vectors.to(table.dtype).transpose(0, 1) for vectors in after]
-        return x.transpose(0, 1), join_state(*memory, past, sums)
+        if self.pointer is not None:
+            keys, seen = self.pointer.advance(x, ids, keys, seen)
+        return x, join_state(*memory, past, sums, keys, seen)
+
+    def copies(
+        self, features: Float[Tensor, "B T K"], ids: Int[Tensor, "B T"], state: State
+    ) -> Copies | None:
+        """Return what the pointer copies, None without a pointer; see
+        ``reviewgen.protocols.SupportsPointer``.
+        """
+        if self.pointer is None:
+            return None
+        *_, keys, seen = split_state(self.parts, state)
+        return self.pointer(features, ids, keys, seen)  # type: ignore[no-any-return]
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
         """Return the weight and the bias of the output layer; see
@@ -221,7 +244,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        *memory, past, sums = check_call(self.parts, ids, state)
+        *memory, past, sums, keys, seen = check_call(self.parts, ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
         if self.ngrams is not None:
@@ -245,7 +268,13 @@ class Recurrent(nn.Module):
             for operation in layer_operations(self.cell, config, tuple(weights), x, first, suffix):
                 yield operation
             x = operation.values.transpose(0, 1)  # (T, B, H)
-        yield from self._output_operations(x, shift)
+        for operation in self._output_operations(x, shift):
+            if self.pointer is None or operation.axes != "B T V":
+                yield operation
+        if self.pointer is not None:
+            yield replace(operation, name="output layer", formula=f"u{operation.formula[6:]}")
+            x = self.output(x, shift).transpose(0, 1)
+            yield from self.pointer.operations(x, ids, keys, seen, operation.values)
 
     def _output_operations(
         self, hidden: Float[Tensor, "T B H"], shift: Float[Tensor, "T B K"] | None
@@ -313,8 +342,11 @@ class Recurrent(nn.Module):
         """Multiply the logits by a number; see ``reviewgen.protocols.SupportsScaledLogits``.
 
         Return False, and change nothing, if the embedding table is the only matrix of the output
-        layer: scaling this table would change the embeddings.
+        layer: scaling this table would change the embeddings. The logits of a model with a pointer
+        are log probabilities, which cannot be scaled.
         """
+        if self.pointer is not None:
+            return False
         output = self.output
         scaled = [output.bias, output.weight]
         if output.weight is None:

@@ -29,7 +29,14 @@ from reviewgen.protocols.stepper import (
     sums_part,
 )
 from reviewgen_recurrent import kernels
-from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
+from reviewgen_recurrent.config import (
+    KEY_SIZE,
+    NORM_EPSILON,
+    GruConfig,
+    LstmConfig,
+    RecurrentConfig,
+    RnnConfig,
+)
 
 # a larger table takes longer to compute than it saves while a few hundred words are generated
 TABLE_BYTES = 1 << 24
@@ -37,17 +44,26 @@ TABLE_BYTES = 1 << 24
 State: TypeAlias = tuple[np.ndarray, ...]
 """The state of a stepper, in this order: h, float32 (B, L, H); for the lstm c, float32 (B, L, H);
 with n-grams the last K ids, int64 (B, K); with conditions or fields their sums, float32 (B, E + 2),
-see ``reviewgen.protocols.inputs.hold_given``.
+see ``reviewgen.protocols.inputs.hold_given``; with a pointer the keys, float32 (B, W + 1, A), and
+the ids of their tokens, int64 (B, W + 1).
 """
 
 
 def state_parts(config: RecurrentConfig, vectors: int) -> list[StatePart | None]:
     """Return the parts of the state of a model whose cells have 1 vector, h, or 2, h and c."""
     sizes = {"L": config.layers, "H": config.hidden_size}
+    slots = {"S": config.pointer + 1}  # W + 1
+    pointer: list[StatePart | None] = [None, None]
+    if config.pointer:
+        pointer = [
+            StatePart("The keys of the state", {**slots, "A": KEY_SIZE}),
+            StatePart("The copied ids of the state", slots, -1),
+        ]
     return [
         *(StatePart(f"The state {name}", sizes) for name in "hc"[:vectors]),
         ids_part(config, config.ngrams),
         sums_part(config, config.embedding_size),
+        *pointer,
     ]
 
 
@@ -81,6 +97,7 @@ class RecurrentStepper(CompiledStepper):
         width = config.embedding_size
         size = config.hidden_size
         rows = kernels.GATES[cls.cell] * size
+        features = width if config.tied else size  # width of the output layer's input
         shapes: dict[str, tuple[int, ...]] = {
             "embedding.weight": (vocabulary, width),
             "output.bias": (vocabulary,),
@@ -92,7 +109,11 @@ class RecurrentStepper(CompiledStepper):
         elif size != width:
             shapes["output.projection.weight"] = (width, size)
         if config.holds:
-            shapes["held"] = width if config.tied else size, width
+            shapes["held"] = features, width
+        if config.pointer:
+            shapes |= {f"pointer.{name}.weight": (KEY_SIZE, features) for name in ("query", "key")}
+            shapes |= {"pointer.norm.weight": (features,), "pointer.gate.weight": (1, features)}
+            shapes["pointer.gate.bias"] = (1,)
         for layer in range(config.layers):
             shapes[f"recurrent.weight_ih_l{layer}"] = rows, size if layer else width
             shapes[f"recurrent.weight_hh_l{layer}"] = rows, size
@@ -101,7 +122,7 @@ class RecurrentStepper(CompiledStepper):
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and with n-grams the id V, which stands
-        for each token before the beginning.
+        for each token before the beginning; with a pointer, the ids -1.
         """
         return initial_arrays(self.parts, batch_size)
 
@@ -114,20 +135,27 @@ class RecurrentStepper(CompiledStepper):
         self, state: State
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state in the arrays that the compiled step takes. The floats are h of
-        each layer, then c of each layer; the ints are the last K ids.
+        each layer, then c of each layer; the ints are the last K ids. For those of a pointer, see
+        ``kernels.step``; the oldest token is in the first slot of the ring.
 
         With conditions or fields, the floats have two more rows, which may be wider than H: the
         sums of conditions and fields, and the products of the sums with the matrix.
         """
         rows = self.vectors * self.config.layers
         size = self.config.hidden_size
-        *memory, past, sums = split_state(self.parts, state)
+        *memory, past, sums, keys, seen = split_state(self.parts, state)
         batch = len(memory[0])
-        floats = make_floats(self._weights.conditioning, sums, (rows, batch, size))
+        shape = (rows, batch, size)
+        ints = [] if past is None else [past.T]
+        if keys is not None:
+            ring = keys.reshape(batch, -1)
+            shape = (rows + 1, batch, max(size, ring.shape[1]))
+            ints = [np.full((1, batch), self.config.pointer), seen.T, *ints]
+        floats = make_floats(self._weights.conditioning, sums, shape)
         floats[:rows, :, :size] = np.concatenate([vectors.swapaxes(0, 1) for vectors in memory])
-        if past is None:
-            return floats, np.empty((0, batch), np.int64)
-        return floats, np.array(past.T, np.int64, order="C")
+        if keys is not None:
+            floats[rows, :, : ring.shape[1]] = ring
+        return floats, np.concatenate([np.empty((0, batch), np.int64), *ints])
 
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
@@ -135,10 +163,19 @@ class RecurrentStepper(CompiledStepper):
         """Convert the arrays of ``state_arrays`` back to a state."""
         rows = self.vectors * self.config.layers
         memory = np.split(floats[:rows, :, : self.config.hidden_size], self.vectors)
+        keys: np.ndarray | None = None
+        seen: np.ndarray | None = None
+        if slots := self._weights.pointer and self._weights.pointer.slots:
+            # the slot after that of the next token's key has the oldest token
+            order = (ints[0][:, None] + 1 + np.arange(slots)) % slots  # (B, W + 1)
+            seen = np.take_along_axis(ints[1 : 1 + slots].T, order, axis=1)
+            ring = floats[rows, :, : slots * KEY_SIZE].reshape(-1, slots, KEY_SIZE)
+            keys = np.take_along_axis(ring, order[..., None], axis=1)
+            ints = ints[1 + slots :]
         past = np.ascontiguousarray(ints.T) if len(ints) else None
         sums = take_sums(self._weights.conditioning, floats)
-        state = (*(np.ascontiguousarray(part.swapaxes(0, 1)) for part in memory), past, sums)
-        return tuple(part for part in state if part is not None)
+        vectors = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in memory)
+        return tuple(part for part in (*vectors, past, sums, keys, seen) if part is not None)
 
     def _prepare(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
@@ -188,6 +225,7 @@ class RecurrentStepper(CompiledStepper):
             zoneout=config.zoneout or None,
             memory=1 if self.vectors > 1 else None,
             conditioning=pack_conditioning(config, tensors, bits),
+            pointer=_pack_pointer(config, tensors) if config.pointer else None,
         )
 
     def _output(
@@ -196,16 +234,36 @@ class RecurrentStepper(CompiledStepper):
         """Return the projection (None if there is none) and the output matrix.
 
         If the product of both matrices has fewer numbers than the two together, the product takes
-        their place. This is not possible if conditions or fields are added between them.
+        their place. This is not possible if conditions or fields are added between them, or if a
+        pointer needs the projection.
         """
         weight = tensors["embedding.weight" if self.config.tied else "output.weight"]
         projection = tensors.get("output.projection.weight")
         if projection is None:
             return None, pack(weight, bits)
         is_smaller = len(weight) * projection.shape[1] <= weight.size + projection.size
-        if is_smaller and not self.config.holds:
+        if is_smaller and not self.config.holds and not self.config.pointer:
             return None, pack(weight @ projection, bits)
         return pack(projection, bits), pack(weight, bits)
+
+
+def _pack_pointer(
+    config: RecurrentConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]]
+) -> kernels.PackedPointer:
+    """Return the weights of the pointer, which keep their 32 bits."""
+    key, query, gate, norm = (
+        tensors[f"pointer.{name}.weight"] for name in ("key", "query", "gate", "norm")
+    )
+    stacked = np.concatenate([key, query * np.float32(KEY_SIZE**-0.5), gate]) * norm
+    return kernels.PackedPointer(
+        *pack(stacked),
+        gate_bias=float(tensors["pointer.gate.bias"][0]),
+        epsilon=NORM_EPSILON,
+        key_size=KEY_SIZE,
+        slots=config.pointer + 1,
+        bos_id=-1 if config.bos_id is None else config.bos_id,
+        first_given=config.vocab_size - config.field_ids - config.condition_ids,
+    )
 
 
 class RnnStepper(RecurrentStepper):

@@ -1,16 +1,19 @@
 /**
  * The stepper of rnn, gru and lstm in JavaScript; its equations are those of `rnn.py`, `gru.py` and `lstm.py`.
  *
- * One text at a time. Shapes: V vocabulary, E embedding, H hidden, L layers, K tokens before the last one that n-grams look at.
+ * One text at a time. Shapes: V vocabulary, E embedding, H hidden, L layers, K tokens before the last one that n-grams look at,
+ * A width of a key, W tokens that a pointer can copy.
  */
 
 const MULTIPLIER = 0x9e3779b1; // used by the hash of n-grams, as in `kernels.py`
+const NORM_EPSILON = 1e-6; // as in `config.py`
 const CELLS = { rnn: advanceRnn, gru: advanceGru, lstm: advanceLstm };
 
 /**
  * Return the stepper of a model: `{initialState(), forward(ids, state)}`.
  * The state has h and c (H) of each layer, the last K ids, and the sum of the embeddings of the text's conditions and fields.
  * Divided by the root of the number of their ids and multiplied by a matrix, this sum is added to the input of the output layer.
+ * With a pointer, the state has the keys (A) and ids of the last W tokens, and the key of the next one.
  */
 export default function createStepper(name, config, tensors) {
   const layers = Array.from({ length: config.layers }, (_, layer) => readLayer(tensors, layer));
@@ -20,6 +23,7 @@ export default function createStepper(name, config, tensors) {
   const output = tensors[config.tied ? "embedding.weight" : "output.weight"].matrix(); // tied, with a projection before it if H is not E
   const projection = tensors["output.projection.weight"]?.matrix();
   const bias = tensors["output.bias"].data;
+  const pointer = config.pointer ? makePointer(config, tensors) : null;
   const activate = config.activation === "relu" ? (x) => Math.max(0, x) : Math.tanh;
   const zoneout = config.zoneout ?? 0;
   const mix = (old, fresh) => zoneout * old + (1 - zoneout) * fresh; // expected value of a unit under zoneout
@@ -27,12 +31,18 @@ export default function createStepper(name, config, tensors) {
   function initialState() {
     const zeros = () => layers.map(() => new Float32Array(config.hidden_size));
     const past = new Array((config.ngrams ?? 1) - 1).fill(config.vocab_size);
-    return { h: zeros(), c: zeros(), past, held: hold(config, table, null, config.bos_id) };
+    return { h: zeros(), c: zeros(), past, held: hold(config, table, null, config.bos_id), copied: pointer?.initial };
+  }
+
+  function outputInput(h, held) {
+    const last = projection ? projection.product(h) : h;
+    const given = shift?.product(held.sum.map((number) => number / Math.sqrt(Math.max(1, held.count))));
+    return given ? last.map((number, j) => number + given[j]) : last;
   }
 
   function forward(ids, state) {
     const [h, c] = [state.h.map((part) => part.slice()), state.c.map((part) => part.slice())];
-    let { past, held } = state;
+    let { past, held, copied } = state;
     for (const id of ids) {
       held = hold(config, table, held, id);
       let x = embed(id, past);
@@ -41,14 +51,52 @@ export default function createStepper(name, config, tensors) {
         CELLS[name](input.product(x, inputBias), hidden.product(h[l], hiddenBias), h[l], c[l], activate, mix);
         x = h[l];
       });
+      if (pointer) copied = pointer.append(copied, id, outputInput(x, held));
     }
-    const last = projection ? projection.product(h.at(-1)) : h.at(-1);
-    const given = shift?.product(held.sum.map((number) => number / Math.sqrt(Math.max(1, held.count))));
-    const inputs = given ? last.map((number, j) => number + given[j]) : last;
-    return { logits: output.product(inputs, bias), state: { h, c, past, held } };
+    const inputs = outputInput(h.at(-1), held);
+    const logits = output.product(inputs, bias);
+    return { logits: pointer ? pointer.mix(logits, copied, inputs) : logits, state: { h, c, past, held, copied } };
   }
 
   return { initialState, forward };
+}
+
+/** Return the pointer of a model: its first state, and functions that append a token and mix copies into the logits; see `pointer.py`. */
+function makePointer({ pointer: window, bos_id: bos, vocab_size: end, condition_ids = 0, field_ids = 0 }, tensors) {
+  const [key, query, gate] = ["key", "query", "gate"].map((name) => tensors[`pointer.${name}.weight`].matrix());
+  const [weights, gateBias] = [tensors["pointer.norm.weight"].data, tensors["pointer.gate.bias"].data];
+  const normalise = (x) => {
+    const scale = 1 / Math.sqrt(x.reduce((sum, number) => sum + number * number, 0) / x.length + NORM_EPSILON);
+    return x.map((number, j) => number * scale * weights[j]);
+  };
+
+  /** Return the state after a token, `{tokens, next}`. x is the input of the output layer; -1 stands for an id that is not copied. */
+  function append({ tokens, next }, id, x) {
+    const copied = id === bos || id >= end - field_ids - condition_ids ? -1 : id;
+    const earlier = id === bos ? [] : tokens;
+    return { tokens: [...earlier, { id: copied, key: next }].slice(-window), next: key.product(normalise(x)) };
+  }
+
+  /** Return the log probabilities of the mixture of the softmax and what is copied. */
+  function mix(logits, { tokens }, x) {
+    const n = normalise(x);
+    const q = query.product(n);
+    const open = tokens.filter(({ id }) => id >= 0);
+    const scores = open.map((token) => q.reduce((sum, number, j) => sum + number * token.key[j], 0) / Math.sqrt(q.length));
+    const logOdds = gate.product(n, gateBias)[0];
+    const shift = logSumExp(logits) + (open.length ? logSumExp([0, logOdds]) : 0);
+    const mixed = Float64Array.from(logits, (logit) => logit - shift);
+    const scale = logSumExp(scores) + logSumExp([0, -logOdds]);
+    open.forEach(({ id }, token) => (mixed[id] = logSumExp([mixed[id], scores[token] - scale])));
+    return Float32Array.from(mixed);
+  }
+
+  return { initial: { tokens: [], next: key.product(new Float32Array(weights.length)) }, append, mix };
+}
+
+function logSumExp(numbers) {
+  const highest = numbers.reduce((one, other) => Math.max(one, other), -Infinity);
+  return highest + Math.log(numbers.reduce((sum, number) => sum + Math.exp(number - highest), 0));
 }
 
 /**

@@ -92,6 +92,17 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(size, config.key_size, bias=False)
         self.o_proj = nn.Linear(size, size, bias=False)
 
+    def begin_as_copy(self) -> None:
+        """Initialise the matrices of values and of the result so that W_o W_v is half of the
+        identity: what a head reads becomes more probable. Similar to Trockman and Kolter 2023,
+        "Mimetic Initialization of Self-Attention Layers".
+        """
+        values = nn.init.orthogonal_(self.v_proj.weight.detach())  # (K, H)
+        heads = values.unflatten(0, (-1, self.head_size))  # (G, D, H)
+        shared = self.o_proj.in_features // len(values)  # heads that share values, N / G
+        with torch.no_grad():
+            self.o_proj.weight.copy_(heads.repeat_interleave(shared, 0).flatten(0, 1).T / 2)
+
     def forward(
         self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B 2 W K"]]:
@@ -215,6 +226,8 @@ class Transformer(nn.Module):
                 # what is added to x starts small, so that all layers together add about x
                 scale = 0.2 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
                 nn.init.normal_(weights, std=scale * weights.size(1) ** -0.5)
+        for layer in self.layers:
+            layer.self_attn.begin_as_copy()
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: an empty cache, and with n-grams the id V, which

@@ -167,6 +167,7 @@ SLOW = {
     "gru-held": lambda: built(
         "gru", bos_id=TOKENIZER.encode("e")[0], condition_ids=3, field_ids=V // 2
     ),
+    "lstm-pointer": lambda: built("lstm", pointer=9, bos_id=TOKENIZER.encode("e")[0]),
     "nnlm": lambda: built("nnlm"),
     "blend-gate": lambda: make_blend(
         [built("lstm"), built("nnlm", order=3)], ["lstm", "nnlm"], [0.6, 0.4], GATE

@@ -212,7 +212,9 @@ def test_a_cell_has_the_operations_that_one_step_of_it_runs(name, activation):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"layers": 5}, {"ngrams": 3}, {"tied": True, "hidden_size": 6}], ids=str
+    "settings",
+    [{}, {"layers": 5}, {"ngrams": 3}, {"tied": True, "hidden_size": 6}, {"pointer": 8}],
+    ids=str,
 )
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "nnlm"])
 def test_states_layers_and_parameters_are_those_of_a_forward_pass(name, settings):

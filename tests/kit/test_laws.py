@@ -293,6 +293,9 @@ SETTINGS: list[Any] = [
     ("gru", {"layers": 2, "dropout": 0.5, "weight_dropout": 0.5, "locked_dropout": True}),
     ("lstm", {"layers": 2, "zoneout": 0.3, "layer": "reference"}),
     ("lstm", {"ngrams": 6, "layer": "reference"}),
+    ("lstm", {"pointer": 5, "vocab_size": 300, "tied": True}),
+    ("gru", {"pointer": 70, "layers": 2, "ngrams": 3, "ngram_buckets": 50, **GIVEN}),
+    ("rnn", {"pointer": 1, "tied": True, "hidden_size": 5, "bos_id": 0}),
     (
         "lstm",
         {

@@ -151,6 +151,18 @@ MODELS: dict[str, tuple[str, Any]] = {
         "lstm",
         {"tied": True, "hidden_size": 24, "ngrams": 3, "ngram_buckets": 50, **GIVEN},
     ),
+    "lstm, pointer, tied, n-grams, held": (
+        "lstm",
+        {
+            "pointer": 4,
+            "tied": True,
+            "hidden_size": 24,
+            "ngrams": 3,
+            "ngram_buckets": 50,
+            **GIVEN,
+        },
+    ),
+    "gru, pointer": ("gru", {"pointer": 30, "hidden_size": 24, "layers": 2}),
     "transformer, short window": ("transformer", {"hidden_size": 24, "heads": 2, "window": 5}),
     "transformer, window of one": (
         "transformer",
@@ -315,13 +327,18 @@ console.log(same(one, again) && !same(one, other), ...isKept);
 
 
 @pytest.mark.parametrize(
-    "name", ["ngram", "nnlm", "rnn", "gru", "lstm", "transformer", "blend", "mixing"]
+    "name", ["ngram", "nnlm", "rnn", "gru", "lstm", "pointer", "transformer", "blend", "mixing"]
 )
 def test_a_state_is_a_value(name, tmp_path):
-    made = {"ngram": count, "blend": blend, "mixing": mixing}
+    made = {
+        "ngram": count,
+        "blend": blend,
+        "mixing": mixing,
+        "pointer": lambda: make_network("lstm", vocab_size=20, hidden_size=8, pointer=3),
+    }
     model = made.get(name, lambda: make_network(name, vocab_size=20, hidden_size=8))()
     script = tmp_path / "states.mjs"
-    write_model(tmp_path / "model", name, model)
+    write_model(tmp_path / "model", "lstm" if name == "pointer" else name, model)
     script.write_text(
         STATES.replace(
             "STEPPERS", (ROOT / "tests/support/javascript/steppers.js").read_text(encoding="utf-8")

@@ -27,9 +27,10 @@ DROPOUTS = (
     "zoneout",
     "ngram_dropout",
 )
-RECURRENT = {"ngrams": 1, "tied": False, "layer": "fused", "locked_dropout": False} | dict.fromkeys(
+RECURRENT = {"ngrams": 1, "tied": False, "pointer": 0, "layer": "fused"} | dict.fromkeys(
     DROPOUTS, 0.0
 )
+RECURRENT["locked_dropout"] = False
 OFF = {
     "weight_decay": 0.0,
     "warmup": 0.0,

@@ -49,7 +49,7 @@ def make_network(name: str, *, seed: int = 0, **settings: Any) -> Any:
         sizes["embedding_size"] = 5
     model = cls(cls.Config(**(sizes | settings))).eval()
     for key, parameter in model.named_parameters():
-        if "bias" in key or "ngrams" in key or "held" in key:
+        if any(part in key for part in ("bias", "ngrams", "held", "pointer")):
             torch.nn.init.normal_(parameter, std=0.3)
     return model
 

@@ -16,11 +16,12 @@ LENGTH = 16
 FREQUENCIES = 1 / np.arange(1, VOCAB_SIZE + 1)
 
 
-def build(name: str) -> torch.nn.Module:
+def build(name: str, **settings: int) -> torch.nn.Module:
     """Return a model whose logits are far from uniform."""
     torch.manual_seed(0)
     kind, _ = find_model(name)
-    model = kind(kind.Config(vocab_size=VOCAB_SIZE, hidden_size=12, embedding_size=8)).train()
+    sizes = {"vocab_size": VOCAB_SIZE, "hidden_size": 12, "embedding_size": 8}
+    model = kind(kind.Config(**(sizes | settings))).train()
     with torch.no_grad():
         for weights in model.parameters():
             weights *= 2
@@ -46,13 +47,16 @@ def losses(model, sampled, random):
     return full, cross_entropy(some, places, int((targets >= 0).sum())), some.shape[-1]
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "nnlm"])
-def test_with_all_tokens_it_is_the_cross_entropy(name):
-    model = build(name)
+@pytest.mark.parametrize(
+    "name, settings",
+    [("lstm", {}), ("gru", {}), ("rnn", {}), ("nnlm", {}), ("lstm", {"pointer": 9})],
+)
+def test_with_all_tokens_it_is_the_cross_entropy(name, settings):
+    model = build(name, **settings)
     full, every, tokens = losses(
         model, SampledSoftmax(10**9, FREQUENCIES), np.random.default_rng(0)
     )
-    assert tokens == VOCAB_SIZE
+    assert tokens == (2 if settings else VOCAB_SIZE)
     gradients = [
         torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)
         for loss in (full, every)

@@ -258,11 +258,11 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return the config as plain JSON values. The numbers of ids of conditions and of fields of
-    free text are left out if they are 0, and the beginning-of-text id if it is None, as in earlier
-    versions.
+    free text and of copied tokens are left out if they are 0, and the beginning-of-text id if it is
+    None, as in earlier versions.
     """
     values = dataclasses.asdict(config)
-    for name in GIVEN_IDS:
+    for name in (*GIVEN_IDS, "pointer"):
         if not values.get(name):
             values.pop(name, None)
     if values.get("bos_id") is None:

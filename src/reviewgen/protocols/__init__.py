@@ -69,6 +69,7 @@ from reviewgen.version import API_VERSION
 
 if TYPE_CHECKING:
     from reviewgen.protocols.abilities import (
+        Copies,
         Operation,
         SupportsInitialWeights,
         SupportsLoss,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         SupportsOutputLayer,
         SupportsParameterGroups,
         SupportsParameterKinds,
+        SupportsPointer,
         SupportsScaledLogits,
         count_by_module,
         is_embedding_table,
@@ -101,6 +103,7 @@ __all__ = [
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
     "Constraints",
+    "Copies",
     "CountGroup",
     "CountTrained",
     "CountedContext",
@@ -137,6 +140,7 @@ __all__ = [
     "SupportsOutputLayer",
     "SupportsParameterGroups",
     "SupportsParameterKinds",
+    "SupportsPointer",
     "SupportsSample",
     "SupportsScaledLogits",
     "SupportsScore",
@@ -159,8 +163,8 @@ __getattr__ = import_on_first_use(
     __name__,
     {
         "abilities": (
-            "Operation SupportsInitialWeights SupportsLoss SupportsOperations "
-            "SupportsOutputLayer SupportsParameterGroups SupportsParameterKinds "
+            "Copies Operation SupportsInitialWeights SupportsLoss SupportsOperations "
+            "SupportsOutputLayer SupportsParameterGroups SupportsParameterKinds SupportsPointer "
             "SupportsScaledLogits count_by_module is_embedding_table match_tensors"
         ),
         "inputs": "hold_given",

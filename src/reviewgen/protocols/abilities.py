@@ -1,15 +1,17 @@
 """Optional abilities of a model: its own loss, output layer, optimizer settings and initial
 weights, the list of its operations, and others. Needs torch.
 
-Shapes by letter: B batch, T time (tokens), V vocabulary.
+Shapes by letter: B batch, T time (tokens), V vocabulary, K width of the output layer's input.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
@@ -144,6 +146,62 @@ class SupportsOutputLayer(Protocol):
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"] | None]:
         """Return the weight and the bias of the output layer, or None for the bias. These must be
         the parameters themselves, so that they get gradients.
+        """
+        ...
+
+
+class Copies(NamedTuple):
+    """What a model with a pointer copies after each of T tokens, out of S tokens of the text.
+
+    Attributes:
+        weights: The probability of each token to be the one that is copied; 0 for tokens that
+            cannot be copied.
+        ids: The ids of the S tokens; -1 where there is none.
+        log_odds: The log odds that a token is copied, -inf where there is none to copy.
+    """
+
+    weights: Float[Tensor, "B T S"]
+    ids: Int[Tensor, "B S"]
+    log_odds: Float[Tensor, "B T 1"]
+
+    def mix(self, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T V"]:
+        """Return the log probabilities of the mixture of a softmax and what is copied."""
+        ids = self.ids.clamp(min=0)[:, None].expand_as(self.weights)
+        copied = torch.zeros_like(logits, dtype=torch.float32).scatter_add(2, ids, self.weights)
+        return self._mix(logits.float().log_softmax(-1), copied)
+
+    def mix_targets(
+        self, log_probs: Float[Tensor, "B T"], targets: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
+        """Return the log probabilities of some targets under the mixture, given their log
+        probabilities under the softmax.
+        """
+        is_target = self.ids[:, None] == targets[..., None]
+        copied = (self.weights * is_target).sum(-1, keepdim=True)
+        return self._mix(log_probs[..., None], copied)[..., 0]
+
+    def _mix(self, log_probs: Tensor, copied: Tensor) -> Tensor:
+        """Return ``log((1 - g) exp(log_probs) + g copied)``."""
+        kept = log_probs + F.logsigmoid(-self.log_odds)
+        is_copied = copied > 0
+        log_copied = torch.where(is_copied, copied, 1).log() + F.logsigmoid(self.log_odds)
+        return torch.where(is_copied, torch.logaddexp(kept, log_copied), kept)
+
+
+@runtime_checkable
+class SupportsPointer(SupportsOutputLayer, Protocol):
+    """A model that can copy tokens of the text: its prediction is a mixture of the softmax of its
+    output layer and of a distribution over past tokens (Merity et al. 2017, "Pointer Sentinel
+    Mixture Models").
+
+    ``model(ids, state)`` returns ``copies.mix`` of what ``SupportsOutputLayer`` describes.
+    """
+
+    def copies(
+        self, features: Float[Tensor, "B T K"], ids: Int[Tensor, "B T"], state: State
+    ) -> Copies | None:
+        """Return what is copied after each id, given the features that ``features(ids, state)`` has
+        returned; None if the settings of this model switch this off.
         """
         ...
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
-from reviewgen.protocols.abilities import SupportsOutputLayer
+from reviewgen.protocols.abilities import SupportsOutputLayer, SupportsPointer
 from reviewgen.protocols.model import flatten_state
 
 ROWS = 3  # B; it differs from T and most sizes, so that a size shows which axis it is
@@ -117,8 +117,12 @@ def output_layer(model: Any) -> None:
         with seeded():  # the same dropout
             features, feature_state = model.features(ids, state)
         weight, bias = model.output_layer()
+        expected = nn.functional.linear(features, weight, bias)
+        copies = model.copies(features, ids, state) if isinstance(model, SupportsPointer) else None
+        if copies is not None:
+            expected = copies.mix(expected)
         sentence = "The output layer of the features does not give the logits."
-        assert_close(nn.functional.linear(features, weight, bias), logits, sentence)
+        assert_close(expected, logits, sentence)
         for part, expected in zip(flatten_state(feature_state), flatten_state(after), strict=True):
             assert_close(part, expected, "features() returns a different state.")
     assert features.requires_grad and weight.requires_grad, (

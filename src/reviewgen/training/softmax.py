@@ -19,7 +19,7 @@ from torch import Tensor
 
 from reviewgen.data.lanes import IGNORED
 from reviewgen.data.tokens import Tokens
-from reviewgen.protocols.abilities import SupportsLoss, SupportsOutputLayer
+from reviewgen.protocols.abilities import SupportsLoss, SupportsOutputLayer, SupportsPointer
 from reviewgen.protocols.model import State
 
 # Tokens are drawn with probabilities proportional to their frequencies to this power, so that rare
@@ -27,6 +27,7 @@ from reviewgen.protocols.model import State
 POWER = 0.75
 SPANS = 4000  # tokens are counted in about this many spans of the training texts
 SPAN_TOKENS = 1000  # max tokens of a span
+MIN_OTHERS = 1e-6  # min probability of all tokens but the target, so that gradients are finite
 MIN_GAIN = 4  # the vocabulary must be this many times as large as the sample
 
 
@@ -77,11 +78,12 @@ class SampledSoftmax:
 
         Returns:
             The logits, the targets as indexes of the C tokens, and the state after the last
-            position.
+            position. For a model that copies tokens, C is 2: the target, and all other tokens.
         """
-        features, state = model.features(ids, state)
+        features, after = model.features(ids, state)
+        copies = model.copies(features, ids, state) if isinstance(model, SupportsPointer) else None
         is_target = targets >= 0
-        tokens, log_probs = self.draw(targets[is_target].numpy())
+        tokens, log_in_set = self.draw(targets[is_target].numpy())
         index_of = torch.zeros(len(self.draw_probs), dtype=torch.long)  # (V,)
         index_of[tokens] = torch.arange(len(tokens))
         indexes = index_of[targets.clamp(min=0)]
@@ -93,7 +95,7 @@ class SampledSoftmax:
             features = features.transpose(0, 1)
             columns = columns.transpose(0, 1)
         weight, bias = model.output_layer()
-        shift = torch.from_numpy(log_probs)
+        shift = torch.from_numpy(log_in_set)
         shifted_bias = -shift if bias is None else bias[tokens] - shift
         logits = F.linear(features.flatten(0, 1), weight[tokens], shifted_bias)
         # at its own position, a target is certainly in the set: undo the shift
@@ -102,7 +104,13 @@ class SampledSoftmax:
         logits = logits.view(*features.shape[:2], -1)
         if is_time_first:
             logits = logits.transpose(0, 1)
-        return logits, indexes.masked_fill(~is_target, IGNORED), state
+        if copies is None:
+            return logits, indexes.masked_fill(~is_target, IGNORED), after
+        log_probs = logits.float().log_softmax(-1).gather(-1, indexes[..., None])[..., 0]
+        log_probs = copies.mix_targets(log_probs, targets)
+        others = (1 - log_probs.exp()).clamp(min=MIN_OTHERS).log()
+        is_first = torch.where(is_target, 0, IGNORED)
+        return torch.stack([log_probs, others], dim=-1), is_first, after
 
 
 def compute_logits(
