@@ -4,8 +4,8 @@ A pattern has literal characters, ``.``, classes as in ``[^a-z_]``, the classes 
 ``\\s``, groups, ``|``, and repetitions, as in Rust. Other syntax is ``Unsupported``, and llguidance
 reads it.
 
-The library outlines-core also makes automata of patterns, but without a limit on their number of
-states, and of "a|ab", its automaton accepts only "a".
+The libraries that make automata of patterns (interegular, greenery, outlines-core) have no limit on
+the number of states, of which ``.*a.{0,100}b`` has more than 2**100.
 
 The pattern is parsed into a nondeterministic automaton (Thompson 1968). Each of its positions waits
 for a byte of a range. A set of positions is an integer, in which position n is bit n; a state of
