@@ -69,6 +69,8 @@ def p_value(samples: list[str], expected: dict[str, float]) -> float:
         ({"exclude": ["a"]}, lambda text: not re.search(r"\ba\b", text)),
         ({"include": ["ab"], "exclude": ["a"]}, re.compile(r"(?!.*\ba\b).*\bab\b").match),
         ({"choices": ["ab", "a ba", "bb a"]}, ["ab", "a ba", "bb a"].__contains__),
+        ({"regex": "a|ab|(b ?)+a"}, re.compile("a|ab|(b ?)+a").fullmatch),
+        ({"regex": "[ab ]+", "include": ["ab"]}, re.compile(r"[ab ]*\bab\b[ab ]*").fullmatch),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -88,9 +90,10 @@ def test_masks_alone_have_another_distribution(model):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "include, exclude or choices"),
+        ({}, "exact needs"),
         ({"include": ["ab"], "top_k": 3}, "top_k"),
-        ({"regex": "a+", "include": ["ab"]}, "other formats"),
+        ({"sentences": "1", "include": ["ab"]}, "no other format"),
+        ({"regex": "(?i)a"}, "no other format"),
     ],
 )
 def test_what_exact_cannot_do_is_refused(model, settings, message):

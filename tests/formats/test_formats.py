@@ -1,5 +1,7 @@
 """Formats as a user calls them: in Python, as a command, over HTTP, in tables and receipts."""
 
+import functools
+import itertools
 import json
 import re
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import reviewgen
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.formats.bigrams import count_bigrams, read_bigrams, write_bigrams
+from reviewgen.formats.patterns import END, Pattern, Unsupported
 from reviewgen.sentences import sentence_ends
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 from tests.support.live_server import in_process
@@ -80,6 +83,92 @@ def test_a_text_does_not_depend_on_the_batch_or_the_stream(micro):
     options: dict[str, Any] = {"seed": 4, "max_new_tokens": 60, "include": ["movie"], **FREE}
     texts = model.generate(num_return_sequences=5, **options)
     assert model.generate(**options) == texts[:1] == ["".join(model.stream(**options))]
+
+
+SPELLED: list[dict[str, Any]] = [
+    {"regex": "[a-z ]{3,}[.]{3}", "max_new_tokens": 40},
+    {"regex": "good|good [a-z]+", "max_new_tokens": 12, "top_p": 0.5, "prompt": "It was ver"},
+    {"regex": "[A-Za-z ,.]*[.]", "max_new_tokens": 40, "words": "known"},
+    {"choices": ["good", "good " * 8, "so bad"], "max_new_tokens": 60},
+    {"include": ["movie"], "max_new_tokens": 90},
+]
+
+
+@pytest.mark.parametrize("name", [*MODELS, "gru-word"])
+@pytest.mark.parametrize("settings", SPELLED, ids=lambda value: str(value)[:40])
+def test_a_text_does_not_depend_on_blocks(micro, name, settings):
+    model = micro(name)
+    prompt = settings.get("prompt", "")
+    options = FREE | settings | {"seed": 4}
+    options.pop("prompt", None)
+    texts = model.generate(prompt, num_return_sequences=9, **options)
+    assert [model.generate(prompt, **options)] == [texts[:1]]
+    assert "".join(model.stream(prompt, **options)) == texts[0]
+    with in_process({"model": model}) as server:
+        limit = options.pop("max_new_tokens")
+        fields = {"prompt": prompt, "max_tokens": limit, "n": 9, **options}
+        answer = server.http.post("/v1/completions", json=fields).json()
+        assert [prompt + choice["text"] for choice in answer["choices"]] == texts
+    options |= {"max_new_tokens": limit, "max_time": 1000}  # other blocks
+    assert model.generate(prompt, num_return_sequences=9, **options) == texts
+    pattern = settings.get("regex")
+    assert pattern is None or all(re.fullmatch(f"{prompt}(?:{pattern})", text) for text in texts)
+
+
+def test_patterns_match_what_re_matches():
+    def accepts(text: str) -> bool:
+        state = automaton.first
+        for byte in text.encode():
+            state = row(state).get(byte, 0)
+        return bool(state >> END & 1)
+
+    letters = list[str]()
+    for n in range(5):
+        letters += map("".join, itertools.product("abc-", repeat=n))
+    # Rust and Python do not agree on others
+    common = {*map(chr, range(0x250))} - {*"\x1c\x1d\x1e\x1f²³¹¼½¾"}
+    characters = [*common, *"\ud7ff\ue000\uffff\U00010000\U0010ffff", "ߟ", "ࠀ"]
+    cases = [(each, letters) for each in ("a|ab|", "(a|ab)(c|b?c)+?", "(a*b?)*c{2}", "(|a){2,3}b")]
+    cases += [
+        (each, letters) for each in ("[^b-]a{0,2}", "[a-]+", "\\w*\\-", "((a|b)*c)*", "a{2,}.?")
+    ]
+    cases += [(each, characters) for each in (".", "[^é]", "[à-\U0001ffff]", "ö|[\\s\\w]")]
+    for pattern, texts in [*cases, ("[^\\d\\s]|\\W", characters)]:
+        automaton = Pattern(pattern)
+        row = functools.cache(automaton.row)
+        wrong = [text for text in texts if accepts(text) != bool(re.fullmatch(pattern, text))]
+        assert not wrong, pattern
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    (
+        *(
+            "(a",
+            "a)",
+            "[a",
+            "[]",
+            "[a&&b]",
+            "[[:alpha:]]",
+            "[\\d-z]",
+            "[z-a]",
+            "a{2,1}",
+            "a{1",
+            "*a",
+        ),
+        *("\\", "\\bx", "(?i)a", "^a$", "\\p{L}", "(a{1,99}){1,99}", "((){999}){999}"),
+        "(" * 5000,
+    ),
+    ids=lambda value: value[:10],
+)
+def test_other_patterns_are_left_to_llguidance(pattern):
+    with pytest.raises(Unsupported):
+        Pattern(pattern)
+
+
+def test_a_pattern_of_exponentially_many_states_still_fits(micro):
+    pattern = "[ab]*a[ab]{18}"
+    assert re.fullmatch(pattern, micro("ngram-char").generate_one(seed=1, regex=pattern, **FREE))
 
 
 def test_a_format_describes_what_follows_the_prompt_and_words_the_whole_text(micro):

@@ -1,13 +1,15 @@
 """Decides which tokens may follow a text, so that it is valid UTF-8 and has known words only.
 
 The known words, and the characters that may separate them, form one automaton over bytes. The state
-of the automaton after a text is called the *place* of the text. It consists of three numbers:
+of the automaton after a text is called the *place* of the text. It consists of four numbers:
 
     word        the node reached by the bytes of the text's last word so far; if no word has begun
                 yet, the node where words begin
     separator   the node reached by the first bytes of a separator, if the text ends inside one;
                 otherwise 0
     half        the higher four bits of a byte, if the text ends after half a byte; otherwise -1
+    rule        the state of a second automaton, that of a format, which the text must fit, too; -1
+                if there is none
 
 The first bytes of a character may be those of a letter or of a separator, so both nodes are
 followed at the same time. A prompt may contain an unknown word. Inside such a word, ``word`` is a
@@ -53,19 +55,21 @@ class Spelling(NamedTuple):
     # number of first symbols that each token of ``order`` shares with the token before it
     common: Int32[np.ndarray, " V"]
     longest: int  # number of symbols of the longest token
+    # the automaton of a format: the state after each token in each state, 0 if it may not follow
+    rules: Int32[np.ndarray, "R V"]
 
 
-def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "3"]:
+def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "4"]:
     """Return the place of an empty text: the beginning of a word."""
-    return np.array([spelling.words, 0, -1], np.int64)
+    return np.array([spelling.words, 0, -1, -1], np.int64)
 
 
-def no_places(count: int) -> Int64[np.ndarray, "B 3"]:
+def no_places(count: int) -> Int64[np.ndarray, "B 4"]:
     """Return the places of ``count`` texts that any token may follow, to switch the check off."""
-    return np.full((count, 3), ANY_WORD, np.int64)
+    return np.full((count, 4), ANY_WORD, np.int64)
 
 
-def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequence[int]) -> None:
+def follow_all(spelling: Spelling, place: Int64[np.ndarray, "4"], tokens: Sequence[int]) -> None:
     """Update a place with the tokens of a prompt, whose words may be unknown.
 
     The loop is not compiled: compiling takes longer than following a prompt in Python.
@@ -84,15 +88,15 @@ def follows(spelling, place, token, eos):
     The end token may follow a complete word; the place then stays as it is.
     """
     if place[0] == ANY_WORD:
-        return True, (place[0], place[1], place[2])
+        return True, (place[0], place[1], place[2], place[3])
     if token == eos:
-        return _is_end(spelling, place[0]) and place[2] < 0, (place[0], place[1], place[2])
+        return _may_end(spelling, place, eos), (place[0], place[1], place[2], place[3])
     after = _follow(spelling, place, token)
     return after[0] != 0 or after[1] != 0, after
 
 
 def mark_spelled(
-    spelling: Spelling, place: Int64[np.ndarray, "3"], eos: int
+    spelling: Spelling, place: Int64[np.ndarray, "4"], eos: int
 ) -> Bool[np.ndarray, " V"]:
     """Return for each token of the vocabulary whether it may follow the text at ``place``."""
     scores = np.zeros(len(spelling.offsets) - 1)
@@ -111,7 +115,7 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
     if place[0] == ANY_WORD:
         return
     stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
-    stack[0, :] = place
+    stack[0, :] = place[:3]
     depth = np.int64(0)  # number of symbols of the last token that are allowed
     for rank in range(len(spelling.order)):
         token = np.int64(spelling.order[rank])
@@ -132,9 +136,9 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
                 stack[depth, 0] = word
                 stack[depth, 1] = separator
                 stack[depth, 2] = half
-        if depth < length:
+        if depth < length or _follow_rule(spelling, place[3], token) == 0:
             scores[token] = lowest
-    if not _is_end(spelling, place[0]) or place[2] >= 0:
+    if not _may_end(spelling, place, eos):
         scores[eos] = lowest
 
 
@@ -144,13 +148,29 @@ def _follow(spelling, place, token):
     word = place[0]
     separator = place[1]
     half = place[2]
+    rule = _follow_rule(spelling, place[3], token)
+    if rule == 0:
+        return np.int64(0), np.int64(0), half, rule
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
         word, separator, half = _follow_symbol(
             spelling, word, separator, half, np.int64(spelling.symbols[position])
         )
         if word == 0 and separator == 0:
             break
-    return word, separator, half
+    return word, separator, half, rule
+
+
+@inner
+def _follow_rule(spelling, rule, token):
+    """Return the state of the format after a token, 0 if it may not follow."""
+    return np.int64(spelling.rules[rule, token]) if rule >= 0 else np.int64(rule)
+
+
+@inner
+def _may_end(spelling, place, eos):
+    """Return whether the text at a place may end there."""
+    is_whole = _is_end(spelling, place[0]) and place[2] < 0
+    return is_whole and _follow_rule(spelling, place[3], eos) != 0
 
 
 @inner
@@ -193,7 +213,7 @@ def _follow_unknown(spelling, place, token):
             word = _child(spelling, start, symbol)
             if word == 0:
                 word = np.int64(spelling.anything)
-    return word, separator, half
+    return word, separator, half, place[3]
 
 
 @inner

@@ -85,8 +85,8 @@ class GenerationConfig:
         include: Words or phrases that each text must contain, as whole words; the first letter may
             be of either case. The text is steered towards them from its beginning.
         exclude: Words or phrases that no text may contain, as whole words.
-        exact: Sample from the model's true distribution under include, exclude and choices; for
-            models with few states only, such as small n-grams.
+        exact: Sample from the model's true distribution under include, exclude, choices and regex;
+            for models with few states only, such as small n-grams.
         likeness: Settings of the profile "likeness" that differ from "reading", as in
             {"temperature": 1.0}; saved with a model, not an argument of a call.
     """

@@ -1,8 +1,11 @@
 """Automata over bytes: a word that a text must contain, words that it must not contain, and choices
-that it must be one of.
+that it must be one of, or a pattern that it must match.
 
 An automaton is built over bytes and then stored over tokens: ``next[s, v]`` is the state after
 token v in state s. State 0 is dead, and state 1 means that the rule holds whatever follows.
+
+A choice or a pattern describes what follows the prompt. If the last word of the prompt is still to
+be spelled, the state is this rest of the prompt.
 
 A word is matched as a word: next to its first and last letter, there must not be a letter, digit or
 underscore. The first letter may be of either case. A byte above 127 beside the word counts as a
@@ -14,13 +17,15 @@ Dimensions: S states, V vocabulary, L symbols of the longest token.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from reviewgen.compiled.spelling import HALF
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
+from reviewgen.formats.patterns import END, Pattern, Unsupported
 from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.protocols.extensions import TokenAutomaton
 
@@ -30,6 +35,9 @@ FIRST = 2  # the state before the first byte
 _SYMBOLS = HALF + 16  # bytes, and the sixteen half bytes
 FAR = 1 << 20  # more tokens than any text has
 _MAX_CELLS = 1 << 24  # states times tokens
+
+State: TypeAlias = int | tuple[int, ...]
+"""A state of an automaton, or the bytes of the prompt that are still to be spelled."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +49,42 @@ class Automaton:
         next: The state after each token in each state.
         distance: For each state, the minimum number of tokens until the text may end; large if it
             never may.
+        by_symbol: The state after each symbol in each state, and
+        tokens: the symbols of each token, if the text may begin with a rest of the prompt.
     """
 
     name: str
     next: Int32[np.ndarray, "S V"]
     distance: Int64[np.ndarray, " S"]
+    by_symbol: Int32[np.ndarray, "S N"] | None = None
+    tokens: Sequence[tuple[int, ...]] = ()
 
-    def after(self, state: int, tokens: Sequence[int]) -> int:
-        """Return the state after some tokens."""
-        for token in tokens:
-            state = int(self.next[state, token])
-        return state
+    @property
+    def margin(self) -> int:
+        """A number of tokens in which a text can be completed from every state."""
+        return int(self.distance[self.distance < FAR].max()) + 2
+
+    def after(self, state: State, token: int) -> State:
+        """Return the state after a token."""
+        if isinstance(state, int):
+            return int(self.next[state, token])
+        symbols = self.tokens[token]
+        size = min(len(symbols), len(state))
+        if not size or symbols[:size] != state[:size]:
+            return DEAD
+        assert self.by_symbol is not None
+        after = FIRST
+        for symbol in symbols[size:]:
+            after = int(self.by_symbol[after, symbol])
+        return state[size:] or (after if self.distance[after] < FAR else DEAD)
+
+    def all_after(self, state: State) -> Int32[np.ndarray, " V"]:
+        """Return the state after each token; for a rest of the prompt, DEAD or another one."""
+        if isinstance(state, int):
+            row: np.ndarray = self.next[state]
+            return row
+        after = [self.after(state, token) for token in range(self.next.shape[1])]
+        return np.array([FIRST if isinstance(each, tuple) else each for each in after], np.int32)
 
 
 @dataclass(frozen=True)
@@ -135,6 +168,35 @@ def choices(texts: Sequence[str], symbols: Symbols, eos: int) -> Automaton:
     return _compile("choices", b"", step, encoded.__contains__, symbols, eos)
 
 
+def regex(pattern: str, symbols: Symbols, eos: int) -> Automaton | None:
+    """Return the automaton of the texts that match a pattern; None if it has too many states, or
+    syntax that ``patterns`` does not know.
+    """
+    try:
+        parsed = Pattern(pattern, _alphabet(symbols))
+        row = cache(parsed.row)
+
+        def step(state: Any, symbol: int) -> Any:
+            """Return the positions after another symbol."""
+            return row(state).get(symbol, DEAD)
+
+        return _compile("regex", parsed.first, step, lambda s: s >> END & 1 == 1, symbols, eos)
+    except Unsupported:
+        return None
+
+
+def _alphabet(symbols: Symbols) -> set[str] | None:
+    """Return the characters that tokens spell; None if a token is a part of a character."""
+    alphabet = set[str]()
+    for token in symbols.tokens():
+        if token and max(token) < HALF:
+            try:
+                alphabet.update(bytes(token).decode())
+            except UnicodeDecodeError:
+                return None
+    return alphabet
+
+
 def of_plugin(name: str, given: TokenAutomaton, vocab_size: int, eos: int) -> Automaton:
     """Return the automaton of a plugin.
 
@@ -160,7 +222,7 @@ def of_plugin(name: str, given: TokenAutomaton, vocab_size: int, eos: int) -> Au
     after[[DEAD, HOLDS]] = [[DEAD], [HOLDS]]
     is_end[[DEAD, HOLDS]] = [False, True]
     after[:, eos] = np.where(is_end, HOLDS, DEAD)
-    automaton = Automaton(name, after, _distances(after, is_end))
+    automaton = Automaton(name, after, distances(after, is_end))
     if automaton.distance[FIRST] >= FAR:
         raise ConfigError(f"No text of this model's tokens fits {name}: leave it out.")
     return automaton
@@ -254,38 +316,46 @@ def _compile(
         may_end: Whether the text may end in a state.
         symbols: The bytes of the tokens.
         eos: The id of the end token.
+
+    Raises:
+        Unsupported: There are too many states.
     """
     numbers: dict[Any, int] = {DEAD: DEAD, HOLDS: HOLDS, first: FIRST}
     waiting = [first]
     rows = [[DEAD] * _SYMBOLS, [HOLDS] * _SYMBOLS]
     for state in waiting:  # grows
+        if len(waiting) * len(symbols.offsets) > _MAX_CELLS:
+            raise Unsupported
         row = [step(state, symbol) for symbol in range(_SYMBOLS)]
         for after in row:
             if after not in numbers:
                 numbers[after] = len(numbers)
                 waiting.append(after)
         rows.append([numbers[after] for after in row])
-    own = np.arange(len(rows))[:, None]
-    table = np.hstack((np.array(rows), own)).astype(np.int32)  # the last symbol changes nothing
+    by_symbol = np.array(rows, np.int32)
     lengths = np.diff(symbols.offsets)
-    after = np.repeat(own, len(lengths), axis=1).astype(np.int32)  # (S, V)
+    by_token = np.repeat(np.arange(len(rows), dtype=np.int32)[None], len(lengths), axis=0)  # (V, S)
     for position in range(int(lengths.max())):
-        has_more = lengths > position
-        index = np.where(has_more, symbols.offsets[:-1] + position, 0)
-        after = table[after, np.where(has_more, symbols.values[index], _SYMBOLS)]
-    after[:, lengths == 0] = DEAD  # bos
+        longer = np.flatnonzero(lengths > position)
+        symbol = symbols.values[symbols.offsets[longer] + position].astype(np.int64)
+        by_token[longer] = by_symbol.take(by_token[longer] * _SYMBOLS + symbol[:, None])
+    by_token[lengths == 0] = DEAD  # bos
+    after = np.ascontiguousarray(by_token.T)
     is_end = np.array([False, True, *map(may_end, waiting)])
     after[:, eos] = np.where(is_end, HOLDS, DEAD)
-    return Automaton(name, after, _distances(after, is_end))
+    distance = distances(after, is_end)
+    after[distance[after] >= FAR] = DEAD
+    return Automaton(name, after, distance, by_symbol, symbols.tokens())
 
 
-def _distances(
+def distances(
     after: Int32[np.ndarray, "S V"], is_end: Bool[np.ndarray, " S"]
 ) -> Int64[np.ndarray, " S"]:
     """Return the minimum number of tokens from each state to one in which a text may end."""
     distance = np.where(is_end, 0, FAR)
     while True:
-        shorter = np.minimum(distance, 1 + distance[after].min(axis=1))
-        if (shorter == distance).all():
+        before = distance.copy()
+        for state in reversed(range(len(after))):  # most tokens lead to later states
+            distance[state] = min(distance[state], 1 + distance[after[state]].min())
+        if (before == distance).all():
             return distance
-        distance = shorter

@@ -1,8 +1,12 @@
 """All rules of a call, and the position of one text in them.
 
-Near ``max_new_tokens``, a text must be completed. How many tokens a word or a choice still needs is
-known from its automaton. How many a grammar needs is searched for: breadth first, over a few tokens
-of each kind, where positions from which the same tokens may follow count as one.
+Near ``max_new_tokens``, a text must be completed. How many tokens a word, a choice or a pattern
+still needs is known from its automaton. How many a grammar needs, or several rules together, is
+searched for: breadth first, over a few tokens of each kind, where positions from which the same
+tokens may follow count as one.
+
+A pattern alone is a part of a ``Spelling``. Until the text must be completed, it needs no mask,
+since no other token is drawn.
 
 Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
@@ -14,7 +18,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
 from reviewgen.compiled.spelling import HALF
 from reviewgen.config.generation import GRAMMARS, GenerationConfig
@@ -25,10 +29,12 @@ from reviewgen.formats.automata import (
     FIRST,
     HOLDS,
     Automaton,
+    State,
     choices,
     exclude,
     include,
     of_plugin,
+    regex,
 )
 from reviewgen.formats.bigrams import Bigrams
 from reviewgen.formats.exact import ExactPosition, ExactTable, product, refuse_other_settings
@@ -62,36 +68,37 @@ class AutomatonPosition:
     automaton: Automaton
     start: int
     look_ahead: LookAhead | None = None
-    states: list[int] = field(default_factory=lambda: [FIRST])
+    states: list[State] = field(default_factory=lambda: [FIRST])
 
     @property
-    def state(self) -> int:
+    def state(self) -> State:
         """The current state."""
         return self.states[-1]
 
     @property
     def distance(self) -> int:
         """The minimum number of tokens until the text may end."""
-        return int(self.automaton.distance[self.state])
+        state = self.state if isinstance(self.state, int) else FIRST
+        return int(self.automaton.distance[state])
 
     @property
     def is_complete(self) -> bool:
         """Whether the text may end here."""
-        return self.distance == 0
+        return isinstance(self.state, int) and self.distance == 0
 
     def distances(self) -> Int64[np.ndarray, " V"]:
         """Return the distance after each next token."""
-        distances: np.ndarray = self.automaton.distance[self.automaton.next[self.state]]
+        distances: np.ndarray = self.automaton.distance[self.automaton.all_after(self.state)]
         return distances
 
     def mask(self) -> Bool[np.ndarray, " V"]:
         """Return which tokens may follow."""
-        allowed: np.ndarray = self.automaton.next[self.state] != DEAD
+        allowed: np.ndarray = self.automaton.all_after(self.state) != DEAD
         return allowed
 
     def advance(self, token: int) -> None:
         """Add a token."""
-        self.states.append(int(self.automaton.next[self.state, token]))
+        self.states.append(self.automaton.after(self.state, token))
 
     def take_back(self, count: int) -> None:
         """Remove the last tokens."""
@@ -173,6 +180,10 @@ class Formats:
         bigrams: The bigrams, which included and excluded words need without ``exact``.
         plugins: The automata of plugins, by name.
 
+    Attributes:
+        rules: The table of the pattern, if it is the only rule, as a ``Spelling`` takes it.
+        margin: How many tokens before its limit a text is completed at the latest.
+
     Raises:
         ConfigError: A rule is invalid, two contradict each other, or no text can fit one.
     """
@@ -201,9 +212,13 @@ class Formats:
             automata.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
         for name, given in plugins.items():
             automata.append((of_plugin(name, given, self.vocab_size, eos), self.horizon))
+        self._rules = {name: getattr(config, name) for name in GRAMMARS if getattr(config, name)}
+        follows = list(self._follows())  # automata of what follows the prompt
         self._words = list[Any]()
         if config.exact:
-            self._words = [self._exact_position([each for each, _ in automata], stepper, bos)]
+            words = [automaton for automaton, _ in automata]
+            self._words = [self._exact_position([*words, *follows], stepper, bos)]
+            follows = []
         elif automata:
             assert bigrams is not None
             tempered = bigrams.tempered(float(np.mean(config.temperatures)))
@@ -211,10 +226,10 @@ class Formats:
                 AutomatonPosition(automaton, 0, LookAhead(automaton, tempered, horizon))
                 for automaton, horizon in automata
             ]
-        self._rules = {name: getattr(config, name) for name in GRAMMARS if getattr(config, name)}
         if self._rules:
             self._grammars = Grammars(symbols, bos, eos)
-        self._started: dict[str, list[Any]] = {}
+        self._automata = follows
+        self._started: dict[str, list[GrammarPosition]] = {}
         tokens = symbols.tokens()
         self.quote = tokens.index((ord('"'),)) if (ord('"'),) in tokens else -1
         kinds = [_kind_of(token[0]) if token else -1 for token in tokens]
@@ -223,7 +238,13 @@ class Formats:
             np.array([token for token in by_length if kinds[token] == kind])
             for kind in sorted({*kinds} - {-1})
         ]
-        if self._rules or (config.choices and not config.exact):
+        self.rules: Int32[np.ndarray, "S V"] | None = None
+        self.margin = 0
+        self.is_searched = bool(self._rules or (follows and len(self.names) > 1))
+        if follows and not self.is_searched:
+            self.margin = follows[0].margin
+            self.rules = follows[0].next if config.regex else None
+        if self.is_searched:
             self._check(self.start([], ""))
 
     @cached_property
@@ -232,7 +253,8 @@ class Formats:
         config = self.config
         names = [f"include={word!r}" for word in config.include]
         names += [f"exclude={word!r}" for word in config.exclude]
-        return [*names, *["choices"] * bool(config.choices), *self._rules, *self.plugins]
+        names += [name for name in ("choices", *GRAMMARS) if getattr(config, name)]
+        return [*names, *self.plugins]
 
     def describe_failure(self, reason: str) -> str:
         """Return the sentence that a text does not fit the rules.
@@ -260,6 +282,8 @@ class Formats:
         if rest not in self._started:
             self._started[rest] = list(self._compile(rest))
         positions = [position.copy() for position in (*self._words, *self._started[rest])]
+        first = tuple(rest.encode()) or FIRST
+        positions += [AutomatonPosition(each, 0, None, [first]) for each in self._automata]
         for position in positions[len(self._words) :]:
             position.start = len(ids)
         cursor = Cursor(self, positions)
@@ -276,23 +300,38 @@ class Formats:
             )
         return cursor
 
+    def _follows(self) -> Iterator[Automaton]:
+        """Yield the automata of the choices and of the regular expression. An expression that has
+        none is left to the grammars.
+
+        Raises:
+            ConfigError: No text fits one of them.
+        """
+        config = self.config
+        if config.choices:
+            yield choices(config.choices, self._symbols, self.eos)
+        automaton = regex(config.regex, self._symbols, self.eos) if config.regex else None
+        if automaton is not None:
+            if automaton.distance[FIRST] >= FAR:
+                raise _no_text("regex")
+            del self._rules["regex"]
+            yield automaton
+
     def _exact_position(
         self, automata: list[Automaton], stepper: Stepper, bos: int
     ) -> ExactPosition:
-        """Return the position of an empty text under words and choices together."""
+        """Return the position of an empty text under all automata together."""
         config = self.config
         refuse_other_settings(config)
-        if config.choices:
-            automata = [*automata, choices(config.choices, self._symbols, self.eos)]
-        if not automata:
-            raise ConfigError("exact needs include, exclude or choices: give one, or leave it out.")
+        if self._rules or not automata:
+            raise ConfigError(
+                "exact needs include, exclude, choices or a regex of few states, and takes no other"
+                " format: give one of them, or leave exact out."
+            )
         return ExactPosition(ExactTable(stepper, product(automata), config, bos, self.eos))
 
-    def _compile(self, rest: str) -> Iterator[Any]:
-        """Yield the positions of the choices and of the grammars after a part of the prompt."""
-        if self.config.choices and not self.config.exact:
-            texts = [rest + choice for choice in self.config.choices]
-            yield AutomatonPosition(choices(texts, self._symbols, self.eos), 0)
+    def _compile(self, rest: str) -> Iterator[GrammarPosition]:
+        """Yield the positions of the grammars after a part of the prompt."""
         for name, value in self._rules.items():
             matcher = self._grammars.compile(name, value, rest)
             yield GrammarPosition(matcher, 0, self.vocab_size, self.eos)
@@ -302,10 +341,7 @@ class Formats:
         tokens, is_certain = cursor.complete(_MAX_SEARCH)
         rules = " and ".join(self.names)
         if tokens is None and is_certain:
-            raise ConfigError(
-                f"No text of this model's tokens fits {rules}: check it, or leave out one of the"
-                " rules."
-            )
+            raise _no_text(rules)
         if tokens is not None and len(tokens) > self.config.max_new_tokens:
             raise ConfigError(
                 f"The shortest text found that fits {rules} has {len(tokens)} tokens: raise"
@@ -358,12 +394,32 @@ class Cursor:
             if isinstance(position, AutomatonPosition) and position.state != HOLDS
         ]
 
-    @property
-    def _has_grammar(self) -> bool:
-        return any(isinstance(position, GrammarPosition) for position in self.positions)
+    def is_idle(self, ids: Sequence[int], new_tokens: int) -> bool:
+        """Return whether no mask is needed for the next token.
+
+        Args:
+            ids: The tokens of the text, whose prompt is complete.
+            new_tokens: The number of new tokens of the text.
+        """
+        formats = self.formats
+        if formats.rules is not None:
+            left = formats.config.max_new_tokens - new_tokens
+            return not self.must_finish and left > formats.margin
+        self.follow(ids)
+        return all(
+            isinstance(position, AutomatonPosition) and position.state == HOLDS
+            for position in self.positions
+        )
+
+    def rule(self, ids: Sequence[int]) -> int:
+        """Return the state of the only rule after a text, whose prompt is complete."""
+        self.follow(ids)
+        return int(self.positions[0].state)
 
     def follow(self, ids: Sequence[int]) -> None:
         """Read the tokens of the text, after some were added or removed at its end."""
+        if self.size == len(ids):
+            return
         kept = min(self.size, len(ids))
         for position in self.positions:
             start = max(kept, position.start)
@@ -418,14 +474,14 @@ class Cursor:
         needed = self.needed
         deadline = min(left, max(formats.horizon - new_tokens, needed + _LEEWAY))
         for position in automata:
-            if position.look_ahead is not None:
+            if position.look_ahead is not None and isinstance(position.state, int):
                 scores += temperature * position.look_ahead.weights(position.state, deadline)
         for position in self.positions:
             if isinstance(position, ExactPosition):
                 scores += temperature * position.weights(left)
-        if needed and left <= 2 * needed + _LEEWAY:
-            self._hurry(scores, left, automata)
-        if self._has_grammar and (self.must_finish or left <= formats.margin):
+        if automata and (self.must_finish or left <= max(2 * needed + _LEEWAY, formats.margin)):
+            self._hurry(scores, 0 if self.must_finish else left, automata)
+        if formats.is_searched and (self.must_finish or left <= formats.margin):
             self._finish(scores, left)
 
     def _hurry(
@@ -490,6 +546,13 @@ class Cursor:
             known.update(keys)
             nodes = [following[key] for key in keys]
         return Completion(None, False)
+
+
+def _no_text(rules: str) -> ConfigError:
+    """Return the error that no text fits."""
+    return ConfigError(
+        f"No text of this model's tokens fits {rules}: check it, or leave out one of the rules."
+    )
 
 
 def _kind_of(symbol: int) -> int:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from reviewgen.config.generation import GRAMMARS, GenerationConfig
+from reviewgen.config.generation import GenerationConfig
 from reviewgen.errors import ConfigError
-from reviewgen.formats.automata import DEAD, FIRST, Automaton
+from reviewgen.formats.automata import DEAD, FIRST, HOLDS, Automaton, distances
 from reviewgen.protocols.stepper import Stepper
 
 _MAX_PAIRS = 10_000_000  # states of the model times states of the format
@@ -134,10 +134,10 @@ def product(automata: Sequence[Automaton]) -> Automaton:
                     pairs.append(pair)
             rows.append([numbers.get(pair, DEAD) for pair in after])
         size = whole.next.shape[1]
-        table = np.array([[DEAD] * size, [1] * size, *rows], np.int32)
-        far = [whole.distance[0], 0]
-        distance = [int(max(whole.distance[a], other.distance[b])) for a, b in pairs]
-        whole = Automaton(f"{whole.name}, {other.name}", table, np.array([*far, *distance]))
+        table = np.array([[DEAD] * size, [HOLDS] * size, *rows], np.int32)
+        ends = [whole.distance[a] + other.distance[b] == 0 for a, b in pairs]
+        distance = distances(table, np.array([False, True, *ends]))
+        whole = replace(whole, name=f"{whole.name}, {other.name}", next=table, distance=distance)
     return whole
 
 
@@ -181,7 +181,7 @@ def refuse_other_settings(config: GenerationConfig) -> None:
     """Check that only the temperature changes the probabilities of the tokens.
 
     Raises:
-        ConfigError: Another setting does, or a format has no automaton.
+        ConfigError: Another setting does.
     """
     plain = GenerationConfig()
     names = "top_k top_p min_p repetition_penalty no_repeat_ngram_size words min_new_tokens"
@@ -193,7 +193,3 @@ def refuse_other_settings(config: GenerationConfig) -> None:
             )
     if len(config.temperatures) > 1 or config.do_sample is False or config.num_beams > 1:
         raise ConfigError("exact samples at one temperature: leave out greedy, beams and cycles.")
-    if any(getattr(config, name) for name in GRAMMARS):
-        raise ConfigError(
-            "exact takes include, exclude and choices; leave out exact, or the other formats."
-        )

@@ -367,16 +367,17 @@ class Generator:
         if guard is not None and guard.tokens > config.max_new_tokens + longest_prompt:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
+        formats = self.formats(request)
         return Decoder(
             self.stepper,
             self.pieces,
             config,
             guard,
-            self.pieces.spelling(config, other_words),
+            self.pieces.with_rules(self.pieces.spelling(config, other_words), formats),
             request.hooks,
             deadline,
             block_seconds,
-            self.formats(request),
+            formats,
         )
 
     def formats(self, request: Request) -> Formats | None:

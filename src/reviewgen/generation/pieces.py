@@ -183,6 +183,13 @@ class TokenTexts:
         self._extended = {key: spelling}
         return spelling
 
+    def with_rules(self, spelling: Spelling | None, formats: Formats | None) -> Spelling | None:
+        """Return a spelling whose texts also fit the formats, if a spelling can have these."""
+        if formats is None or formats.rules is None:
+            return spelling
+        assert self._symbols is not None  # else there are no formats
+        return (spelling or make_spelling(self._symbols))._replace(rules=formats.rules)
+
     def formats(
         self, config: GenerationConfig, stepper: Stepper, plugins: Mapping[str, TokenAutomaton]
     ) -> Formats | None:
