@@ -1,0 +1,227 @@
+"""Whether synthetic texts can be told from real ones: by a classifier, by their lengths and labels,
+and by a language model.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from reviewgen.api import train
+from reviewgen.assessment.classifier import (
+    INSTALL,
+    area_under_curve,
+    cross_validate,
+    fit,
+    hash_texts,
+    is_installed,
+)
+from reviewgen.assessment.figures import (
+    MIN_TEXTS,
+    NOT_KNOWN,
+    Figure,
+    Measured,
+    Section,
+    measure,
+)
+from reviewgen.assessment.texts import Texts, split_words
+from reviewgen.sentences import sentence_ends
+
+_CLASSIFIED = 2_000  # texts of each side that the classifier reads
+_MODELLED = 3_000  # texts that a language model is trained on
+_SCORED = 300  # texts that it scores
+_LISTED = 20  # n-grams that are listed
+_CANDIDATES = 4_000  # n-grams that are tried
+_CHARACTERS = 2_000  # of a text, its first characters are modelled
+_EASY, _HARD = 0.75, 0.6  # from and up to this area, texts are easy and hard to tell
+SETTINGS: Any = {"training": {"novelty": "none", "copy_tokens": 0}, "progress": False}
+"""How a language model of some texts is trained here: nothing but its counts is needed."""
+
+
+def measure_likeness(synthetic: Texts, real: Texts) -> Section:
+    """Measure how alike synthetic and real texts are."""
+    first, second = real.halves()
+    count = min(len(synthetic), len(first), len(second))
+    made, one, other = (each.sample(count) for each in (synthetic, first, second))
+    area, between, tell_tales = _classify(made, one, other)
+    figures = [
+        Figure(
+            "auc",
+            "area under the curve, a classifier of real and synthetic",
+            area,
+            between,
+            note=(
+                f"0.50: cannot be told apart; 1.00: always. {count_of(area)} texts of each side;"
+                " five folds."
+                if area.value is not None
+                else ("" if is_installed() else INSTALL)
+            ),
+        ),
+        *_lengths(synthetic, real),
+        *_bits(made, one, other),
+        *_labels(synthetic, real),
+    ]
+    lists = {"What tells them apart": tell_tales} if tell_tales else {}
+    return Section("likeness", _describe(area, between, tell_tales), figures, lists=lists)
+
+
+def count_of(measured: Measured) -> str:
+    """Return the number of texts of each side, as in "1,000"."""
+    return f"{measured.texts // 2:,}"
+
+
+def _describe(area: Measured, between: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
+    if area.value is None:
+        if not is_installed():
+            return f"Whether these texts can be told from real ones is not known. {INSTALL}"
+        return (
+            "Whether these texts can be told from real ones is not known: there are fewer than"
+            f" {MIN_TEXTS} of a side."
+        )
+    by = ", ".join(f"“{row[0]}”" for row in tell_tales[1:4])
+    mostly = f", mostly by {by}" if by else ""
+    if area.value >= _EASY:
+        return f"These texts are easy to tell from real ones{mostly}."
+    if area.value >= _HARD:
+        return f"These texts can often be told from real ones{mostly}."
+    if between.value is not None and between.interval and area.value > between.interval[1]:
+        return f"These texts are hard to tell from real ones; the little there is: {by}."
+    return "These texts cannot be told from real ones by their words."
+
+
+def _classify(
+    made: Texts, one: Texts, other: Texts
+) -> tuple[Measured, Measured, Sequence[Sequence[str]]]:
+    """Return the area under the curve of synthetic against real texts, the area of real against
+    real, and the n-grams that tell synthetic texts.
+    """
+    if len(made) < MIN_TEXTS or not is_installed():
+        return NOT_KNOWN, NOT_KNOWN, ()
+    made, one, other = (each.sample(_CLASSIFIED) for each in (made, one, other))
+    area, features, is_first = _area(made.texts, other.texts)
+    between, _, _ = _area(one.texts, other.texts)
+    weights = fit(features, is_first).coef_[0]
+    return area, between, _tell_tales(made.texts, other.texts, weights)
+
+
+def _area(first: Sequence[str], second: Sequence[str]) -> tuple[Measured, Any, np.ndarray]:
+    """Return the area under the curve of two sets of texts, with the features and classes."""
+    texts = [*first, *second]
+    is_first = np.arange(len(texts)) < len(first)
+    features = hash_texts(texts)
+    scores = cross_validate(features, is_first, texts)[0][:, 1]
+    # jackknife groups must have texts of both sides
+    pairs = list(zip(scores[is_first], scores[~is_first], strict=False))
+    area = measure(lambda some: area_under_curve(*zip(*some, strict=True)), pairs)
+    return area._replace(texts=len(texts)), features, is_first
+
+
+def _tell_tales(
+    made: Sequence[str], real: Sequence[str], weights: np.ndarray
+) -> Sequence[Sequence[str]]:
+    """Return the words and pairs of words that tell synthetic texts from real ones, with the share
+    of the texts of each side that have them.
+    """
+    sides = [Counter(chain.from_iterable(map(_grams, texts))) for texts in (made, real)]
+    gaps = {gram: abs(sides[0][gram] - sides[1][gram]) for gram in sides[0] | sides[1]}
+    grams = sorted(gaps, key=lambda gram: (-gaps[gram], gram))[:_CANDIDATES]
+    # what a text of this n-gram alone would score, times how many more texts of a side have it
+    effects = hash_texts(grams) @ weights
+    shares = [[side[gram] / len(made) for side in sides] for gram in grams]
+    worth = [
+        effect * (mine - theirs) for effect, (mine, theirs) in zip(effects, shares, strict=True)
+    ]
+    best = sorted(range(len(grams)), key=lambda index: -worth[index])[:_LISTED]
+    rows = [
+        [grams[index], *(f"{share:.1%}".replace("%", " %") for share in shares[index])]
+        for index in best
+        if worth[index] > 0
+    ]
+    return [["n-gram", "synthetic texts with it", "real texts with it"], *rows]
+
+
+def _grams(text: str) -> set[str]:
+    words = split_words(text[:_CHARACTERS])
+    return {*words, *(" ".join(pair) for pair in pairwise(words))}
+
+
+def _lengths(synthetic: Texts, real: Texts) -> list[Figure]:
+    """Return the mean lengths."""
+    kinds: Sequence[tuple[str, str, Callable[[str], int]]] = (
+        ("characters", "characters of a text, mean", len),
+        ("sentences", "sentences of a text, mean", lambda text: len(sentence_ends(text))),
+    )
+    figures = []
+    for key, name, length in kinds:
+        sizes = [list(map(length, each.texts)) for each in (synthetic, real)]
+        both = (measure(fmean, each) for each in sizes)
+        figures.append(Figure(key, name, *both, digits=1))
+    return figures
+
+
+def _labels(synthetic: Texts, real: Texts) -> list[Figure]:
+    """Return the share of each value of each label that both sides have."""
+    figures = []
+    for column in real.labels:
+        if column not in synthetic.labels:
+            continue
+        sides = [
+            [value for value in each.labels[column] if value is not None]
+            for each in (synthetic, real)
+        ]
+        for value in sorted({*sides[0], *sides[1]}):
+            both = [measure(fmean, [each == value for each in side], True) for side in sides]
+            figures.append(
+                Figure(f"{column}={value}", f"texts with {column} {value}", *both, is_share=True)
+            )
+    return figures
+
+
+def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
+    """Return the bits per character of synthetic texts under a model of the real ones, and the
+    other way round.
+    """
+    if len(made) < MIN_TEXTS:
+        both = [(NOT_KNOWN, NOT_KNOWN)] * 2
+    else:
+        of_real = bits_under(one.sample(_MODELLED), made, other)
+        of_made = bits_under(made.sample(_MODELLED), other)
+        both = [(of_real[0], of_real[1]), (of_made[0], of_real[1])]
+    note = "An n-gram of characters, trained on {}; real: trained on other real texts."
+    return [
+        Figure(
+            "bits_of_synthetic",
+            "bits per character of synthetic texts, under a model of the real ones",
+            *both[0],
+            note="Far below the real ones: too predictable, or copied.",
+            digits=3,
+        ),
+        Figure(
+            "bits_of_real",
+            "bits per character of real texts, under a model of the synthetic ones",
+            *both[1],
+            note=note.format("the synthetic texts"),
+            digits=3,
+        ),
+    ]
+
+
+def bits_under(trained_on: Texts, *scored: Texts) -> list[Measured]:
+    """Return the bits per character of some texts under an n-gram of characters that is trained on
+    others.
+    """
+    model = train("ngram-char", [text[:_CHARACTERS] for text in trained_on.texts], **SETTINGS)
+    found = []
+    for texts in scored:
+        some = [text[:_CHARACTERS] for text in texts.sample(_SCORED).texts]
+        pairs = [(model.score(text).bits, len(text)) for text in some]
+        found.append(measure(_per_character, pairs))
+    return found
+
+
+def _per_character(pairs: Sequence[tuple[float, int]]) -> float:
+    bits, characters = map(sum, zip(*pairs, strict=True))
+    return bits / characters

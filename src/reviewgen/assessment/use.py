@@ -1,0 +1,137 @@
+"""What synthetic texts are good for: a classifier of a label that learns from them, tested on real
+texts.
+
+What a label saves of a text's bits is the mutual information of both, and so it is what the text
+tells about the label: the entropy of the label, less the cross-entropy of a classifier.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from reviewgen.assessment.classifier import INSTALL, cross_validate, fit, hash_texts, is_installed
+from reviewgen.assessment.figures import MIN_TEXTS, NOT_KNOWN, Figure, Measured, Section, measure
+from reviewgen.assessment.texts import Texts
+
+_TEXTS = 2_000  # of each side that a classifier reads
+_GOOD = 0.97  # of the accuracy of real texts
+_NOTHING = 0.15  # of what a classifier gains over chance by real texts
+_Labelled = tuple[Sequence[str], np.ndarray]
+
+
+def measure_use(synthetic: Texts, real: Texts) -> Section:
+    """Measure what classifiers learn from the synthetic texts, for each label of both tables."""
+    columns = [column for column in real.labels if column in synthetic.labels]
+    if not columns:
+        return Section(
+            "use", "What a classifier learns from these texts is not known: there are no labels."
+        )
+    if not is_installed():
+        return Section("use", f"What a classifier learns from these texts is not known. {INSTALL}")
+    found = [_measure(column, synthetic, real) for column in columns]
+    return Section(
+        "use",
+        " ".join(words for words, _ in found),
+        [figure for _, figures in found for figure in figures],
+    )
+
+
+def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figure]]:
+    """Return what was found about a label, in a sentence and as figures."""
+    first, second = real.halves()
+    made, one, other = (_labelled(each, column) for each in (synthetic, first, second))
+    count = min(_TEXTS, len(made[0]), len(one[0]))
+    made, one, other = (
+        _take(each, size) for each, size in ((made, count), (one, count), (other, _TEXTS))
+    )
+    names = [f"{column}: accuracy, trained on synthetic texts and tested on real ones"]
+    names += [
+        f"{column}: share of the accuracy of real texts",
+        f"{column}: bits it saves of a text",
+    ]
+    if count < MIN_TEXTS or len(other[0]) < MIN_TEXTS or len(set(one[1])) < 2:
+        note = f"Fewer than {MIN_TEXTS} texts with this label, or a single value."
+        keys = (f"{column}_{key}" for key in ("accuracy", "ratio", "bits"))
+        figures = [
+            Figure(key, name, NOT_KNOWN, note=note) for key, name in zip(keys, names, strict=True)
+        ]
+        return f"What a classifier of {column} learns from these texts is not known.", figures
+    right = [_are_right(each, other) for each in (made, one)]
+    pairs = list(zip(*right, strict=True))
+    accuracy, of_real = (measure(fmean, each, True) for each in right)
+    ratio = measure(_ratio, pairs)
+    chance = Counter(one[1]).most_common(1)[0]
+    chance_rate = float((other[1] == chance[0]).mean())
+    figures = [
+        Figure(
+            f"{column}_accuracy",
+            names[0],
+            accuracy,
+            of_real,
+            is_share=True,
+            note=f"Always “{chance[0]}” is right in {chance_rate:.1%}.".replace("%", " %"),
+        ),
+        Figure(f"{column}_ratio", names[1], ratio, Measured(1.0, None, len(pairs))),
+        Figure(f"{column}_bits", names[2], _saved(made), _saved(one)),
+    ]
+    gained, gain = (fmean(each) - chance_rate for each in right)
+    return _describe(column, ratio, gained <= _NOTHING * max(gain, 0)), figures
+
+
+def _describe(column: str, ratio: Measured, is_chance: bool) -> str:
+    assert ratio.value is not None
+    if is_chance:
+        return f"A classifier of {column} learns nothing from these texts: it is at chance."
+    share = f"{ratio.value:.0%}".replace("%", " %")
+    if ratio.interval and ratio.interval[0] > 1:
+        return (
+            f"To train a classifier of {column}, these texts are better than real ones ({share}): do"
+            " they contain the real texts that it is tested on?"
+        )
+    if ratio.value >= _GOOD:
+        return f"To train a classifier of {column}, these texts are as good as real ones ({share})."
+    return f"A classifier of {column} that learns from these texts reaches {share} of the accuracy."
+
+
+def _labelled(texts: Texts, column: str) -> _Labelled:
+    """Return the texts that have a label, and their labels."""
+    pairs = zip(texts.texts, texts.labels[column], strict=True)
+    known = [(text, value) for text, value in pairs if value is not None]
+    return [text for text, _ in known], np.array([value for _, value in known], dtype=object)
+
+
+def _take(labelled: _Labelled, count: int) -> _Labelled:
+    texts, values = labelled
+    if count >= len(texts):
+        return labelled
+    chosen = np.sort(np.random.default_rng(0).choice(len(texts), count, replace=False))
+    return [texts[index] for index in chosen], values[chosen]
+
+
+def _are_right(train: _Labelled, test: _Labelled) -> list[bool]:
+    """Return which texts a classifier labels correctly that has learned from others."""
+    if len(set(train[1])) < 2:
+        guessed = np.full(len(test[1]), train[1][0])
+    else:
+        guessed = fit(hash_texts(train[0]), train[1].astype(str)).predict(hash_texts(test[0]))
+    return [bool(same) for same in guessed == test[1].astype(str)]
+
+
+def _ratio(pairs: Sequence[tuple[bool, bool]]) -> float:
+    mine, theirs = map(sum, zip(*pairs, strict=True))
+    return mine / theirs if theirs else float("nan")
+
+
+def _saved(labelled: _Labelled) -> Measured:
+    """Return the mutual information of text and label, in bits of a text."""
+    texts, values = labelled
+    classes = values.astype(str)
+    if len(texts) < MIN_TEXTS or len(set(classes)) < 2:
+        return NOT_KNOWN
+    found, names = cross_validate(hash_texts(texts), classes, texts)
+    own = found[np.arange(len(texts)), np.searchsorted(names, classes)]
+    counts = Counter(classes)
+    prior = np.array([counts[value] / len(classes) for value in classes])
+    return measure(fmean, np.log2(own / prior).tolist())
