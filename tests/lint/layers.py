@@ -17,7 +17,7 @@ CORE = ROOT / "src" / "reviewgen"
 PLUGINS = ROOT / "plugins"
 FLOORS = [
     "version lazy errors interrupts",
-    "config compiled devices processes storage sentences rates web",
+    "config compiled devices processes storage sentences personal rates web",
     "protocols registry conditions novelty lexicon",
     "formats",
     "data generation",

@@ -13,6 +13,9 @@ from reviewgen.web.rendering import decimal, percent
 MIN_TEXTS = 50
 """A figure of fewer texts is "not known"."""
 
+QUIET: Any = {"training": {"novelty": "none", "copy_tokens": 0}, "progress": False}
+"""How a model of some texts is trained, of which nothing but its probabilities is needed."""
+
 T = TypeVar("T")
 
 
@@ -40,8 +43,7 @@ class Figure:
     Attributes:
         key: Its name in the JSON, as in "auc".
         name: Its name for people.
-        synthetic: That of the synthetic texts.
-        real: The same for real texts against real texts.
+        both: That of the synthetic texts, and the same for real texts against real texts.
         is_share: Whether it is shown in per cent.
         note: What is compared, or why a number is not known, in one sentence; "" for nothing.
         digits: The number of digits after the point.
@@ -49,16 +51,25 @@ class Figure:
 
     key: str
     name: str
-    synthetic: Measured
-    real: Measured = NOT_KNOWN
+    both: tuple[Measured, Measured] = (NOT_KNOWN, NOT_KNOWN)
     is_share: bool = False
     note: str = ""
     digits: int = 2
 
+    @property
+    def synthetic(self) -> Measured:
+        """That of the synthetic texts."""
+        return self.both[0]
+
+    @property
+    def real(self) -> Measured:
+        """That of real texts against real texts."""
+        return self.both[1]
+
     def show(self, measured: Measured) -> str:
         """Return a number with its interval, for people; "not known" if there is none.
 
-        >>> Figure("auc", "", NOT_KNOWN).show(Measured(0.5, (0.48, 0.52), 100))
+        >>> Figure("auc", "").show(Measured(0.5, (0.48, 0.52), 100))
         '0.50 (0.48 to 0.52)'
         """
         if measured.value is None or math.isnan(measured.value):

@@ -22,6 +22,7 @@ from reviewgen.assessment.classifier import (
 from reviewgen.assessment.figures import (
     MIN_TEXTS,
     NOT_KNOWN,
+    QUIET,
     Figure,
     Measured,
     Section,
@@ -37,8 +38,6 @@ _LISTED = 20  # n-grams that are listed
 _CANDIDATES = 4_000  # n-grams that are tried
 _CHARACTERS = 2_000  # of a text, its first characters are modelled
 _EASY, _HARD = 0.75, 0.6  # from and up to this area, texts are easy and hard to tell
-SETTINGS: Any = {"training": {"novelty": "none", "copy_tokens": 0}, "progress": False}
-"""How a language model of some texts is trained here: nothing but its counts is needed."""
 
 
 def measure_likeness(synthetic: Texts, real: Texts) -> Section:
@@ -51,8 +50,7 @@ def measure_likeness(synthetic: Texts, real: Texts) -> Section:
         Figure(
             "auc",
             "area under the curve, a classifier of real and synthetic",
-            area,
-            between,
+            (area, between),
             note=(
                 f"0.50: cannot be told apart; 1.00: always. {count_of(area)} texts of each side;"
                 " five folds."
@@ -156,9 +154,9 @@ def _lengths(synthetic: Texts, real: Texts) -> list[Figure]:
     )
     figures = []
     for key, name, length in kinds:
-        sizes = [list(map(length, each.texts)) for each in (synthetic, real)]
-        both = (measure(fmean, each) for each in sizes)
-        figures.append(Figure(key, name, *both, digits=1))
+        made, others = (list(map(length, each.texts)) for each in (synthetic, real))
+        both = measure(fmean, made), measure(fmean, others)
+        figures.append(Figure(key, name, both, digits=1))
     return figures
 
 
@@ -168,16 +166,20 @@ def _labels(synthetic: Texts, real: Texts) -> list[Figure]:
     for column in real.labels:
         if column not in synthetic.labels:
             continue
-        sides = [
+        made, others = (
             [value for value in each.labels[column] if value is not None]
             for each in (synthetic, real)
-        ]
-        for value in sorted({*sides[0], *sides[1]}):
-            both = [measure(fmean, [each == value for each in side], True) for side in sides]
+        )
+        for value in sorted({*made, *others}):
+            both = _share_of(value, made), _share_of(value, others)
             figures.append(
-                Figure(f"{column}={value}", f"texts with {column} {value}", *both, is_share=True)
+                Figure(f"{column}={value}", f"texts with {column} {value}", both, is_share=True)
             )
     return figures
+
+
+def _share_of(value: str, values: Sequence[str]) -> Measured:
+    return measure(fmean, [each == value for each in values], True)
 
 
 def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
@@ -195,14 +197,14 @@ def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
         Figure(
             "bits_of_synthetic",
             "bits per character of synthetic texts, under a model of the real ones",
-            *both[0],
+            both[0],
             note="Far below the real ones: too predictable, or copied.",
             digits=3,
         ),
         Figure(
             "bits_of_real",
             "bits per character of real texts, under a model of the synthetic ones",
-            *both[1],
+            both[1],
             note=note.format("the synthetic texts"),
             digits=3,
         ),
@@ -213,7 +215,7 @@ def bits_under(trained_on: Texts, *scored: Texts) -> list[Measured]:
     """Return the bits per character of some texts under an n-gram of characters that is trained on
     others.
     """
-    model = train("ngram-char", [text[:_CHARACTERS] for text in trained_on.texts], **SETTINGS)
+    model = train("ngram-char", [text[:_CHARACTERS] for text in trained_on.texts], **QUIET)
     found = []
     for texts in scored:
         some = [text[:_CHARACTERS] for text in texts.sample(_SCORED).texts]

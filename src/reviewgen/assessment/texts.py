@@ -1,7 +1,6 @@
 """Reads the tables of a report: the texts with their labels, or a random sample of them."""
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from reviewgen.data.open import open_source
 from reviewgen.data.stage import workspace
 from reviewgen.data.texts import data_records, read_trained_examples
 from reviewgen.errors import DataError, HubError
+from reviewgen.lexicon.words import words_of
 from reviewgen.model.review_model import ReviewModel
 
 MAX_SYNTHETIC = 10_000
 MAX_REAL = 30_000
 _MAX_VALUES = 20  # a column with more values is no label
 _MIN_PER_VALUE = 2  # texts of each value, on average
-_WORD = re.compile(r"\w+(?:['’]\w+)*")  # in any script
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def split_words(text: str) -> list[str]:
     >>> split_words("Don't stop, c'est la vie!")
     ["don't", 'stop', "c'est", 'la', 'vie']
     """
-    return _WORD.findall(text.lower())
+    return [word.casefold() for word in words_of(text)]
 
 
 def read_table(

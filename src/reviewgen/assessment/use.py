@@ -54,9 +54,7 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
     if count < MIN_TEXTS or len(other[0]) < MIN_TEXTS or len(set(one[1])) < 2:
         note = f"Fewer than {MIN_TEXTS} texts with this label, or a single value."
         keys = (f"{column}_{key}" for key in ("accuracy", "ratio", "bits"))
-        figures = [
-            Figure(key, name, NOT_KNOWN, note=note) for key, name in zip(keys, names, strict=True)
-        ]
+        figures = [Figure(key, name, note=note) for key, name in zip(keys, names, strict=True)]
         return f"What a classifier of {column} learns from these texts is not known.", figures
     right = [_are_right(each, other) for each in (made, one)]
     pairs = list(zip(*right, strict=True))
@@ -68,13 +66,12 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
         Figure(
             f"{column}_accuracy",
             names[0],
-            accuracy,
-            of_real,
+            (accuracy, of_real),
             is_share=True,
             note=f"Always “{chance[0]}” is right in {chance_rate:.1%}.".replace("%", " %"),
         ),
-        Figure(f"{column}_ratio", names[1], ratio, Measured(1.0, None, len(pairs))),
-        Figure(f"{column}_bits", names[2], _saved(made), _saved(one)),
+        Figure(f"{column}_ratio", names[1], (ratio, Measured(1.0, None, len(pairs)))),
+        Figure(f"{column}_bits", names[2], (_saved(made), _saved(one))),
     ]
     gained, gain = (fmean(each) - chance_rate for each in right)
     return _describe(column, ratio, gained <= _NOTHING * max(gain, 0)), figures
@@ -87,8 +84,8 @@ def _describe(column: str, ratio: Measured, is_chance: bool) -> str:
     share = f"{ratio.value:.0%}".replace("%", " %")
     if ratio.interval and ratio.interval[0] > 1:
         return (
-            f"To train a classifier of {column}, these texts are better than real ones ({share}): do"
-            " they contain the real texts that it is tested on?"
+            f"To train a classifier of {column}, these texts are better than real ones ({share}):"
+            " they may contain the real texts that it is tested on."
         )
     if ratio.value >= _GOOD:
         return f"To train a classifier of {column}, these texts are as good as real ones ({share})."

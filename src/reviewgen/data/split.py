@@ -460,31 +460,53 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _find_distinct(files: Sequence[Path], is_kept: np.ndarray, threshold: float) -> np.ndarray:
-    """Return a mask (rows,) of the rows to keep: those of the mask ``is_kept`` whose texts are not
-    near duplicates of an earlier kept text.
-    """
-    from rensa import RMinHash, RMinHashLSH
+class NearDuplicates:
+    """Finds texts that nearly equal an earlier one.
 
-    widths = [
-        width
-        for width in (32, 16, 8, 4, 2)
-        if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL
-    ]
-    index = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1))
-    is_distinct = is_kept.copy()
-    known: dict[int, RMinHash] = {}
-    rows = np.flatnonzero(is_kept).tolist()
-    for row, text in zip(rows, read_texts_of(files, is_kept), strict=True):
+    Args:
+        threshold: The similarity from which on two texts count as equal.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        from rensa import RMinHashLSH
+
+        widths = [
+            width
+            for width in (32, 16, 8, 4, 2)
+            if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL
+        ]
+        self._threshold = threshold
+        self._index = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1))
+        self._known: dict[int, Any] = {}
+
+    def find(self, text: str) -> int | None:
+        """Return which of the texts that were looked up and not found before is similar to this
+        one, counted from 0; None if there is none.
+        """
+        from rensa import RMinHash
+
         words = text.lower().split()
         starts = range(max(1, len(words) - _SHINGLE + 1))
         minima = RMinHash(_MINIMA, _SEED)
         minima.update([" ".join(words[start : start + _SHINGLE]) for start in starts])
-        if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
-            is_distinct[row] = False
-        else:
-            index.insert(row, minima)
-            known[row] = minima
+        for other in self._index.query(minima):
+            if minima.jaccard(self._known[other]) >= self._threshold:
+                return int(other)
+        number = len(self._known)
+        self._index.insert(number, minima)
+        self._known[number] = minima
+        return None
+
+
+def _find_distinct(files: Sequence[Path], is_kept: np.ndarray, threshold: float) -> np.ndarray:
+    """Return a mask (rows,) of the rows to keep: those of the mask ``is_kept`` whose texts are not
+    near duplicates of an earlier kept text.
+    """
+    duplicates = NearDuplicates(threshold)
+    is_distinct = is_kept.copy()
+    rows = np.flatnonzero(is_kept).tolist()
+    for row, text in zip(rows, read_texts_of(files, is_kept), strict=True):
+        is_distinct[row] = duplicates.find(text) is None
     return is_distinct
 
 

@@ -1,11 +1,9 @@
 """Finds what blocks publishing a model: personal data in its generated texts or in its vocabulary,
 and text that was copied from the training text.
 
-Patterns match what looks like an e-mail address, a telephone number, a web address or a handle.
-This is a check, not a guarantee.
+This is a check, not a guarantee; see ``reviewgen.personal`` for the patterns.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
@@ -16,25 +14,10 @@ import numpy as np
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import check_list
 from reviewgen.errors import ConfigError, NotPublished, did_you_mean, quoted
+from reviewgen.personal import PERSONAL_DATA
 from reviewgen.saving.layout import Bundle
 
-_URL = (
-    r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"
-    r"|(?<![\w@.-])[\w-]{2,}(?:\.[\w-]+)*\.(?:com|net|org|edu|gov|info|biz|io|ly|tv|app|dev|blog|uk|de|fr|nl|ru)\b"
-)
-_PHONE = (
-    r"(?<![\w.,$£€-])(?!97[89])"  # not an ISBN
-    r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}"
-    r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?:"
-    r" \d{2,4}){2,4}|\d{9,15})(?![\w-])"
-)
-_PATTERNS = {
-    "email": ("e-mail addresses", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
-    "url": ("web addresses", re.compile(_URL, re.IGNORECASE)),
-    "phone": ("telephone numbers", re.compile(_PHONE)),
-    "handle": ("handles", re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}")),
-}
-_KINDS = (*_PATTERNS, "copies", "text", "license")  # the accepted values of ``allow``
+_KINDS = (*PERSONAL_DATA, "copies", "text", "license")  # the accepted values of ``allow``
 # the temperatures of the samples in a card; the default of the presets is 0.7
 _SAMPLE_TEMPERATURES = (0.5, 0.7, 1.0)
 _SCANNED_TEXTS = 200
@@ -127,7 +110,7 @@ def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[st
     """
     findings = {}
     vocabulary = list(pieces)
-    for kind, (plural, pattern) in _PATTERNS.items():
+    for kind, (plural, pattern) in PERSONAL_DATA.items():
         odd_pieces = [piece for piece in vocabulary if pattern.search(piece)]
         where = []
         example = ""

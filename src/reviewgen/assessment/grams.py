@@ -1,0 +1,125 @@
+"""Words and runs of words of many texts as numbers: the nearest texts by the runs that they share,
+and the runs that stand in one text only.
+
+Shapes by letter: W words of all texts, P pairs of a text and a run in it, N texts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from reviewgen.assessment.texts import split_words
+
+_MAX_TEXTS = 300  # a run that is in more texts says nothing about which text is near
+LONGEST = 3  # words of a run
+
+
+class Runs(NamedTuple):
+    """Runs of words: the code of each, the number of its text, and its first word."""
+
+    codes: Int64[np.ndarray, " P"]
+    texts: Int64[np.ndarray, " P"]
+    firsts: Int64[np.ndarray, " P"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The words of some texts as numbers.
+
+    Attributes:
+        ids: The number of each word, -1 for one that the vocabulary lacks.
+        texts: The text of each word.
+        count: The number of texts.
+        vocabulary: The number of each word.
+    """
+
+    ids: Int64[np.ndarray, " W"]
+    texts: Int64[np.ndarray, " W"]
+    count: int
+    vocabulary: Mapping[str, int]
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The word of each number."""
+        return list(self.vocabulary)
+
+    def runs(self, length: int) -> Runs:
+        """Return the runs of ``length`` words that the vocabulary knows."""
+        firsts = np.arange(max(0, len(self.ids) - length + 1))
+        is_whole = self.texts[firsts] == self.texts[firsts + length - 1]
+        codes = np.zeros(len(firsts), np.int64)
+        for offset in range(length):
+            ids = self.ids[firsts + offset]
+            is_whole &= ids >= 0
+            codes = codes * len(self.vocabulary) + ids
+        kept = firsts[is_whole]
+        return Runs(codes[is_whole], self.texts[kept], kept)
+
+    def spell(self, first: int, length: int) -> str:
+        """Return a run as text."""
+        return " ".join(self.words[number] for number in self.ids[first : first + length])
+
+
+def encode(texts: Sequence[str], vocabulary: Mapping[str, int] | None = None) -> Encoded:
+    """Return the words of some texts as numbers: of a new vocabulary, or of a given one."""
+    words = list(map(split_words, texts))
+    sizes = list(map(len, words))
+    if vocabulary is None:
+        known = dict.fromkeys(word for each in words for word in each)
+        vocabulary = {word: number for number, word in enumerate(known)}
+    ids = np.fromiter(
+        (vocabulary.get(word, -1) for each in words for word in each), np.int64, sum(sizes)
+    )
+    return Encoded(ids, np.repeat(np.arange(len(texts)), sizes), len(texts), vocabulary)
+
+
+def count_texts(runs: Runs) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
+    """Return the different runs, and in how many texts each is."""
+    pairs = np.unique(np.stack([runs.codes, runs.texts]), axis=1)
+    return np.unique(pairs[0], return_counts=True)
+
+
+class Neighbours:
+    """Finds how near texts are: the cosine of the pairs of words that they share, weighted by how
+    rare these are (tf-idf; Spärck Jones 1972).
+
+    Args:
+        texts: The texts to search.
+    """
+
+    def __init__(self, texts: Encoded) -> None:
+        self._count = texts.count
+        runs = texts.runs(2)
+        order = np.lexsort((runs.texts, runs.codes))
+        codes, owners = runs.codes[order], runs.texts[order]
+        is_new = np.ones(len(codes), np.bool_)
+        is_new[1:] = (codes[1:] != codes[:-1]) | (owners[1:] != owners[:-1])
+        self._owners = owners[is_new]
+        self._codes, self._starts, counts = np.unique(
+            codes[is_new], return_index=True, return_counts=True
+        )
+        self._weights = np.where(counts <= _MAX_TEXTS, np.log(texts.count / counts), 0.0)
+        squares = np.bincount(
+            self._owners, np.repeat(self._weights**2, counts), minlength=texts.count
+        )
+        self._norms = np.sqrt(squares)
+        self._ends = self._starts + counts
+
+    def nearness(self, codes: Int64[np.ndarray, " P"]) -> Float64[np.ndarray, " N"]:
+        """Return how near each text is to one with these runs, times the norm of the latter."""
+        places = np.searchsorted(self._codes, codes)
+        places = places[places < len(self._codes)]
+        found = np.unique(places[np.isin(self._codes[places], codes)])
+        found = found[self._weights[found] > 0]
+        if not len(found):
+            return np.zeros(self._count)
+        owners = np.concatenate(
+            [self._owners[self._starts[each] : self._ends[each]] for each in found]
+        )
+        weights = np.repeat(self._weights[found] ** 2, self._ends[found] - self._starts[found])
+        shared = np.bincount(owners, weights, minlength=self._count)
+        return np.divide(shared, self._norms, out=shared, where=self._norms > 0)

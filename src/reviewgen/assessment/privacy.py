@@ -1,0 +1,329 @@
+"""What synthetic texts give away about the texts that they were made from."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from reviewgen.api import train
+from reviewgen.assessment.classifier import area_under_curve
+from reviewgen.assessment.figures import (
+    MIN_TEXTS,
+    NOT_KNOWN,
+    QUIET,
+    Figure,
+    Measured,
+    Section,
+    measure,
+)
+from reviewgen.assessment.grams import LONGEST, Encoded, Neighbours, count_texts, encode
+from reviewgen.assessment.texts import Texts
+from reviewgen.data.tokens import frame_texts
+from reviewgen.errors import counted
+from reviewgen.evaluation.evaluate import evaluate_totals
+from reviewgen.novelty import COPY_CHARACTERS, TextWindows
+from reviewgen.personal import PERSONAL_DATA, find_personal_data, mask
+from reviewgen.web.rendering import percent
+
+_COMPARED = 2_000  # texts whose nearest real text is looked for
+_SCORED = 1_500  # training texts, and as many held-out ones, whose bits are measured
+_SCORED_BY_MODEL = 300  # by a model of the user, which may be slow
+_CHARACTERS = 400  # of a text, the first are scored
+_COPIED = 0.01  # a smaller share of copied characters is not worth a sentence
+_DIRECT = ("email", "phone")  # kinds that the sentence counts
+_FALSE_ALARMS = 0.01
+_LISTED = 20
+_NAMES = 200  # runs of words that are listed
+_MAX_SHOWN = 120  # characters of a listed text
+_NEEDS_HELD_OUT = "This needs real texts that the synthetic ones were not made from: --held-out."
+
+
+def measure_privacy(
+    synthetic: Texts, trained_on: Texts, held_out: Texts | None, model: Any = None
+) -> Section:
+    """Measure what the synthetic texts repeat of the training texts.
+
+    Args:
+        synthetic: The synthetic texts.
+        trained_on: The real texts that they were made from.
+        held_out: Other real texts.
+        model: The model that generated them, if there is one.
+    """
+    known = set(trained_on.texts)
+    if held_out is not None:
+        held_out = held_out.take(
+            [index for index, text in enumerate(held_out.texts) if text not in known]
+        )
+    others = held_out if held_out is not None and len(held_out) >= MIN_TEXTS else None
+    spans, copied, of_real = _copied(synthetic, trained_on, others)
+    words = encode(trained_on.texts)
+    runs, replayed, by_chance = _replayed(synthetic, words, others)
+    personal, replayed_data, has_data = _personal(synthetic, trained_on)
+    figures = [
+        Figure(
+            "copy_rate",
+            "characters in copied spans",
+            (copied, of_real),
+            is_share=True,
+            note=f"Spans of {COPY_CHARACTERS} characters or more of a training text.",
+        ),
+        *_near(synthetic, trained_on, others),
+        *_membership(synthetic, trained_on, others, model),
+        Figure(
+            "rare_words",
+            "texts with a word of one training text only",
+            (replayed, by_chance),
+            is_share=True,
+            note=f"Listed below with the runs of up to {LONGEST} words.",
+        ),
+        Figure(
+            "personal_data",
+            "texts with personal data of the training texts",
+            (has_data, NOT_KNOWN),
+            is_share=True,
+            note=f"What looks like {', '.join(name for name, _ in PERSONAL_DATA.values())}.",
+        ),
+    ]
+    lists = {
+        "Longest copied spans": spans,
+        "Personal data": personal,
+        "Names and words of one training text only": runs,
+    }
+    return Section(
+        "privacy",
+        _describe({figure.key: figure for figure in figures}, replayed_data),
+        figures,
+        lists={title: rows for title, rows in lists.items() if len(rows) > 1},
+    )
+
+
+def _describe(figures: dict[str, Figure], replayed: int) -> str:
+    """Return what the figures say, the worst first."""
+    found = list[str]()
+    copied, near, member = (figures[key] for key in ("copy_rate", "nearer", "membership"))
+    if replayed:
+        found.append(f"repeat {counted(replayed, 'contact detail')} of them (e-mail, telephone)")
+    if _is_above(copied, _COPIED):
+        found.append(f"copy them ({copied.show(copied.synthetic._replace(interval=None))})")
+    if _is_above(near) or _is_above(member):
+        found.append("are nearer to them than to other real texts")
+    if found:
+        return f"These texts give away training texts: they {'; they '.join(found)}."
+    if near.synthetic.value is None:
+        return "These texts do not copy training texts; whether they give away more is not known."
+    return "These texts give away no more of the training texts than other real texts do."
+
+
+def _is_above(figure: Figure, least: float = 0.0) -> bool:
+    """Return whether a figure is above that of real texts, and above ``least``, by more than
+    chance.
+    """
+    interval, real = figure.synthetic.interval, figure.real
+    if interval is None:
+        return False
+    highest = real.interval[1] if real.interval else real.value or 0.0
+    return interval[0] > max(highest, least)
+
+
+def _copied(
+    synthetic: Texts, trained_on: Texts, others: Texts | None
+) -> tuple[list[list[str]], Measured, Measured]:
+    """Return the longest copied spans, the share of characters in copied spans, and that of other
+    real texts.
+    """
+    spans = TextWindows(synthetic.texts).spans(trained_on.texts)
+    found = Counter[str]()
+    for text, places in zip(synthetic.texts, spans, strict=True):
+        found.update({text[start:end] for start, end in places})
+    ranked = sorted(found, key=lambda span: (-len(span), span))[:_LISTED]
+    rows = [[_cut(span), f"{len(span):,}", f"{found[span]:,}"] for span in ranked]
+    of_real = NOT_KNOWN
+    if others is not None:
+        some = others.sample(len(synthetic))
+        of_real = _copy_rate(some, TextWindows(some.texts).spans(trained_on.texts))
+    head = ["span", "characters", "synthetic texts"]
+    return [head, *rows], _copy_rate(synthetic, spans), of_real
+
+
+def _copy_rate(texts: Texts, spans: Sequence[Sequence[tuple[int, int]]]) -> Measured:
+    pairs = [
+        (sum(end - start for start, end in each), len(text))
+        for text, each in zip(texts.texts, spans, strict=True)
+    ]
+
+    def share(some: Sequence[tuple[int, int]]) -> float:
+        copied, characters = map(sum, zip(*some, strict=True))
+        return copied / characters
+
+    return measure(share, pairs, True)
+
+
+def _cut(text: str) -> str:
+    return text[:_MAX_SHOWN] + "…" * (len(text) > _MAX_SHOWN)
+
+
+def _near(synthetic: Texts, trained_on: Texts, others: Texts | None) -> list[Figure]:
+    """Return the share of texts that are nearer to a training text than to a held-out one, as if
+    there were as many of both.
+    """
+    both = NOT_KNOWN, NOT_KNOWN
+    if others is not None:
+        first, second = others.halves()
+        both = _nearer(synthetic, trained_on, others), _nearer(first, trained_on, second)
+    note = _NEEDS_HELD_OUT if others is None else "50 % are expected if they copy nothing."
+    name = "texts nearer to a training text than to a held-out one"
+    return [Figure("nearer", name, both, is_share=True, note=note)]
+
+
+def _nearer(texts: Texts, trained_on: Texts, others: Texts) -> Measured:
+    words = encode([*trained_on.texts, *others.texts])
+    index = Neighbours(words)
+    runs = encode(texts.sample(_COMPARED).texts, words.vocabulary).runs(2)
+    count = min(_COMPARED, len(texts))
+    are_nearer = []
+    for codes in np.split(runs.codes, np.searchsorted(runs.texts, np.arange(1, count))):
+        nearness = index.nearness(codes)
+        gap = nearness[: len(trained_on)].max() - nearness[len(trained_on) :].max()
+        are_nearer.append(0.5 + 0.5 * float(np.sign(gap)))
+    # of N training and M held-out texts, the nearest is a training text with odds N : M by chance
+    odds = len(others) / len(trained_on)
+
+    def balanced(some: Sequence[float]) -> float:
+        share = sum(some) / len(some)
+        return share * odds / (share * odds + 1 - share)
+
+    return measure(balanced, are_nearer, True)
+
+
+def _membership(
+    synthetic: Texts, trained_on: Texts, others: Texts | None, model: Any
+) -> list[Figure]:
+    """Return how well the bits of a text tell whether it was a training text."""
+    names = (
+        "membership: area under the curve of the bits of training and held-out texts",
+        f"membership: training texts found at {percent(_FALSE_ALARMS, 0)} false alarms",
+    )
+    keys = ("membership", "membership_hits")
+    if others is None or min(len(synthetic), len(trained_on)) < MIN_TEXTS:
+        return [
+            Figure(key, name, note=_NEEDS_HELD_OUT, is_share=key != keys[0])
+            for key, name in zip(keys, names, strict=True)
+        ]
+    first, second = others.halves()
+    of_made = _scores(model or _train(synthetic), trained_on, others, model is not None)
+    of_real = _scores(_train(second), trained_on, first, False)
+    scored_by = "this model" if model is not None else "an n-gram that has learned from them"
+    notes = (f"By {scored_by}; 0.50 is chance.", "1 % is chance.")
+    area, hits = ((measure(each, of_made), measure(each, of_real)) for each in (_area, _hits))
+    return [
+        Figure(keys[0], names[0], area, note=notes[0]),
+        Figure(keys[1], names[1], hits, is_share=True, note=notes[1]),
+    ]
+
+
+def _train(texts: Texts) -> Any:
+    return train("ngram-char", list(texts.texts), **QUIET)
+
+
+def _scores(model: Any, members: Texts, others: Texts, is_slow: bool) -> list[tuple[float, float]]:
+    """Return pairs of the bits per character of a training text and of another text."""
+    count = min(_SCORED_BY_MODEL if is_slow else _SCORED, len(members), len(others))
+    texts = [text[:_CHARACTERS] for each in (members, others) for text in each.sample(count).texts]
+    given = model.conditions.unspecified_ids
+    documents = frame_texts(((text, given) for text in texts), model.tokenizer)
+    nats = list[float]()  # appended by ``evaluate_totals``
+    evaluate_totals(model.bundle.model, documents, model.tokenizer.vocab_size, nats=nats)
+    bits = [each / len(text) / math.log(2) for each, text in zip(nats, texts, strict=True)]
+    return list(zip(bits[:count], bits[count:], strict=True))
+
+
+def _area(pairs: Sequence[tuple[float, float]]) -> float:
+    members, others = zip(*pairs, strict=True)
+    return area_under_curve(others, members)
+
+
+def _hits(pairs: Sequence[tuple[float, float]]) -> float:
+    members, others = map(np.array, zip(*pairs, strict=True))
+    return float((members < np.quantile(others, _FALSE_ALARMS)).mean())
+
+
+def _personal(synthetic: Texts, trained_on: Texts) -> tuple[list[list[str]], int, Measured]:
+    """Return the personal data of the synthetic texts, masked; how many of its e-mail addresses and
+    telephone numbers the training texts have, too; and the share of texts with any that they have.
+    """
+    by_text = [set(find_personal_data(text)) for text in synthetic.texts]
+    counts = Counter(found for each in by_text for found in each)
+    training_text = "\n".join(trained_on.texts)
+    replayed = {found for found in counts if found[1] in training_text}
+    ranked = sorted(counts, key=lambda found: (found not in replayed, -counts[found], found))
+    rows = [
+        [
+            kind,
+            mask(value),
+            "yes" if (kind, value) in replayed else "no",
+            f"{counts[kind, value]:,}",
+        ]
+        for kind, value in ranked[:_NAMES]
+    ]
+    share = measure(
+        lambda some: sum(some) / len(some), [bool(each & replayed) for each in by_text], True
+    )
+    head = ["kind", "value", "in a training text", "synthetic texts"]
+    direct = sum(kind in _DIRECT for kind, _ in replayed)
+    return [head, *rows], direct, share
+
+
+def _replayed(
+    synthetic: Texts, words: Encoded, others: Texts | None
+) -> tuple[list[list[str]], Measured, Measured]:
+    """Return the runs of words of one training text that synthetic texts repeat, capitalised ones
+    first; the share of synthetic texts with one, and that of other real texts.
+    """
+    rare = []  # for each length, the codes of the runs of one text
+    for length in range(1, LONGEST + 1):
+        codes, counts = count_texts(words.runs(length))
+        rare.append(codes[counts == 1])
+    made = encode(synthetic.texts, words.vocabulary)
+    found: dict[str, set[int]] = {}
+    for length, codes in enumerate(rare, 1):
+        runs = made.runs(length)
+        hits = np.flatnonzero(np.isin(runs.codes, codes))
+        for text, start in zip(runs.texts[hits].tolist(), runs.firsts[hits].tolist(), strict=True):
+            found.setdefault(made.spell(start, length), set()).add(text)
+    names = {run: _as_name(run, synthetic.texts[min(owners)]) for run, owners in found.items()}
+    codes, counts = count_texts(words.runs(1))
+    rarity = dict(zip(codes.tolist(), np.log(words.count / counts).tolist(), strict=True))
+    weights = {run: sum(rarity[words.vocabulary[word]] for word in run.split()) for run in found}
+    ranked = sorted(found, key=lambda run: (not names[run], -weights[run], run))
+    shown = list[str]()
+    for run in ranked:
+        if len(shown) < _NAMES and not any(f" {run} " in f" {other} " for other in shown):
+            shown.append(run)
+    rows = [[names[run] or run, f"{len(found[run]):,}"] for run in shown]
+    of_real = (
+        NOT_KNOWN if others is None else _share_with(others.sample(len(synthetic)), words, rare[0])
+    )
+    head = ["words", "synthetic texts"]
+    return [head, *rows], _share_with(synthetic, words, rare[0]), of_real
+
+
+def _share_with(texts: Texts, words: Encoded, rare: np.ndarray) -> Measured:
+    """Return the share of texts that have a word of one training text."""
+    runs = encode(texts.texts, words.vocabulary).runs(1)
+    has_one = np.zeros(len(texts), np.bool_)
+    has_one[runs.texts[np.isin(runs.codes, rare)]] = True
+    return measure(lambda some: sum(some) / len(some), has_one.tolist(), True)
+
+
+def _as_name(run: str, text: str) -> str:
+    """Return a run as it is written in a text, if all its words are capitalised there and none
+    begins a sentence; else "".
+    """
+    pattern = r"(?<=[\w,;:] )" + "[ -]".join(map(re.escape, run.split()))
+    match = re.search(pattern, text, re.IGNORECASE)
+    if match is None or not all(word[:1].isupper() for word in re.findall(r"\w+", match[0])):
+        return ""
+    return match[0]

@@ -1,0 +1,225 @@
+"""Whether synthetic texts repeat each other."""
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.util import find_spec
+from statistics import fmean
+
+import numpy as np
+
+from reviewgen.assessment.figures import MIN_TEXTS, NOT_KNOWN, Figure, Measured, Section, measure
+from reviewgen.assessment.grams import Encoded, Runs, count_texts, encode
+from reviewgen.assessment.texts import Texts, split_words
+from reviewgen.data.split import NearDuplicates
+from reviewgen.web.charts import Chart, Panel, Series
+
+_TEXTS = 5_000  # of each side
+_EDGE = 3  # words of a beginning or an ending
+_SIMILAR = 0.5  # near duplicates share half of their runs of three words
+_POINTS = 12  # of a curve
+_LISTED = 20
+_MAX_SHOWN = 100  # characters of a listed text
+_DISTINCT = (1, 2, 3, 4)
+
+
+def measure_variety(synthetic: Texts, real: Texts) -> Section:
+    """Measure how varied the synthetic texts are, beside as many real ones."""
+    count = min(len(synthetic), len(real), _TEXTS)
+    if count < MIN_TEXTS:
+        words = "Whether these texts repeat each other is not known: there are too few."
+        return Section("variety", words)
+    made, some = synthetic.sample(count), real.sample(count)
+    sides = [made.texts, some.texts]
+    origins = [_near_duplicates(texts) for texts in sides]
+    figures = [
+        Figure(
+            "near_duplicates",
+            "near duplicates of an earlier text",
+            (_share_of(origins[0]), _share_of(origins[1])),
+            is_share=True,
+            note=(
+                "They share half of their runs of three words or more."
+                if origins[0] is not None
+                else "This needs rensa: pip install 'reviewgen[report]'."
+            ),
+        )
+    ]
+    edges = [[_edges(texts, is_end) for texts in sides] for is_end in (False, True)]
+    for key, name, both in zip(
+        ("beginnings", "endings"),
+        ("texts that begin as another does", "texts that end as another does"),
+        edges,
+        strict=True,
+    ):
+        shares = _share_repeated(both[0]), _share_repeated(both[1])
+        note = f"With the same {_EDGE} words; {count:,} texts of each side."
+        figures.append(Figure(key, name, shares, is_share=True, note=note))
+    encoded = [encode(texts) for texts in sides]
+    for n in _DISTINCT:
+        shares = _distinct(encoded[0].runs(n), count), _distinct(encoded[1].runs(n), count)
+        note = f"Different runs of {n} words among all." if n > 1 else "Different words among all."
+        figures.append(Figure(f"distinct_{n}", f"distinct-{n}", shares, digits=3, note=note))
+    figures.append(_vocabulary(made, real))
+    lists = {
+        "Repeated beginnings": _list_edges(edges[0]),
+        "Repeated endings": _list_edges(edges[1]),
+        "Texts with near duplicates": _list_duplicates(made.texts, origins[0]),
+    }
+    return Section(
+        "variety",
+        _describe({figure.key: figure for figure in figures}),
+        figures,
+        [_distinct_chart(encoded), *_duplicates_chart(origins)],
+        {title: rows for title, rows in lists.items() if len(rows) > 1},
+    )
+
+
+def _describe(figures: dict[str, Figure]) -> str:
+    for key, what in (
+        ("near_duplicates", "are near duplicates of another one"),
+        ("beginnings", "begin as another one does"),
+        ("endings", "end as another one does"),
+    ):
+        figure = figures[key]
+        mine, theirs = figure.synthetic, figure.real
+        if mine.value is None or theirs.value is None or mine.interval is None:
+            continue
+        if mine.interval[0] > 1.5 * max(theirs.value, 0.01):
+            shares = [figure.show(each._replace(interval=None)) for each in (mine, theirs)]
+            return (
+                f"These texts repeat each other: {shares[0]} {what}, and {shares[1]} of the real"
+                " ones."
+            )
+    used, by_real = figures["vocabulary"].synthetic.value, figures["vocabulary"].real.value
+    if used is not None and by_real is not None and used < 0.8 * by_real:
+        return "These texts do not repeat each other, but they use fewer different words."
+    return "These texts are as varied as real ones."
+
+
+def _near_duplicates(texts: Sequence[str]) -> list[int | None] | None:
+    """Return for each text the index of an earlier one that it nearly equals, or None; None for all
+    if rensa is not installed.
+    """
+    if find_spec("rensa") is None:
+        return None
+    duplicates = NearDuplicates(_SIMILAR)
+    firsts = list[int]()  # the texts that had no near duplicate before them
+    origins = list[int | None]()
+    for index, text in enumerate(texts):
+        found = duplicates.find(text)
+        origins.append(None if found is None else firsts[found])
+        if found is None:
+            firsts.append(index)
+    return origins
+
+
+def _share_of(origins: Sequence[int | None] | None) -> Measured:
+    if origins is None:
+        return NOT_KNOWN
+    return measure(fmean, [origin is not None for origin in origins], True)
+
+
+def _edges(texts: Sequence[str], is_end: bool) -> list[tuple[str, int]]:
+    """Return the first or last words of each text, and how many texts have them."""
+    found = []
+    for text in texts:
+        words = split_words(text)
+        found.append(" ".join(words[-_EDGE:] if is_end else words[:_EDGE]))
+    counts = Counter(found)
+    return [(edge, counts[edge]) for edge in found]
+
+
+def _share_repeated(edges: Sequence[tuple[str, int]]) -> Measured:
+    return measure(fmean, [count > 1 for _, count in edges], True)
+
+
+def _list_edges(both: Sequence[Sequence[tuple[str, int]]]) -> list[list[str]]:
+    mine, theirs = (dict(each) for each in both)
+    ranked = sorted(mine, key=lambda edge: (-mine[edge], edge))[:_LISTED]
+    rows = [
+        [edge, f"{mine[edge]:,}", f"{theirs.get(edge, 0):,}"] for edge in ranked if mine[edge] > 1
+    ]
+    return [["words", "synthetic texts", "real texts"], *rows]
+
+
+def _list_duplicates(texts: Sequence[str], origins: Sequence[int | None] | None) -> list[list[str]]:
+    counts = Counter(origin for origin in origins or () if origin is not None)
+    rows = [
+        [texts[origin][:_MAX_SHOWN] + "…" * (len(texts[origin]) > _MAX_SHOWN), f"{count:,}"]
+        for origin, count in counts.most_common(_LISTED)
+    ]
+    return [["text", "near duplicates"], *rows]
+
+
+def _vocabulary(made: Texts, real: Texts) -> Figure:
+    """Return the share of the words of real texts that as many other texts use."""
+    first, second = real.halves()
+    words = encode(first.texts)
+    codes, counts = count_texts(words.runs(1))
+    known = codes[counts > 1]
+    size = min(len(made), len(second))
+
+    def measure_used(texts: Texts) -> Measured:
+        used = np.unique(encode(texts.sample(size).texts, words.vocabulary).runs(1).codes)
+        is_used = np.isin(known, used)
+        return measure(fmean, is_used.tolist(), True)._replace(texts=size)
+
+    return Figure(
+        "vocabulary",
+        "share of the real vocabulary that is used",
+        (measure_used(made), measure_used(second)),
+        is_share=True,
+        note=f"{len(known):,} words of at least two real texts; {size:,} texts of each side.",
+    )
+
+
+def _distinct(runs: Runs, count: int) -> Measured:
+    """Return the share of different runs among all."""
+    by_text = np.split(runs.codes, np.searchsorted(runs.texts, np.arange(1, count)))
+
+    def share(some: Sequence[np.ndarray]) -> float:
+        codes = np.concatenate(some)
+        return len(np.unique(codes)) / max(1, len(codes))
+
+    return measure(share, by_text, True)
+
+
+def _sizes(count: int) -> list[int]:
+    return sorted({round(size) for size in np.geomspace(min(MIN_TEXTS, count), count, _POINTS)})
+
+
+def _distinct_chart(sides: Sequence[Encoded]) -> Chart:
+    lines = []
+    for style, (name, texts) in enumerate(zip(("synthetic", "real"), sides, strict=True)):
+        runs = texts.runs(2)
+        points = []
+        for size in _sizes(texts.count):
+            codes = runs.codes[: np.searchsorted(runs.texts, size)]
+            points.append((float(size), len(np.unique(codes)) / max(1, len(codes))))
+        lines.append(Series(name, points, style))
+    return Chart(
+        "Distinct pairs of words, by the number of texts",
+        "texts",
+        [Panel("distinct-2", lines, ends=(0.0,))],
+        "If the line of the synthetic texts falls below, they begin to repeat themselves.",
+        log_x=True,
+    )
+
+
+def _duplicates_chart(origins: Sequence[Sequence[int | None] | None]) -> list[Chart]:
+    if None in origins:
+        return []
+    lines = []
+    for style, (name, each) in enumerate(zip(("synthetic", "real"), origins, strict=True)):
+        are_repeats = np.cumsum([origin is not None for origin in each or ()])
+        points = [(float(n), 100 * float(are_repeats[n - 1]) / n) for n in _sizes(len(are_repeats))]
+        lines.append(Series(name, points, style))
+    return [
+        Chart(
+            "Near duplicates, by the number of texts",
+            "texts",
+            [Panel("% of texts", lines, ends=(0.0,))],
+            "The more texts, the more of them are like an earlier one.",
+            log_x=True,
+        )
+    ]
