@@ -79,8 +79,17 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int] | None = None) ->
 
 def count_texts(runs: Runs) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
     """Return the different runs, and in how many texts each is."""
-    pairs = np.unique(np.stack([runs.codes, runs.texts]), axis=1)
-    return np.unique(pairs[0], return_counts=True)
+    return np.unique(_pairs(runs)[0], return_counts=True)
+
+
+def _pairs(runs: Runs) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
+    """Return each run and its texts once, sorted."""
+    order = np.argsort(runs.codes, kind="stable")  # the texts of a run stay sorted
+    codes = runs.codes[order]
+    texts = runs.texts[order]
+    is_new = np.ones(len(codes), np.bool_)
+    is_new[1:] = (codes[1:] != codes[:-1]) | (texts[1:] != texts[:-1])
+    return codes[is_new], texts[is_new]
 
 
 class Neighbours:
@@ -92,16 +101,9 @@ class Neighbours:
     """
 
     def __init__(self, texts: Encoded) -> None:
-        self._count = texts.count
-        runs = texts.runs(2)
-        order = np.lexsort((runs.texts, runs.codes))
-        codes, owners = runs.codes[order], runs.texts[order]
-        is_new = np.ones(len(codes), np.bool_)
-        is_new[1:] = (codes[1:] != codes[:-1]) | (owners[1:] != owners[:-1])
-        self._owners = owners[is_new]
-        self._codes, self._starts, counts = np.unique(
-            codes[is_new], return_index=True, return_counts=True
-        )
+        self.count = texts.count
+        codes, self._owners = _pairs(texts.runs(2))
+        self._codes, self._starts, counts = np.unique(codes, return_index=True, return_counts=True)
         self._weights = np.where(counts <= _MAX_TEXTS, np.log(texts.count / counts), 0.0)
         squares = np.bincount(
             self._owners, np.repeat(self._weights**2, counts), minlength=texts.count
@@ -116,10 +118,10 @@ class Neighbours:
         found = np.unique(places[np.isin(self._codes[places], codes)])
         found = found[self._weights[found] > 0]
         if not len(found):
-            return np.zeros(self._count)
+            return np.zeros(self.count)
         owners = np.concatenate(
             [self._owners[self._starts[each] : self._ends[each]] for each in found]
         )
         weights = np.repeat(self._weights[found] ** 2, self._ends[found] - self._starts[found])
-        shared = np.bincount(owners, weights, minlength=self._count)
+        shared = np.bincount(owners, weights, minlength=self.count)
         return np.divide(shared, self._norms, out=shared, where=self._norms > 0)

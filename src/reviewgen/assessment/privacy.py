@@ -24,6 +24,7 @@ from reviewgen.assessment.texts import Texts
 from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import counted
 from reviewgen.evaluation.evaluate import evaluate_totals
+from reviewgen.lexicon.words import words_of
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.personal import PERSONAL_DATA, find_personal_data, mask
 from reviewgen.web.rendering import percent
@@ -37,8 +38,12 @@ _DIRECT = ("email", "phone")  # kinds that the sentence counts
 _FALSE_ALARMS = 0.01
 _LISTED = 20
 _NAMES = 200  # runs of words that are listed
+_CHECKED = 5_000  # the rarest runs of words, of which names are listed first
 _MAX_SHOWN = 120  # characters of a listed text
-_NEEDS_HELD_OUT = "This needs real texts that the synthetic ones were not made from: --held-out."
+_NEEDS_HELD_OUT = (
+    f"This needs {MIN_TEXTS} synthetic texts, and {MIN_TEXTS} real ones that they were not made"
+    " from: --held-out."
+)
 
 
 def measure_privacy(
@@ -134,16 +139,16 @@ def _copied(
     """Return the longest copied spans, the share of characters in copied spans, and that of other
     real texts.
     """
-    spans = TextWindows(synthetic.texts).spans(trained_on.texts)
+    some = None if others is None else others.sample(len(synthetic))
+    texts = [*synthetic.texts, *(some.texts if some is not None else ())]
+    spans = TextWindows(texts).spans(trained_on.texts)
+    of_real = NOT_KNOWN if some is None else _copy_rate(some, spans[len(synthetic) :])
+    spans = spans[: len(synthetic)]
     found = Counter[str]()
     for text, places in zip(synthetic.texts, spans, strict=True):
         found.update({text[start:end] for start, end in places})
     ranked = sorted(found, key=lambda span: (-len(span), span))[:_LISTED]
     rows = [[_cut(span), f"{len(span):,}", f"{found[span]:,}"] for span in ranked]
-    of_real = NOT_KNOWN
-    if others is not None:
-        some = others.sample(len(synthetic))
-        of_real = _copy_rate(some, TextWindows(some.texts).spans(trained_on.texts))
     head = ["span", "characters", "synthetic texts"]
     return [head, *rows], _copy_rate(synthetic, spans), of_real
 
@@ -172,28 +177,37 @@ def _near(synthetic: Texts, trained_on: Texts, others: Texts | None) -> list[Fig
     both = NOT_KNOWN, NOT_KNOWN
     if others is not None:
         first, second = others.halves()
-        both = _nearer(synthetic, trained_on, others), _nearer(first, trained_on, second)
-    note = _NEEDS_HELD_OUT if others is None else "50 % are expected if they copy nothing."
+        words = encode([*trained_on.texts, *first.texts, *second.texts])
+        index = Neighbours(words)
+        members = len(trained_on)
+        both = (
+            _nearer(synthetic, words, index, members, members),
+            _nearer(first, words, index, members, members + len(first)),
+        )
+    note = _NEEDS_HELD_OUT if both[0].value is None else "50 % are expected if they copy nothing."
     name = "texts nearer to a training text than to a held-out one"
     return [Figure("nearer", name, both, is_share=True, note=note)]
 
 
-def _nearer(texts: Texts, trained_on: Texts, others: Texts) -> Measured:
-    words = encode([*trained_on.texts, *others.texts])
-    index = Neighbours(words)
-    runs = encode(texts.sample(_COMPARED).texts, words.vocabulary).runs(2)
-    count = min(_COMPARED, len(texts))
+def _nearer(texts: Texts, words: Encoded, index: Neighbours, members: int, start: int) -> Measured:
+    """Return the balanced share of texts that are nearer to one of the first ``members`` texts of
+    the index than to one from ``start`` on.
+    """
+    others = index.count - start
+    # of N members and M others, the nearest is a member with odds N : M by chance, as in a tie
+    chance = members / (members + others)
+    compared = encode(texts.sample(_COMPARED).texts, words.vocabulary)
+    runs = compared.runs(2)
+    starts = np.searchsorted(runs.texts, np.arange(1, compared.count))
     are_nearer = []
-    for codes in np.split(runs.codes, np.searchsorted(runs.texts, np.arange(1, count))):
+    for codes in np.split(runs.codes, starts):
         nearness = index.nearness(codes)
-        gap = nearness[: len(trained_on)].max() - nearness[len(trained_on) :].max()
-        are_nearer.append(0.5 + 0.5 * float(np.sign(gap)))
-    # of N training and M held-out texts, the nearest is a training text with odds N : M by chance
-    odds = len(others) / len(trained_on)
+        gap = nearness[:members].max() - nearness[start:].max()
+        are_nearer.append(chance if gap == 0 else float(gap > 0))
 
     def balanced(some: Sequence[float]) -> float:
         share = sum(some) / len(some)
-        return share * odds / (share * odds + 1 - share)
+        return share * others / (share * others + (1 - share) * members)
 
     return measure(balanced, are_nearer, True)
 
@@ -256,8 +270,8 @@ def _personal(synthetic: Texts, trained_on: Texts) -> tuple[list[list[str]], int
     """
     by_text = [set(find_personal_data(text)) for text in synthetic.texts]
     counts = Counter(found for each in by_text for found in each)
-    training_text = "\n".join(trained_on.texts)
-    replayed = {found for found in counts if found[1] in training_text}
+    known = {found for text in trained_on.texts for found in find_personal_data(text)}
+    replayed = counts.keys() & known
     ranked = sorted(counts, key=lambda found: (found not in replayed, -counts[found], found))
     rows = [
         [
@@ -293,11 +307,17 @@ def _replayed(
         hits = np.flatnonzero(np.isin(runs.codes, codes))
         for text, start in zip(runs.texts[hits].tolist(), runs.firsts[hits].tolist(), strict=True):
             found.setdefault(made.spell(start, length), set()).add(text)
-    names = {run: _as_name(run, synthetic.texts[min(owners)]) for run, owners in found.items()}
+    capitals = [
+        {word.casefold() for word in words_of(text) if word[0].isupper()}
+        for text in synthetic.texts
+    ]
     codes, counts = count_texts(words.runs(1))
     rarity = dict(zip(codes.tolist(), np.log(words.count / counts).tolist(), strict=True))
     weights = {run: sum(rarity[words.vocabulary[word]] for word in run.split()) for run in found}
-    ranked = sorted(found, key=lambda run: (not names[run], -weights[run], run))
+    are_capitalised = {run: capitals[min(found[run])].issuperset(run.split()) for run in found}
+    checked = sorted(found, key=lambda run: (not are_capitalised[run], -weights[run], run))
+    names = {run: _as_name(run, synthetic.texts[min(found[run])]) for run in checked[:_CHECKED]}
+    ranked = sorted(names, key=lambda run: (not names[run], -weights[run], run))
     shown = list[str]()
     for run in ranked:
         if len(shown) < _NAMES and not any(f" {run} " in f" {other} " for other in shown):
