@@ -1,6 +1,5 @@
 """What synthetic texts give away about the texts that they were made from."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -30,9 +29,9 @@ from reviewgen.personal import PERSONAL_DATA, find_personal_data, mask
 from reviewgen.web.rendering import percent
 
 _COMPARED = 2_000  # texts whose nearest real text is looked for
-_SCORED = 1_500  # training texts, and as many held-out ones, whose bits are measured
+_SCORED = 4_000  # training texts, and as many held-out ones, whose bits are measured
 _SCORED_BY_MODEL = 300  # by a model of the user, which may be slow
-_CHARACTERS = 400  # of a text, the first are scored
+_TOKENS = 400  # of a text, the first are scored
 _COPIED = 0.01  # a smaller share of copied characters is not worth a sentence
 _DIRECT = ("email", "phone")  # kinds that the sentence counts
 _FALSE_ALARMS = 0.01
@@ -231,7 +230,9 @@ def _membership(
     of_real = _scores(_train(second), trained_on, first, False)
     scored_by = "this model" if model is not None else "an n-gram that has learned from them"
     notes = (f"By {scored_by}; 0.50 is chance.", "1 % is chance.")
-    area, hits = ((measure(each, of_made), measure(each, of_real)) for each in (_area, _hits))
+    area, hits = (
+        (measure(each, of_made, True), measure(each, of_real, True)) for each in (_area, _hits)
+    )
     return [
         Figure(keys[0], names[0], area, note=notes[0]),
         Figure(keys[1], names[1], hits, is_share=True, note=notes[1]),
@@ -243,15 +244,17 @@ def _train(texts: Texts) -> Any:
 
 
 def _scores(model: Any, members: Texts, others: Texts, is_slow: bool) -> list[tuple[float, float]]:
-    """Return pairs of the bits per character of a training text and of another text."""
+    """Return pairs of the nats per token of a training text and of another text."""
     count = min(_SCORED_BY_MODEL if is_slow else _SCORED, len(members), len(others))
-    texts = [text[:_CHARACTERS] for each in (members, others) for text in each.sample(count).texts]
+    texts = [text for each in (members, others) for text in each.sample(count).texts]
     given = model.conditions.unspecified_ids
-    documents = frame_texts(((text, given) for text in texts), model.tokenizer)
+    framed = frame_texts(((text, given) for text in texts), model.tokenizer)
+    # a text that is cut has no end token, which would be a surprise there
+    documents = [(ids[: _TOKENS + 1], length) for ids, length in framed]
     nats = list[float]()  # appended by ``evaluate_totals``
     evaluate_totals(model.bundle.model, documents, model.tokenizer.vocab_size, nats=nats)
-    bits = [each / len(text) / math.log(2) for each, text in zip(nats, texts, strict=True)]
-    return list(zip(bits[:count], bits[count:], strict=True))
+    means = [each / (len(ids) - 1) for each, (ids, _) in zip(nats, documents, strict=True)]
+    return list(zip(means[:count], means[count:], strict=True))
 
 
 def _area(pairs: Sequence[tuple[float, float]]) -> float:
@@ -261,7 +264,8 @@ def _area(pairs: Sequence[tuple[float, float]]) -> float:
 
 def _hits(pairs: Sequence[tuple[float, float]]) -> float:
     members, others = map(np.array, zip(*pairs, strict=True))
-    return float((members < np.quantile(others, _FALSE_ALARMS)).mean())
+    # not interpolated, since a model without smoothing gives infinite values
+    return float((members < np.quantile(others, _FALSE_ALARMS, method="lower")).mean())
 
 
 def _personal(synthetic: Texts, trained_on: Texts) -> tuple[list[list[str]], int, Measured]:
