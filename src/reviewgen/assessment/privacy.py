@@ -116,6 +116,8 @@ def _describe(figures: dict[str, Figure], replayed: int) -> str:
         found.append("are nearer to them than to other real texts")
     if found:
         return f"These texts give away training texts: they {'; they '.join(found)}."
+    if copied.synthetic.value is None:
+        return "What these texts give away is not known: there are too few."
     if near.synthetic.value is None:
         return "These texts do not copy training texts; whether they give away more is not known."
     return "These texts give away no more of the training texts than other real texts do."
@@ -166,6 +168,9 @@ def _copy_rate(texts: Texts, spans: Sequence[Sequence[tuple[int, int]]]) -> Meas
 
 
 def _cut(text: str) -> str:
+    """Return the beginning of a span, with its personal data masked."""
+    for _, value in find_personal_data(text):
+        text = text.replace(value, mask(value))
     return text[:_MAX_SHOWN] + "…" * (len(text) > _MAX_SHOWN)
 
 
