@@ -166,7 +166,7 @@ def _vocabulary(made: Texts, real: Texts) -> Figure:
 
     return Figure(
         "vocabulary",
-        "share of the real vocabulary that is used",
+        "real vocabulary that is used",
         (measure_used(made), measure_used(second)),
         is_share=True,
         note=f"{len(known):,} words of at least two real texts; {size:,} texts of each side.",
