@@ -49,7 +49,7 @@ def measure_likeness(synthetic: Texts, real: Texts) -> Section:
     figures = [
         Figure(
             "auc",
-            "area under the curve, a classifier of real and synthetic",
+            "classifier, area under the curve",
             (area, between),
             note=(
                 f"0.50: cannot be told apart; 1.00: always. {count_of(area)} texts of each side;"
@@ -149,14 +149,14 @@ def _grams(text: str) -> set[str]:
 def _lengths(synthetic: Texts, real: Texts) -> list[Figure]:
     """Return the mean lengths."""
     kinds: Sequence[tuple[str, str, Callable[[str], int]]] = (
-        ("characters", "characters of a text, mean", len),
-        ("sentences", "sentences of a text, mean", lambda text: len(sentence_ends(text))),
+        ("characters", "characters of a text", len),
+        ("sentences", "sentences of a text", lambda text: len(sentence_ends(text))),
     )
     figures = []
     for key, name, length in kinds:
         made, others = (list(map(length, each.texts)) for each in (synthetic, real))
         both = measure(fmean, made), measure(fmean, others)
-        figures.append(Figure(key, name, both, digits=1))
+        figures.append(Figure(key, name, both, note="The mean.", digits=1))
     return figures
 
 
@@ -196,14 +196,14 @@ def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
     return [
         Figure(
             "bits_of_synthetic",
-            "bits per character of synthetic texts, under a model of the real ones",
+            "bits per character, model of real texts",
             both[0],
-            note="Far below the real ones: too predictable, or copied.",
+            note="Far below that of real texts: too predictable, or copied.",
             digits=3,
         ),
         Figure(
             "bits_of_real",
-            "bits per character of real texts, under a model of the synthetic ones",
+            "bits per character of real texts, model of these",
             both[1],
             note=note.format("the synthetic texts"),
             digits=3,

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -65,7 +67,7 @@ def measure_privacy(
     spans, copied, of_real = _copied(synthetic, trained_on, others)
     words = encode(trained_on.texts)
     runs, replayed, by_chance = _replayed(synthetic, words, others)
-    personal, replayed_data, has_data = _personal(synthetic, trained_on)
+    personal, replayed_data, has_data = _personal(synthetic, trained_on, others)
     figures = [
         Figure(
             "copy_rate",
@@ -78,15 +80,15 @@ def measure_privacy(
         *_membership(synthetic, trained_on, others, model),
         Figure(
             "rare_words",
-            "texts with a word of one training text only",
+            "texts with a word of a single training text",
             (replayed, by_chance),
             is_share=True,
             note=f"Listed below with the runs of up to {LONGEST} words.",
         ),
         Figure(
             "personal_data",
-            "texts with personal data of the training texts",
-            (has_data, NOT_KNOWN),
+            "texts with personal data of training texts",
+            has_data,
             is_share=True,
             note=f"What looks like {', '.join(name for name, _ in PERSONAL_DATA.values())}.",
         ),
@@ -127,7 +129,8 @@ def _is_above(figure: Figure, least: float = 0.0) -> bool:
     """Return whether a figure is above that of real texts, and above ``least``, by more than
     chance.
     """
-    interval, real = figure.synthetic.interval, figure.real
+    interval = figure.synthetic.interval
+    real = figure.real
     if interval is None:
         return False
     highest = real.interval[1] if real.interval else real.value or 0.0
@@ -171,6 +174,7 @@ def _cut(text: str) -> str:
     """Return the beginning of a span, with its personal data masked."""
     for _, value in find_personal_data(text):
         text = text.replace(value, mask(value))
+    text = " ".join(text.split())
     return text[:_MAX_SHOWN] + "…" * (len(text) > _MAX_SHOWN)
 
 
@@ -189,7 +193,7 @@ def _near(synthetic: Texts, trained_on: Texts, others: Texts | None) -> list[Fig
             _nearer(first, words, index, members, members + len(first)),
         )
     note = _NEEDS_HELD_OUT if both[0].value is None else "50 % are expected if they copy nothing."
-    name = "texts nearer to a training text than to a held-out one"
+    name = "nearer to a training text than to a held-out one"
     return [Figure("nearer", name, both, is_share=True, note=note)]
 
 
@@ -221,8 +225,8 @@ def _membership(
 ) -> list[Figure]:
     """Return how well the bits of a text tell whether it was a training text."""
     names = (
-        "membership: area under the curve of the bits of training and held-out texts",
-        f"membership: training texts found at {percent(_FALSE_ALARMS, 0)} false alarms",
+        "membership, area under the curve",
+        f"membership, hits at {percent(_FALSE_ALARMS, 0)} false alarms",
     )
     keys = ("membership", "membership_hits")
     if others is None or min(len(synthetic), len(trained_on)) < MIN_TEXTS:
@@ -234,7 +238,11 @@ def _membership(
     of_made = _scores(model or _train(synthetic), trained_on, others, model is not None)
     of_real = _scores(_train(second), trained_on, first, False)
     scored_by = "this model" if model is not None else "an n-gram that has learned from them"
-    notes = (f"By {scored_by}; 0.50 is chance.", "1 % is chance.")
+    notes = (
+        f"Whether the bits of a text under {scored_by} tell that it was a training text; 0.50 is"
+        " chance.",
+        "1 % is chance.",
+    )
     area, hits = (
         (measure(each, of_made, True), measure(each, of_real, True)) for each in (_area, _hits)
     )
@@ -251,7 +259,7 @@ def _train(texts: Texts) -> Any:
 def _scores(model: Any, members: Texts, others: Texts, is_slow: bool) -> list[tuple[float, float]]:
     """Return pairs of the nats per token of a training text and of another text."""
     count = min(_SCORED_BY_MODEL if is_slow else _SCORED, len(members), len(others))
-    texts = [text for each in (members, others) for text in each.sample(count).texts]
+    texts = [*members.sample(count).texts, *others.sample(count).texts]
     given = model.conditions.unspecified_ids
     framed = frame_texts(((text, given) for text in texts), model.tokenizer)
     # a text that is cut has no end token, which would be a surprise there
@@ -273,14 +281,16 @@ def _hits(pairs: Sequence[tuple[float, float]]) -> float:
     return float((members < np.quantile(others, _FALSE_ALARMS, method="lower")).mean())
 
 
-def _personal(synthetic: Texts, trained_on: Texts) -> tuple[list[list[str]], int, Measured]:
+def _personal(
+    synthetic: Texts, trained_on: Texts, others: Texts | None
+) -> tuple[list[list[str]], int, tuple[Measured, Measured]]:
     """Return the personal data of the synthetic texts, masked; how many of its e-mail addresses and
-    telephone numbers the training texts have, too; and the share of texts with any that they have.
+    telephone numbers the training texts have, too; and the share of texts with any that they have,
+    of synthetic and of other real texts.
     """
-    by_text = [set(find_personal_data(text)) for text in synthetic.texts]
-    counts = Counter(found for each in by_text for found in each)
-    known = {found for text in trained_on.texts for found in find_personal_data(text)}
-    replayed = counts.keys() & known
+    known = set(chain.from_iterable(map(find_personal_data, trained_on.texts)))
+    by_text, replayed = _find_data(synthetic, known)
+    counts = Counter(chain.from_iterable(by_text))
     ranked = sorted(counts, key=lambda found: (found not in replayed, -counts[found], found))
     rows = [
         [
@@ -291,12 +301,24 @@ def _personal(synthetic: Texts, trained_on: Texts) -> tuple[list[list[str]], int
         ]
         for kind, value in ranked[:_NAMES]
     ]
-    share = measure(
-        lambda some: sum(some) / len(some), [bool(each & replayed) for each in by_text], True
-    )
+    of_real = NOT_KNOWN
+    if others is not None:
+        of_real = _share_of(*_find_data(others.sample(len(synthetic)), known))
     head = ["kind", "value", "in a training text", "synthetic texts"]
     direct = sum(kind in _DIRECT for kind, _ in replayed)
-    return [head, *rows], direct, share
+    return [head, *rows], direct, (_share_of(by_text, replayed), of_real)
+
+
+def _find_data(
+    texts: Texts, known: set[tuple[str, str]]
+) -> tuple[list[set[tuple[str, str]]], set[tuple[str, str]]]:
+    """Return the personal data of each text, and all of it that is known from training texts."""
+    by_text = [set(find_personal_data(text)) for text in texts.texts]
+    return by_text, known.intersection(chain.from_iterable(by_text))
+
+
+def _share_of(by_text: Sequence[set[Any]], some: set[Any]) -> Measured:
+    return measure(fmean, [bool(each & some) for each in by_text], True)
 
 
 def _replayed(
@@ -344,7 +366,7 @@ def _share_with(texts: Texts, words: Encoded, rare: np.ndarray) -> Measured:
     runs = encode(texts.texts, words.vocabulary).runs(1)
     has_one = np.zeros(len(texts), np.bool_)
     has_one[runs.texts[np.isin(runs.codes, rare)]] = True
-    return measure(lambda some: sum(some) / len(some), has_one.tolist(), True)
+    return measure(fmean, has_one.tolist(), True)
 
 
 def _as_name(run: str, text: str) -> str:

@@ -26,6 +26,7 @@ from reviewgen.assessment.variety import measure_variety
 from reviewgen.config.settings import check_count, check_list
 from reviewgen.errors import ConfigError, counted
 from reviewgen.model.review_model import ReviewModel
+from reviewgen.storage import temporary_folder
 from reviewgen.web.charts import draw_figure
 from reviewgen.web.rendering import HtmlReport
 
@@ -84,7 +85,10 @@ class Report(HtmlReport):
         for section in self.sections:
             yield Text(f"\n{section.name.capitalize()}", style="bold")
             yield Text(section.words)
-            table = Table("", "synthetic", "real against real", box=None, pad_edge=False)
+            table = Table(box=None, pad_edge=False)
+            table.add_column("")
+            table.add_column("synthetic", no_wrap=True)
+            table.add_column("real against real", no_wrap=True)
             notes = list[str]()
             for figure in section.figures:
                 shown = (figure.show(each) for each in (figure.synthetic, figure.real))
@@ -162,13 +166,12 @@ def report(
             "A report needs the synthetic texts and the real ones: reviewgen report made.csv"
             " --train reviews.csv; or a model: reviewgen report --model lstm-word."
         )
-    trained = model
-    if model is not None and not isinstance(model, ReviewModel):
-        trained = ReviewModel.from_pretrained(model)
+    trained = ReviewModel.from_pretrained(model) if isinstance(model, str | Path) else model
     real, others = _read_real(trained, train, held_out, text_column, labels)
     if synthetic is None:
+        assert trained is not None  # else there would be no training texts
         texts = read_table(_generate(trained, n, real, seed), MAX_SYNTHETIC, "text", labels)
-        made = replace(texts, name=f"the model {model}")
+        made = replace(texts, name=str(trained.bundle.origin or trained.bundle.preset))
     else:
         made = read_table(synthetic, MAX_SYNTHETIC, text_column, labels)
     sections = (
@@ -193,13 +196,15 @@ def _read_real(
     return real, read_trained(model, _HELD_OUT, MAX_REAL) if train is None else None
 
 
-def _generate(model: Any, n: int, real: Texts, seed: int) -> Any:
+def _generate(model: ReviewModel, n: int, real: Texts, seed: int) -> Any:
     """Return the texts that a model generates, with conditions as those of the real texts."""
     rows = [
         dict(zip(real.labels, values, strict=True))
         for values in zip(*real.labels.values(), strict=True)
     ]
-    return generate_dataset(model, n, schema=rows or None, seed=seed)
+    with temporary_folder() as folder:  # a table records a saved model
+        model.save_pretrained(folder / "model")
+        return generate_dataset(folder / "model", n, schema=rows or None, seed=seed)
 
 
 def _notes(synthetic: Texts, train: Texts, held_out: Texts | None) -> Iterator[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from reviewgen.assessment.classifier import INSTALL, cross_validate, fit, hash_texts, is_installed
 from reviewgen.assessment.figures import MIN_TEXTS, NOT_KNOWN, Figure, Measured, Section, measure
 from reviewgen.assessment.texts import Texts
+from reviewgen.web.rendering import percent
 
 _TEXTS = 2_000  # of each side that a classifier reads
 _GOOD = 0.97  # of the accuracy of real texts
@@ -46,9 +47,9 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
     made, one, other = (
         _take(each, size) for each, size in ((made, count), (one, count), (other, _TEXTS))
     )
-    names = [f"{column}: accuracy, trained on synthetic texts and tested on real ones"]
+    names = [f"{column}: accuracy on real texts"]
     names += [
-        f"{column}: share of the accuracy of real texts",
+        f"{column}: ratio of accuracies",
         f"{column}: bits it saves of a text",
     ]
     if count < MIN_TEXTS or len(other[0]) < MIN_TEXTS or len(set(one[1])) < 2:
@@ -68,7 +69,10 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
             names[0],
             (accuracy, of_real),
             is_share=True,
-            note=f"Always “{chance[0]}” is right in {chance_rate:.1%}.".replace("%", " %"),
+            note=(
+                f"A classifier that has learned from these texts; always “{chance[0]}” is right in"
+                f" {percent(chance_rate)}."
+            ),
         ),
         Figure(f"{column}_ratio", names[1], (ratio, Measured(1.0, None, len(pairs)))),
         Figure(f"{column}_bits", names[2], (_saved(made), _saved(one))),
@@ -81,7 +85,7 @@ def _describe(column: str, ratio: Measured, is_chance: bool) -> str:
     assert ratio.value is not None
     if is_chance:
         return f"A classifier of {column} learns nothing from these texts: it is at chance."
-    share = f"{ratio.value:.0%}".replace("%", " %")
+    share = percent(ratio.value, 0)
     if ratio.interval and ratio.interval[0] > 1:
         return (
             f"To train a classifier of {column}, these texts are better than real ones ({share}):"

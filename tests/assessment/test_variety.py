@@ -3,7 +3,7 @@
 import random
 
 from reviewgen.assessment.variety import measure_variety
-from tests.report.real import real_texts, table
+from tests.assessment.real import real_texts, table
 
 
 def test_real_texts_are_as_varied_as_real_texts() -> None:

@@ -9,14 +9,12 @@ import reviewgen
 from reviewgen.assessment.figures import Section
 from reviewgen.assessment.privacy import measure_privacy
 from reviewgen.personal import find_personal_data, mask
-from tests.report.real import real_texts, table
+from tests.assessment.real import real_texts, table
 
 NAMES = "Ottoline Vasquetti", "Zebulon Quixworth", "Marguerite Thornquist"
 PHONES = "555-867-5309", "(212) 555-0147", "+44 20 7946 0958", "646.555.0182", "+1 415 555 0133"
-MAILS = tuple(
-    f"{user}@{user[::-1]}.org"
-    for user in ["ab", "bc", "cd", "de", "ef", "fg", "gh", "hi", "ij", "jk"]
-)
+USERS = "ab", "bc", "cd", "de", "ef", "fg", "gh", "hi", "ij", "jk"
+MAILS = tuple(f"{user}@{user[::-1]}.org" for user in USERS)
 
 
 def value(section: Section, key: str) -> float:

@@ -1,0 +1,215 @@
+"""``report``: what it says about texts whose faults are known, beside real texts of which a half
+has none.
+"""
+
+import json
+import random
+
+import pytest
+
+import reviewgen
+from reviewgen.assessment import classifier, report
+from reviewgen.assessment.classifier import area_under_curve
+from reviewgen.errors import ConfigError, DataError
+from tests.support.browser import problems
+
+EMAILS = [f"user{number}.smith@mail{number}.example.org" for number in range(10)]
+PHONES = [f"555-86{number}-530{number}" for number in range(5)]
+NAMES = ["Kovumi Tazolan", "Bela Rundstrom", "Jarvid Quistad"]
+PLANTED = [
+    *(f"Write to {email} please." for email in EMAILS),
+    *(f"Call {phone} now." for phone in PHONES),
+    *(f"He met {name} there." for name in NAMES),
+]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    corpus = reviewgen.corpus("reviews", conditions=["sentiment"])
+    chosen = corpus.select(range(0, len(corpus), 8))
+    found = [{"text": row["text"][:300], "sentiment": row["sentiment"]} for row in chosen]
+    random.Random(0).shuffle(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def halves(rows):
+    return reviewgen.report(rows[:1000], rows[1000:3000], rows[3000:4000])
+
+
+def show(found, name, key):
+    return found.section(name).figure(key).synthetic
+
+
+@pytest.mark.slow
+def test_real_texts_are_like_real_texts(halves):
+    assert show(halves, "likeness", "auc").value == pytest.approx(0.5, abs=0.05)
+    assert show(halves, "privacy", "nearer").value == pytest.approx(0.5, abs=0.06)
+    assert show(halves, "privacy", "membership").value == pytest.approx(0.5, abs=0.04)
+    assert show(halves, "use", "sentiment_ratio").value == pytest.approx(1, abs=0.1)
+    assert show(halves, "privacy", "copy_rate").value < 0.01
+    assert "cannot be told" in halves.section("likeness").words
+    assert "as varied" in halves.section("variety").words
+    assert "no more of the training texts" in halves.section("privacy").words
+
+
+@pytest.mark.slow
+def test_a_copy_of_the_training_texts_is_found(rows):
+    found = reviewgen.report(rows[1000:2000], rows[1000:3000], rows[3000:4000])
+    assert show(found, "privacy", "copy_rate").value > 0.95
+    assert show(found, "privacy", "nearer").value > 0.95
+    assert show(found, "privacy", "membership").value > 0.7  # half of the training texts
+    assert show(found, "likeness", "auc").value == pytest.approx(0.5, abs=0.06)
+    assert "they copy them" in found.section("privacy").words
+    assert "1,000 of 1,000" in " ".join(found.notes)
+
+
+@pytest.mark.slow
+def test_an_ngram_that_learns_by_heart_is_found(rows):
+    texts = [row["text"] for row in rows[1000:2000]]
+    model = reviewgen.train(
+        "ngram-char", texts, model={"order": 16, "smoothing": "none"}, progress=False
+    )
+    made = model.generate(num_return_sequences=500, max_new_tokens=300, seed=1)
+    found = reviewgen.report(made, texts, rows[3000:4000], model=model)
+    assert show(found, "privacy", "nearer").value > 0.9
+    assert show(found, "privacy", "membership").value > 0.9
+
+
+@pytest.mark.slow
+def test_planted_data_is_listed(rows):
+    train = [row["text"] for row in rows[1000:3000]]
+    made = [row["text"] for row in rows[:1000]]
+    for place, planted in enumerate(PLANTED):
+        train[10 * place] += f" {planted}"
+        made[7 * place] += f" {planted}"
+    section = reviewgen.report(made, train).section("privacy")
+    listed = [row for row in section.lists["Personal data"][1:] if row[2] == "yes"]
+    assert [row[0] for row in listed].count("email") == 10
+    assert [row[0] for row in listed].count("phone") == 5
+    assert not any(secret in str(listed) for secret in (*EMAILS, *PHONES))  # they are masked
+    runs = {row[0] for row in section.lists["Names and words of one training text only"]}
+    assert set(NAMES) <= runs
+    assert "15 contact details" in section.words
+    assert section.figure("nearer").synthetic.value is None
+    assert "--held-out" in section.figure("nearer").note
+
+
+@pytest.mark.slow
+def test_shuffled_labels_are_worth_nothing(rows):
+    labels = [row["sentiment"] for row in rows[:1000]]
+    random.Random(1).shuffle(labels)
+    made = [row | {"sentiment": label} for row, label in zip(rows[:1000], labels, strict=True)]
+    section = reviewgen.report(made, rows[1000:3000]).section("use")
+    assert section.figure("sentiment_accuracy").synthetic.value < 0.6
+    assert section.figure("sentiment_bits").synthetic.value < 0.05
+    assert "at chance" in section.words
+
+
+@pytest.mark.slow
+def test_prompts_repeated_with_small_changes_are_named(rows):
+    draw = random.Random(0)
+    prompts = [row["text"].split()[:30] for row in rows[:20]]
+    made = []
+    for _ in range(600):
+        words = list(draw.choice(prompts))
+        words[draw.randrange(len(words))] = draw.choice(draw.choice(prompts))
+        made.append(" ".join(words))
+    section = reviewgen.report(made, rows[1000:2000]).section("variety")
+    assert section.figure("near_duplicates").synthetic.value > 0.9
+    assert "repeat each other" in section.words
+    assert len(section.lists["Texts with near duplicates"]) > 15
+
+
+def test_few_texts_are_not_known(rows):
+    found = reviewgen.report(rows[:20], rows[1000:1500])
+    assert show(found, "likeness", "auc").value is None
+    assert "not known" in found.section("variety").words
+    assert any("20 texts" in note for note in found.notes)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_labels_of_one_side_are_left_out(rows):
+    made = [{"text": row["text"], "stars": number % 5} for number, row in enumerate(rows[:100])]
+    found = reviewgen.report(made, rows[1000:1500])
+    assert "no labels" in found.section("use").words
+    assert {"stars", "sentiment"} == {note.split("'")[1] for note in found.notes}
+
+
+@pytest.mark.slow
+def test_without_scikit_learn_the_rest_is_measured(rows, monkeypatch):
+    monkeypatch.setattr(classifier, "find_spec", lambda name: None)
+    found = reviewgen.report(rows[:200], rows[1000:1500])
+    assert "pip install 'reviewgen[report]'" in found.section("likeness").words
+    assert "pip install 'reviewgen[report]'" in found.section("use").words
+    assert show(found, "likeness", "bits_of_synthetic").value is not None
+    assert show(found, "variety", "distinct_2").value is not None
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_can_be_read_by_all(halves, tmp_path, browser, scheme):
+    page = tmp_path / "page.html"
+    halves.save_html(page)
+    assert problems(browser, page, 390, scheme) == []
+
+
+def test_the_area_is_the_share_of_pairs_in_order():
+    draw = random.Random(0)
+    first, second = ([draw.randrange(5) for _ in range(30)] for _ in range(2))
+    pairs = [(a > b) + (a == b) / 2 for a in first for b in second]
+    assert area_under_curve(first, second) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_a_sample_is_taken_of_large_tables_and_said(rows, monkeypatch):
+    monkeypatch.setattr(report, "MAX_SYNTHETIC", 100)
+    found = reviewgen.report(rows[:300], rows[1000:1500])
+    assert len(found.synthetic) == 100
+    assert any("a random sample of 100 of 300 texts" in note for note in found.notes)
+
+
+def test_what_is_missing_is_one_sentence(rows):
+    with pytest.raises(ConfigError, match="--train"):
+        reviewgen.report(rows[:100])
+    with pytest.raises(DataError, match="no column of text"):
+        reviewgen.report([{"stars": 1}, {"stars": 2}], rows[:100])
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_page_of_two_files(rows, tmp_path, run_command):
+    for name, some in (("made.jsonl", rows[:150]), ("real.jsonl", rows[1000:1400])):
+        lines = (json.dumps(row) for row in some)
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    files = tmp_path / "made.jsonl", "--train", tmp_path / "real.jsonl"
+    page = tmp_path / "page.html"
+    status, out, err = run_command("report", *files, "--out", page)
+    assert status == 0, err
+    assert "Likeness" in out
+    assert "real against real" in out
+    assert "not known" in out
+    html = page.read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "These texts" in html
+    status, out, _ = run_command("report", *files, "--out", page, "--json", "--overwrite")
+    figures = json.loads(out)["sections"]["likeness"]["figures"]
+    assert 0.3 < figures["auc"]["synthetic"]["value"] < 0.7
+    assert run_command("report", *files, "--out", page)[0] == 1  # it exists
+
+
+@pytest.mark.slow
+def test_a_model_knows_its_corpus(rows, tmp_path, run_command):
+    source = tmp_path / "reviews.jsonl"
+    lines = (json.dumps(row) for row in rows[:2000])
+    source.write_text("\n".join(lines), encoding="utf-8")
+    model = reviewgen.train(
+        "ngram-word", source, conditions=["sentiment"], progress=False, out=tmp_path / "m"
+    )
+    found = reviewgen.report(model=model, n=200)
+    assert found.train.name == f"the train split of {source}"
+    assert len(found.synthetic) == 200
+    assert set(found.synthetic.labels) == {"sentiment"}
+    assert show(found, "privacy", "membership").value > 0.5
+    source.unlink()
+    with pytest.raises(DataError, match="--train"):
+        reviewgen.report(model=model, n=60)
