@@ -7,6 +7,7 @@ Shapes by letter: W words of all texts, P pairs of a text and a run in it, N tex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -69,11 +70,10 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int] | None = None) ->
     words = list(map(split_words, texts))
     sizes = list(map(len, words))
     if vocabulary is None:
-        known = dict.fromkeys(word for each in words for word in each)
+        known = dict.fromkeys(chain.from_iterable(words))
         vocabulary = {word: number for number, word in enumerate(known)}
-    ids = np.fromiter(
-        (vocabulary.get(word, -1) for each in words for word in each), np.int64, sum(sizes)
-    )
+    numbers = (vocabulary.get(word, -1) for word in chain.from_iterable(words))
+    ids = np.fromiter(numbers, np.int64, sum(sizes))
     return Encoded(ids, np.repeat(np.arange(len(texts)), sizes), len(texts), vocabulary)
 
 
@@ -95,7 +95,8 @@ class Neighbours:
         self._count = texts.count
         runs = texts.runs(2)
         order = np.lexsort((runs.texts, runs.codes))
-        codes, owners = runs.codes[order], runs.texts[order]
+        codes = runs.codes[order]
+        owners = runs.texts[order]
         is_new = np.ones(len(codes), np.bool_)
         is_new[1:] = (codes[1:] != codes[:-1]) | (owners[1:] != owners[:-1])
         self._owners = owners[is_new]

@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -122,7 +123,8 @@ def _is_above(figure: Figure, least: float = 0.0) -> bool:
     """Return whether a figure is above that of real texts, and above ``least``, by more than
     chance.
     """
-    interval, real = figure.synthetic.interval, figure.real
+    interval = figure.synthetic.interval
+    real = figure.real
     if interval is None:
         return False
     highest = real.interval[1] if real.interval else real.value or 0.0
@@ -237,7 +239,8 @@ def _train(texts: Texts) -> Any:
 def _scores(model: Any, members: Texts, others: Texts, is_slow: bool) -> list[tuple[float, float]]:
     """Return pairs of the bits per character of a training text and of another text."""
     count = min(_SCORED_BY_MODEL if is_slow else _SCORED, len(members), len(others))
-    texts = [text[:_CHARACTERS] for each in (members, others) for text in each.sample(count).texts]
+    sampled = chain(members.sample(count).texts, others.sample(count).texts)
+    texts = [text[:_CHARACTERS] for text in sampled]
     given = model.conditions.unspecified_ids
     documents = frame_texts(((text, given) for text in texts), model.tokenizer)
     nats = list[float]()  # appended by ``evaluate_totals``
@@ -265,7 +268,7 @@ def _personal(
     """
     training_text = "\n".join(trained_on.texts)
     by_text, replayed = _find_data(synthetic, training_text)
-    counts = Counter(found for each in by_text for found in each)
+    counts = Counter(chain.from_iterable(by_text))
     ranked = sorted(counts, key=lambda found: (found not in replayed, -counts[found], found))
     rows = [
         [
@@ -289,7 +292,8 @@ def _find_data(
 ) -> tuple[list[set[tuple[str, str]]], set[tuple[str, str]]]:
     """Return the personal data of each text, and all of it that the training text has, too."""
     by_text = [set(find_personal_data(text)) for text in texts.texts]
-    return by_text, {found for each in by_text for found in each if found[1] in training_text}
+    found = set[tuple[str, str]]().union(*by_text)
+    return by_text, {each for each in found if each[1] in training_text}
 
 
 def _share_of(by_text: Sequence[set[Any]], some: set[Any]) -> Measured:

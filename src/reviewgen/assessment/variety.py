@@ -28,7 +28,8 @@ def measure_variety(synthetic: Texts, real: Texts) -> Section:
     if count < MIN_TEXTS:
         words = "Whether these texts repeat each other is not known: there are too few."
         return Section("variety", words)
-    made, some = synthetic.sample(count), real.sample(count)
+    made = synthetic.sample(count)
+    some = real.sample(count)
     sides = [made.texts, some.texts]
     origins = [_near_duplicates(texts) for texts in sides]
     figures = [
@@ -81,7 +82,8 @@ def _describe(figures: dict[str, Figure]) -> str:
         ("endings", "end as another one does"),
     ):
         figure = figures[key]
-        mine, theirs = figure.synthetic, figure.real
+        mine = figure.synthetic
+        theirs = figure.real
         if mine.value is None or theirs.value is None or mine.interval is None:
             continue
         if mine.interval[0] > 1.5 * max(theirs.value, 0.01):
@@ -90,7 +92,8 @@ def _describe(figures: dict[str, Figure]) -> str:
                 f"These texts repeat each other: {shares[0]} {what}, and {shares[1]} of the real"
                 " ones."
             )
-    used, by_real = figures["vocabulary"].synthetic.value, figures["vocabulary"].real.value
+    used = figures["vocabulary"].synthetic.value
+    by_real = figures["vocabulary"].real.value
     if used is not None and by_real is not None and used < 0.8 * by_real:
         return "These texts do not repeat each other, but they use fewer different words."
     return "These texts are as varied as real ones."
