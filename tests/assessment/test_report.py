@@ -2,6 +2,7 @@
 has none.
 """
 
+import itertools
 import json
 import random
 
@@ -158,7 +159,7 @@ def test_the_page_can_be_read_by_all(halves, tmp_path, browser, scheme):
 def test_the_area_is_the_share_of_pairs_in_order():
     draw = random.Random(0)
     first, second = ([draw.randrange(5) for _ in range(30)] for _ in range(2))
-    pairs = [(a > b) + (a == b) / 2 for a in first for b in second]
+    pairs = [(a > b) + (a == b) / 2 for a, b in itertools.product(first, second)]
     assert area_under_curve(first, second) == pytest.approx(sum(pairs) / len(pairs))
 
 

@@ -37,7 +37,8 @@ _SCORED = 300  # texts that it scores
 _LISTED = 20  # n-grams that are listed
 _CANDIDATES = 4_000  # n-grams that are tried
 _CHARACTERS = 2_000  # of a text, its first characters are modelled
-_EASY, _HARD = 0.75, 0.6  # from and up to this area, texts are easy and hard to tell
+_EASY = 0.75  # from this area on, texts are easy to tell apart
+_HARD = 0.6  # below it, they are hard to tell apart
 
 
 def measure_likeness(synthetic: Texts, real: Texts) -> Section:
@@ -46,29 +47,18 @@ def measure_likeness(synthetic: Texts, real: Texts) -> Section:
     count = min(len(synthetic), len(first), len(second))
     made, one, other = (each.sample(count) for each in (synthetic, first, second))
     area, between, tell_tales = _classify(made, one, other)
+    note = "" if is_installed() else INSTALL
+    if area.value is not None:
+        sides = f"{area.texts // 2:,} texts of each side"
+        note = f"0.50: cannot be told apart; 1.00: always. {sides}; five folds."
     figures = [
-        Figure(
-            "auc",
-            "classifier, area under the curve",
-            (area, between),
-            note=(
-                f"0.50: cannot be told apart; 1.00: always. {count_of(area)} texts of each side;"
-                " five folds."
-                if area.value is not None
-                else ("" if is_installed() else INSTALL)
-            ),
-        ),
+        Figure("auc", "classifier, area under the curve", (area, between), note=note),
         *_lengths(synthetic, real),
         *_bits(made, one, other),
         *_labels(synthetic, real),
     ]
     lists = {"What tells them apart": tell_tales} if tell_tales else {}
     return Section("likeness", _describe(area, between, tell_tales), figures, lists=lists)
-
-
-def count_of(measured: Measured) -> str:
-    """Return the number of texts of each side, as in "1,000"."""
-    return f"{measured.texts // 2:,}"
 
 
 def _describe(area: Measured, between: Measured, tell_tales: Sequence[Sequence[str]]) -> str:

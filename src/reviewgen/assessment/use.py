@@ -7,6 +7,7 @@ tells about the label: the entropy of the label, less the cross-entropy of a cla
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from statistics import fmean
 
 import numpy as np
@@ -35,7 +36,7 @@ def measure_use(synthetic: Texts, real: Texts) -> Section:
     return Section(
         "use",
         " ".join(words for words, _ in found),
-        [figure for _, figures in found for figure in figures],
+        list(chain.from_iterable(figures for _, figures in found)),
     )
 
 
