@@ -14,15 +14,6 @@ from reviewgen.assessment.classifier import area_under_curve
 from reviewgen.errors import ConfigError, DataError
 from tests.support.browser import problems
 
-EMAILS = [f"user{number}.smith@mail{number}.example.org" for number in range(10)]
-PHONES = [f"555-86{number}-530{number}" for number in range(5)]
-NAMES = ["Kovumi Tazolan", "Bela Rundstrom", "Jarvid Quistad"]
-PLANTED = [
-    *(f"Write to {email} please." for email in EMAILS),
-    *(f"Call {phone} now." for phone in PHONES),
-    *(f"He met {name} there." for name in NAMES),
-]
-
 
 @pytest.fixture(scope="module")
 def rows():
@@ -66,37 +57,6 @@ def test_a_copy_of_the_training_texts_is_found(rows):
 
 
 @pytest.mark.slow
-def test_an_ngram_that_learns_by_heart_is_found(rows):
-    texts = [row["text"] for row in rows[1000:2000]]
-    model = reviewgen.train(
-        "ngram-char", texts, model={"order": 16, "smoothing": "none"}, progress=False
-    )
-    made = model.generate(num_return_sequences=500, max_new_tokens=300, seed=1)
-    found = reviewgen.report(made, texts, rows[3000:4000], model=model)
-    assert show(found, "privacy", "nearer").value > 0.9
-    assert show(found, "privacy", "membership").value > 0.9
-
-
-@pytest.mark.slow
-def test_planted_data_is_listed(rows):
-    train = [row["text"] for row in rows[1000:3000]]
-    made = [row["text"] for row in rows[:1000]]
-    for place, planted in enumerate(PLANTED):
-        train[10 * place] += f" {planted}"
-        made[7 * place] += f" {planted}"
-    section = reviewgen.report(made, train).section("privacy")
-    listed = [row for row in section.lists["Personal data"][1:] if row[2] == "yes"]
-    assert [row[0] for row in listed].count("email") == 10
-    assert [row[0] for row in listed].count("phone") == 5
-    assert not any(secret in str(listed) for secret in (*EMAILS, *PHONES))  # they are masked
-    runs = {row[0] for row in section.lists["Names and words of one training text only"]}
-    assert set(NAMES) <= runs
-    assert "15 contact details" in section.words
-    assert section.figure("nearer").synthetic.value is None
-    assert "--held-out" in section.figure("nearer").note
-
-
-@pytest.mark.slow
 def test_shuffled_labels_are_worth_nothing(rows):
     labels = [row["sentiment"] for row in rows[:1000]]
     random.Random(1).shuffle(labels)
@@ -105,21 +65,6 @@ def test_shuffled_labels_are_worth_nothing(rows):
     assert section.figure("sentiment_accuracy").synthetic.value < 0.6
     assert section.figure("sentiment_bits").synthetic.value < 0.05
     assert "at chance" in section.words
-
-
-@pytest.mark.slow
-def test_prompts_repeated_with_small_changes_are_named(rows):
-    draw = random.Random(0)
-    prompts = [row["text"].split()[:30] for row in rows[:20]]
-    made = []
-    for _ in range(600):
-        words = list(draw.choice(prompts))
-        words[draw.randrange(len(words))] = draw.choice(draw.choice(prompts))
-        made.append(" ".join(words))
-    section = reviewgen.report(made, rows[1000:2000]).section("variety")
-    assert section.figure("near_duplicates").synthetic.value > 0.9
-    assert "repeat each other" in section.words
-    assert len(section.lists["Texts with near duplicates"]) > 15
 
 
 def test_few_texts_are_not_known(rows):

@@ -35,6 +35,7 @@ COMMANDS = [
     "graph net --out @.svg",
     "probe net --texts 0 --plot @.svg",
     "probe net --texts 0 --html @.html",
+    "report texts.txt --train texts.txt --out @.html",
     "export net --html @.html",
     "export net --onnx @",
     "export net --tokenizer @",
@@ -48,6 +49,7 @@ WITH_OVERWRITE = (
     "plot",
     "graph",
     "probe",
+    "report",
     "export",
 )
 WITHOUT_A_FILE = {

@@ -3,6 +3,7 @@ figures of real texts.
 
     texts       reads and samples the tables
     figures     a figure, a section and what they say
+    modelling   a language model of some texts
     grams       words and runs of words as numbers
     classifier  a logistic regression on hashed n-grams, which needs scikit-learn
     likeness    whether the texts can be told from real ones

@@ -41,10 +41,13 @@ def hash_texts(texts: Iterable[str]) -> Any:
 def fit(features: Any, classes: Sequence[Any] | np.ndarray) -> Any:
     """Fit a classifier."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
 
-    # liblinear is faster, and for two classes only
-    solver = "liblinear" if len(set(classes)) == 2 else "lbfgs"
-    return LogisticRegression(solver=solver).fit(features, classes)
+    # fast for many more features than texts
+    model = LogisticRegression(solver="liblinear", dual=True, tol=0.01, random_state=0)
+    if len(set(classes)) > 2:
+        model = OneVsRestClassifier(model)
+    return model.fit(features, classes)
 
 
 def cross_validate(

@@ -13,9 +13,6 @@ from reviewgen.web.rendering import decimal, percent
 MIN_TEXTS = 50
 """A figure of fewer texts is "not known"."""
 
-QUIET: Any = {"training": {"novelty": "none", "copy_tokens": 0}, "progress": False}
-"""How a model of some texts is trained, of which nothing but its probabilities is needed."""
-
 T = TypeVar("T")
 
 

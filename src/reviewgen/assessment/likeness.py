@@ -2,6 +2,7 @@
 and by a language model.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.api import train
 from reviewgen.assessment.classifier import (
     INSTALL,
     area_under_curve,
@@ -22,21 +22,21 @@ from reviewgen.assessment.classifier import (
 from reviewgen.assessment.figures import (
     MIN_TEXTS,
     NOT_KNOWN,
-    QUIET,
     Figure,
     Measured,
     Section,
     measure,
 )
+from reviewgen.assessment.modelling import Scored, model_of, score
 from reviewgen.assessment.texts import Texts, split_words
 from reviewgen.sentences import sentence_ends
 
 _CLASSIFIED = 2_000  # texts of each side that the classifier reads
 _MODELLED = 3_000  # texts that a language model is trained on
-_SCORED = 300  # texts that it scores
+_SCORED = 1_000  # texts that it scores
 _LISTED = 20  # n-grams that are listed
 _CANDIDATES = 4_000  # n-grams that are tried
-_CHARACTERS = 2_000  # of a text, its first characters are modelled
+_CHARACTERS = 2_000  # of a text, n-grams are looked for in the first
 _EASY = 0.75  # from this area on, texts are easy to tell apart
 _HARD = 0.6  # below it, they are hard to tell apart
 
@@ -179,8 +179,8 @@ def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
     if len(made) < MIN_TEXTS:
         both = [(NOT_KNOWN, NOT_KNOWN)] * 2
     else:
-        of_real = bits_under(one.sample(_MODELLED), made, other)
-        of_made = bits_under(made.sample(_MODELLED), other)
+        of_real = _bits_under(one.sample(_MODELLED), made, other)
+        of_made = _bits_under(made.sample(_MODELLED), other)
         both = [(of_real[0], of_real[1]), (of_made[0], of_real[1])]
     note = "An n-gram of characters, trained on {}; real: trained on other real texts."
     return [
@@ -201,19 +201,14 @@ def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
     ]
 
 
-def bits_under(trained_on: Texts, *scored: Texts) -> list[Measured]:
+def _bits_under(trained_on: Texts, *scored: Texts) -> list[Measured]:
     """Return the bits per character of some texts under an n-gram of characters that is trained on
     others.
     """
-    model = train("ngram-char", [text[:_CHARACTERS] for text in trained_on.texts], **QUIET)
-    found = []
-    for texts in scored:
-        some = [text[:_CHARACTERS] for text in texts.sample(_SCORED).texts]
-        pairs = [(model.score(text).bits, len(text)) for text in some]
-        found.append(measure(_per_character, pairs))
-    return found
+    model = model_of(trained_on)
+    return [measure(_per_character, score(model, texts.sample(_SCORED).texts)) for texts in scored]
 
 
-def _per_character(pairs: Sequence[tuple[float, int]]) -> float:
-    bits, characters = map(sum, zip(*pairs, strict=True))
-    return bits / characters
+def _per_character(scored: Sequence[Scored]) -> float:
+    nats = sum(each.nats for each in scored)
+    return nats / sum(each.characters for each in scored) / math.log(2)

@@ -9,22 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.api import train
 from reviewgen.assessment.classifier import area_under_curve
 from reviewgen.assessment.figures import (
     MIN_TEXTS,
     NOT_KNOWN,
-    QUIET,
     Figure,
     Measured,
     Section,
     measure,
 )
 from reviewgen.assessment.grams import LONGEST, Encoded, Neighbours, count_texts, encode
+from reviewgen.assessment.modelling import model_of, score
 from reviewgen.assessment.texts import Texts
-from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import counted
-from reviewgen.evaluation.evaluate import evaluate_totals
 from reviewgen.lexicon.words import words_of
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.personal import PERSONAL_DATA, find_personal_data, mask
@@ -33,7 +30,6 @@ from reviewgen.web.rendering import percent
 _COMPARED = 2_000  # texts whose nearest real text is looked for
 _SCORED = 4_000  # training texts, and as many held-out ones, whose bits are measured
 _SCORED_BY_MODEL = 300  # by a model of the user, which may be slow
-_TOKENS = 400  # of a text, the first are scored
 _COPIED = 0.01  # a smaller share of copied characters is not worth a sentence
 _DIRECT = ("email", "phone")  # kinds that the sentence counts
 _FALSE_ALARMS = 0.01
@@ -235,8 +231,8 @@ def _membership(
             for key, name in zip(keys, names, strict=True)
         ]
     first, second = others.halves()
-    of_made = _scores(model or _train(synthetic), trained_on, others, model is not None)
-    of_real = _scores(_train(second), trained_on, first, False)
+    of_made = _scores(model or model_of(synthetic), trained_on, others, model is not None)
+    of_real = _scores(model_of(second), trained_on, first, False)
     scored_by = "this model" if model is not None else "an n-gram that has learned from them"
     notes = (
         f"Whether the bits of a text under {scored_by} tell that it was a training text; 0.50 is"
@@ -252,21 +248,11 @@ def _membership(
     ]
 
 
-def _train(texts: Texts) -> Any:
-    return train("ngram-char", list(texts.texts), **QUIET)
-
-
 def _scores(model: Any, members: Texts, others: Texts, is_slow: bool) -> list[tuple[float, float]]:
     """Return pairs of the nats per token of a training text and of another text."""
     count = min(_SCORED_BY_MODEL if is_slow else _SCORED, len(members), len(others))
     texts = [*members.sample(count).texts, *others.sample(count).texts]
-    given = model.conditions.unspecified_ids
-    framed = frame_texts(((text, given) for text in texts), model.tokenizer)
-    # a text that is cut has no end token, which would be a surprise there
-    documents = [(ids[: _TOKENS + 1], length) for ids, length in framed]
-    nats = list[float]()  # appended by ``evaluate_totals``
-    evaluate_totals(model.bundle.model, documents, model.tokenizer.vocab_size, nats=nats)
-    means = [each / (len(ids) - 1) for each, (ids, _) in zip(nats, documents, strict=True)]
+    means = [each.nats / each.tokens for each in score(model, texts)]
     return list(zip(means[:count], means[count:], strict=True))
 
 

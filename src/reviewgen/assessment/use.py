@@ -42,14 +42,15 @@ def measure_use(synthetic: Texts, real: Texts) -> Section:
 
 def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figure]]:
     """Return what was found about a label, in a sentence and as figures."""
-    first, second = real.halves()
-    made, one, other = (_labelled(each, column) for each in (synthetic, first, second))
-    count = min(_TEXTS, len(made[0]), len(one[0]))
-    made, one, other = (
-        _take(each, size) for each, size in ((made, count), (one, count), (other, _TEXTS))
-    )
-    names = [f"{column}: accuracy on real texts"]
-    names += [
+    rest, other = (_labelled(each, column) for each in real.halves())
+    made = _labelled(synthetic, column)
+    count = min(_TEXTS, len(made[0]), len(rest[0]) // 2)
+    made = _take(made, count)
+    texts, values = _take(rest, 2 * count)
+    one, two = ((texts[start::2], values[start::2]) for start in (0, 1))
+    other = _take(other, _TEXTS)
+    names = [
+        f"{column}: accuracy on real texts",
         f"{column}: ratio of accuracies",
         f"{column}: bits it saves of a text",
     ]
@@ -58,28 +59,28 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
         keys = (f"{column}_{key}" for key in ("accuracy", "ratio", "bits"))
         figures = [Figure(key, name, note=note) for key, name in zip(keys, names, strict=True)]
         return f"What a classifier of {column} learns from these texts is not known.", figures
-    right = [_are_right(each, other) for each in (made, one)]
-    pairs = list(zip(*right, strict=True))
-    accuracy, of_real = (measure(fmean, each, True) for each in right)
-    ratio = measure(_ratio, pairs)
+    right, by_one, by_two = (_are_right(each, other) for each in (made, one, two))
+    ratio = measure(_ratio, list(zip(right, by_one, strict=True)))
+    of_real = measure(_ratio, list(zip(by_two, by_one, strict=True)))
     chance = Counter(one[1]).most_common(1)[0]
     chance_rate = float((other[1] == chance[0]).mean())
     figures = [
         Figure(
             f"{column}_accuracy",
             names[0],
-            (accuracy, of_real),
+            (measure(fmean, right, True), measure(fmean, by_one, True)),
             is_share=True,
             note=(
                 f"A classifier that has learned from these texts; always “{chance[0]}” is right in"
                 f" {percent(chance_rate)}."
             ),
         ),
-        Figure(f"{column}_ratio", names[1], (ratio, Measured(1.0, None, len(pairs)))),
+        Figure(f"{column}_ratio", names[1], (ratio, of_real)),
         Figure(f"{column}_bits", names[2], (_saved(made), _saved(one))),
     ]
-    gained, gain = (fmean(each) - chance_rate for each in right)
-    return _describe(column, ratio, gained <= _NOTHING * max(gain, 0)), figures
+    gain = fmean(by_one) - chance_rate
+    is_chance = fmean(right) - chance_rate <= _NOTHING * max(gain, 0)
+    return _describe(column, ratio, is_chance), figures
 
 
 def _describe(column: str, ratio: Measured, is_chance: bool) -> str:
