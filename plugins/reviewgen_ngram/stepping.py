@@ -299,7 +299,7 @@ def _sample(
         windows: The token windows of the training text, as in ``choose``.
         run: How many consecutive windows make a copied span; 0 sets no limit on copies.
         spelling: The known words, as in ``choose``.
-        places: int64 (B, 4), the place of each row in ``spelling``; updated.
+        places: int64 (B, 5), the place of each row in ``spelling``; updated.
         texts: int64 (B, start + N + 1), for the windows. The new tokens are written.
         start: The number of tokens that are already in each text.
         new_tokens: int64 (B,), the number of new tokens of each row before this call.
@@ -331,7 +331,13 @@ def _sample(
             after = np.int64(-1)  # the context after the token
             completes_copy = False
             temperature = params.temperatures[count % len(params.temperatures)]
-            place = (places[row, 0], places[row, 1], places[row, 2], places[row, 3])
+            place = (
+                places[row, 0],
+                places[row, 1],
+                places[row, 2],
+                places[row, 3],
+                places[row, 4],
+            )
             for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
                     nodes,
@@ -388,7 +394,8 @@ def _sample(
                 if token >= 0:
                     after = follow(trie, context, token)
             elif spelling is not None:
-                places[row, 0], places[row, 1], places[row, 2], places[row, 3] = place
+                for number in range(len(place)):
+                    places[row, number] = place[number]
             used[row] = drawn
             tokens[row, sizes[row]] = token
             texts[row, position] = token

@@ -95,8 +95,8 @@ def feed(
     state: Any,
     expert: Float[np.ndarray, "B T V"] | None = None,
 ) -> tuple[Float32[np.ndarray, "B V"], Any]:
-    """Feed T tokens to each text, one step for each token. Return the logits after the last token
-    and the state after it. With T = 0, the logits are those after the given state.
+    """Feed T >= 1 tokens to each text, one step for each token. Return the logits after the last
+    token and the state after it.
 
     A stepper with a compiled step can use this function as its ``forward``; then nothing else has
     to be compiled. If the stepper is not a ``CompiledStepper``, its step also computes the logits
@@ -112,8 +112,7 @@ def feed(
     floats, ints = stepper.state_arrays(state)
     logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
     step: CompiledStep = stepper.compiled_step
-    # (T, B); a step without ids feeds nothing
-    tokens = np.ascontiguousarray(ids.T) if ids.size else np.empty((1, 0), np.int64)
+    tokens = np.ascontiguousarray(ids.T)  # (T, B)
     if expert is None:
         early_logits = np.zeros_like(logits) if needs_early_logits(stepper) else logits[:0]
         _feed(step.function, step.weights, tokens, floats, ints, early_logits, logits)
@@ -229,7 +228,7 @@ def _generate(
         new_tokens: int64 (B,), how many new tokens each text had before the call.
         uniform: float64 (B, N), random numbers in [0, 1).
         used: int64 (B,), how many random numbers were used; updated.
-        places: int64 (B, 4), the ``place`` of each text in the spelling; updated.
+        places: int64 (B, 5), the ``place`` of each text in the spelling; updated.
         params, windows, run, spelling, scores, probs: As in ``choose``.
     """
     live = len(rows)

@@ -95,19 +95,19 @@ class Constraints(NamedTuple):
         windows, run: A span of the training text is copied if ``run`` windows of tokens in
             succession are all in ``windows``; see ``copies``. Without a limit, None and 0.
         spelling: The known words and characters, which texts must consist of; None allows any.
-        places: int64 (B, 4), the place of each text in ``spelling``, that is, the state of its
+        places: int64 (B, 5), the place of each text in ``spelling``, that is, the state of its
             automaton after the text; updated while sampling.
     """
 
     windows: WindowSet | None
     run: int
     spelling: Spelling | None
-    places: Int64[np.ndarray, "B 4"]
+    places: Int64[np.ndarray, "B 5"]
 
 
 def compiled_constraints(
     params: SamplingParams, constraints: Constraints | None, count: int
-) -> tuple[WindowSet | None, int, Spelling | None, Int64[np.ndarray, "B 4"]]:
+) -> tuple[WindowSet | None, int, Spelling | None, Int64[np.ndarray, "B 5"]]:
     """Return the constraints of ``count`` texts as the compiled functions take them.
 
     numba treats None as a type, and compiles nothing for a branch that it excludes. The windows are
@@ -149,7 +149,7 @@ def choose(
             windows is None, the temperature is the only setting in use, and no code for the others
             is compiled; see ``compiled_constraints``.
         spelling, place: The words that the text may contain, and the place of the text in this
-            automaton, int64 (4,); the place is updated. A spelling of None allows any text.
+            automaton, int64 (5,); the place is updated. A spelling of None allows any text.
         scores, probs: float64 (V,), scratch memory.
         drew_copy: Whether the caller has already drawn a token, and it would complete a copied
             span. If so, a token is chosen in place of that one.
@@ -184,7 +184,7 @@ def choose(
         _weigh(windows, scores, largest, temperature, params, probs)
         token = np.int64(draw_token(probs, another_number(uniform)))
     if spelling is not None:
-        place[0], place[1], place[2], place[3] = follows(spelling, place, token, eos)[1]
+        place[0], place[1], place[2], place[3], place[4] = follows(spelling, place, token, eos)[1]
     return token
 
 
@@ -216,7 +216,7 @@ def sample_rows(
         uniform: float64 (B,), a random number in [0, 1) for each text.
         params, windows, spelling: As in ``choose``.
         runs: int64 (B,), the ``run`` of each row.
-        places: int64 (B, 4), the ``place`` of each row; updated.
+        places: int64 (B, 5), the ``place`` of each row; updated.
     """
     scores = np.empty(logits.shape[1])
     probs = np.empty(logits.shape[1])

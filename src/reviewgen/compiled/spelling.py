@@ -1,7 +1,7 @@
 """Decides which tokens may follow a text, so that it is valid UTF-8 and has known words only.
 
 The known words, and the characters that may separate them, form one automaton over bytes. The state
-of the automaton after a text is called the *place* of the text. It consists of four numbers:
+of the automaton after a text is called the *place* of the text. It consists of five numbers:
 
     word        the node reached by the bytes of the text's last word so far; if no word has begun
                 yet, the node where words begin
@@ -10,6 +10,7 @@ of the automaton after a text is called the *place* of the text. It consists of 
     half        the higher four bits of a byte, if the text ends after half a byte; otherwise -1
     rule        the state of a second automaton, that of a format, which the text must fit, too; -1
                 if there is none
+    left        the number of tokens in which the text must fit the format
 
 The first bytes of a character may be those of a letter or of a separator, so both nodes are
 followed at the same time. A prompt may contain an unknown word. Inside such a word, ``word`` is a
@@ -55,21 +56,23 @@ class Spelling(NamedTuple):
     # number of first symbols that each token of ``order`` shares with the token before it
     common: Int32[np.ndarray, " V"]
     longest: int  # number of symbols of the longest token
-    # the automaton of a format: the state after each token in each state, 0 if it may not follow
+    # the automaton of a format: the state after each token in each state, 0 if it may not follow;
+    # and the minimum number of tokens from each state to one in which a text may end
     rules: Int32[np.ndarray, "R V"]
+    needed: Int64[np.ndarray, " R"]
 
 
-def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "4"]:
+def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "5"]:
     """Return the place of an empty text: the beginning of a word."""
-    return np.array([spelling.words, 0, -1, -1], np.int64)
+    return np.array([spelling.words, 0, -1, -1, 0], np.int64)
 
 
-def no_places(count: int) -> Int64[np.ndarray, "B 4"]:
+def no_places(count: int) -> Int64[np.ndarray, "B 5"]:
     """Return the places of ``count`` texts that any token may follow, to switch the check off."""
-    return np.full((count, 4), ANY_WORD, np.int64)
+    return np.full((count, 5), ANY_WORD, np.int64)
 
 
-def follow_all(spelling: Spelling, place: Int64[np.ndarray, "4"], tokens: Sequence[int]) -> None:
+def follow_all(spelling: Spelling, place: Int64[np.ndarray, "5"], tokens: Sequence[int]) -> None:
     """Update a place with the tokens of a prompt, whose words may be unknown.
 
     The loop is not compiled: compiling takes longer than following a prompt in Python.
@@ -88,15 +91,15 @@ def follows(spelling, place, token, eos):
     The end token may follow a complete word; the place then stays as it is.
     """
     if place[0] == ANY_WORD:
-        return True, (place[0], place[1], place[2], place[3])
+        return True, (place[0], place[1], place[2], place[3], place[4])
     if token == eos:
-        return _may_end(spelling, place, eos), (place[0], place[1], place[2], place[3])
+        return _may_end(spelling, place, eos), (place[0], place[1], place[2], place[3], place[4])
     after = _follow(spelling, place, token)
     return after[0] != 0 or after[1] != 0, after
 
 
 def mark_spelled(
-    spelling: Spelling, place: Int64[np.ndarray, "4"], eos: int
+    spelling: Spelling, place: Int64[np.ndarray, "5"], eos: int
 ) -> Bool[np.ndarray, " V"]:
     """Return for each token of the vocabulary whether it may follow the text at ``place``."""
     scores = np.zeros(len(spelling.offsets) - 1)
@@ -136,7 +139,7 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
                 stack[depth, 0] = word
                 stack[depth, 1] = separator
                 stack[depth, 2] = half
-        if depth < length or _follow_rule(spelling, place[3], token) == 0:
+        if depth < length or _follow_rule(spelling, place, token) == 0:
             scores[token] = lowest
     if not _may_end(spelling, place, eos):
         scores[eos] = lowest
@@ -148,29 +151,33 @@ def _follow(spelling, place, token):
     word = place[0]
     separator = place[1]
     half = place[2]
-    rule = _follow_rule(spelling, place[3], token)
+    left = np.int64(place[4]) - 1
+    rule = _follow_rule(spelling, place, token)
     if rule == 0:
-        return np.int64(0), np.int64(0), half, rule
+        return np.int64(0), np.int64(0), half, rule, left
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
         word, separator, half = _follow_symbol(
             spelling, word, separator, half, np.int64(spelling.symbols[position])
         )
         if word == 0 and separator == 0:
             break
-    return word, separator, half, rule
+    return word, separator, half, rule, left
 
 
 @inner
-def _follow_rule(spelling, rule, token):
+def _follow_rule(spelling, place, token):
     """Return the state of the format after a token, 0 if it may not follow."""
-    return np.int64(spelling.rules[rule, token]) if rule >= 0 else np.int64(rule)
+    if place[3] < 0:
+        return np.int64(place[3])
+    after = np.int64(spelling.rules[place[3], token])
+    return after if spelling.needed[after] < place[4] else np.int64(0)
 
 
 @inner
 def _may_end(spelling, place, eos):
     """Return whether the text at a place may end there."""
     is_whole = _is_end(spelling, place[0]) and place[2] < 0
-    return is_whole and _follow_rule(spelling, place[3], eos) != 0
+    return is_whole and _follow_rule(spelling, place, eos) != 0
 
 
 @inner
@@ -213,7 +220,7 @@ def _follow_unknown(spelling, place, token):
             word = _child(spelling, start, symbol)
             if word == 0:
                 word = np.int64(spelling.anything)
-    return word, separator, half, place[3]
+    return word, separator, half, place[3], place[4]
 
 
 @inner

@@ -185,16 +185,13 @@ def regex(pattern: str, symbols: Symbols, eos: int) -> Automaton | None:
         return None
 
 
-def _alphabet(symbols: Symbols) -> set[str] | None:
-    """Return the characters that tokens spell; None if a token is a part of a character."""
-    alphabet = set[str]()
-    for token in symbols.tokens():
-        if token and max(token) < HALF:
-            try:
-                alphabet.update(bytes(token).decode())
-            except UnicodeDecodeError:
-                return None
-    return alphabet
+def _alphabet(symbols: Symbols) -> str:
+    """Return the characters that tokens spell; none if a token is a part of a character."""
+    tokens = [bytes(token) for token in symbols.tokens() if max(token, default=HALF) < HALF]
+    try:
+        return "".join(token.decode() for token in tokens)
+    except UnicodeDecodeError:
+        return ""
 
 
 def of_plugin(name: str, given: TokenAutomaton, vocab_size: int, eos: int) -> Automaton:

@@ -5,8 +5,8 @@ still needs is known from its automaton. How many a grammar needs, or several ru
 searched for: breadth first, over a few tokens of each kind, where positions from which the same
 tokens may follow count as one.
 
-A pattern alone is a part of a ``Spelling``. Until the text must be completed, it needs no mask,
-since no other token is drawn.
+A pattern alone is a part of a ``Spelling``. Past the prompt it needs no mask, since no other token
+is drawn.
 
 Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from reviewgen.compiled.spelling import HALF
 from reviewgen.config.generation import GRAMMARS, GenerationConfig
@@ -181,7 +181,7 @@ class Formats:
         plugins: The automata of plugins, by name.
 
     Attributes:
-        rules: The table of the pattern, if it is the only rule, as a ``Spelling`` takes it.
+        spelled: The automaton of the pattern, if it is the only rule: a ``Spelling`` has it, too.
         margin: How many tokens before its limit a text is completed at the latest.
 
     Raises:
@@ -238,12 +238,12 @@ class Formats:
             np.array([token for token in by_length if kinds[token] == kind])
             for kind in sorted({*kinds} - {-1})
         ]
-        self.rules: Int32[np.ndarray, "S V"] | None = None
+        self.spelled: Automaton | None = None
         self.margin = 0
         self.is_searched = bool(self._rules or (follows and len(self.names) > 1))
         if follows and not self.is_searched:
             self.margin = follows[0].margin
-            self.rules = follows[0].next if config.regex else None
+            self.spelled = follows[0] if config.regex else None
         if self.is_searched:
             self._check(self.start([], ""))
 
@@ -394,27 +394,29 @@ class Cursor:
             if isinstance(position, AutomatonPosition) and position.state != HOLDS
         ]
 
-    def is_idle(self, ids: Sequence[int], new_tokens: int) -> bool:
-        """Return whether no mask is needed for the next token.
+    def is_idle(self, ids: Sequence[int]) -> bool:
+        """Return whether no mask is needed from here on.
 
         Args:
             ids: The tokens of the text, whose prompt is complete.
-            new_tokens: The number of new tokens of the text.
         """
-        formats = self.formats
-        if formats.rules is not None:
-            left = formats.config.max_new_tokens - new_tokens
-            return not self.must_finish and left > formats.margin
+        if self.formats.spelled is not None:
+            return True
         self.follow(ids)
         return all(
             isinstance(position, AutomatonPosition) and position.state == HOLDS
             for position in self.positions
         )
 
-    def rule(self, ids: Sequence[int]) -> int:
-        """Return the state of the only rule after a text, whose prompt is complete."""
+    def spelled(self, ids: Sequence[int], new_tokens: int) -> tuple[int, int]:
+        """Return the state in ``Formats.spelled`` after a text, whose prompt is complete, and in
+        how many tokens the text must fit; -1 and 0 if there is none.
+        """
+        if self.formats.spelled is None:
+            return -1, 0
         self.follow(ids)
-        return int(self.positions[0].state)
+        left = self.formats.config.max_new_tokens - new_tokens
+        return self.positions[0].state, self.needed if self.must_finish else left
 
     def follow(self, ids: Sequence[int]) -> None:
         """Read the tokens of the text, after some were added or removed at its end."""

@@ -1,8 +1,8 @@
 """Regular expressions as automata over bytes.
 
 A pattern has literal characters, ``.``, classes as in ``[^a-z_]``, the classes ``\\d``, ``\\w`` and
-``\\s``, groups, ``|``, and repetitions, as in Rust. Other syntax is ``Unsupported``, and llguidance
-reads it.
+``\\s``, groups, ``|``, and repetitions. Other syntax is ``Unsupported``, and llguidance reads it.
+Which characters a class has is found out with Python's ``re``.
 
 The libraries that make automata of patterns (interegular, greenery, outlines-core) have no limit on
 the number of states, of which ``.*a.{0,100}b`` has more than 2**100.
@@ -13,8 +13,7 @@ the deterministic automaton is such a set.
 """
 
 import re
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, reduce
 from operator import or_
 from typing import TypeAlias
@@ -22,16 +21,19 @@ from typing import TypeAlias
 END = 2  # the position after the whole pattern; bits 0 and 1 are not used
 _MAX_POSITIONS = 8_000
 _MAX_WORK = 100_000  # positions of all states, and five for each part, as often as it is repeated
-_LAST = 0x10FFFF
-# the characters whose UTF-8 has the same length; those between the third and the fourth have none
-_BLOCKS = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, _LAST))
-# by the Unicode categories of their characters
-_CLASSES = {"d": {"Nd"}, "w": {"L", "M", "Nd", "Nl", "Pc"}, "s": {"Z"}}
-_SPACES = "\t\n\v\f\r\x85"  # other characters of the class "s"
-_CONTROLS = {"n": "\n", "r": "\r", "t": "\t"}
+_SEARCHED = 2_000  # characters that are searched for a class in the time of one unit of work
+# the first and last of the characters whose UTF-8 has one, two, three (twice) and four bytes
+_BLOCKS = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF))
+_ESCAPE = r"\\[dwsDWSnrt\W]"
+# a set of characters, as both Rust and Python read it
+_CHARACTERS = re.compile(
+    rf"{_ESCAPE}|\[\^?\]?({_ESCAPE}|[^][\\])*\]|[^][\\(){{}}|*+?^$]", re.DOTALL
+)
+_SET_OPERATOR = re.compile(r"[&~|-]{2}")
 _COUNTS = re.compile(r"\{(\d{1,4})(,(\d{0,4}))?\}|[*+?]")
 
-_Ranges: TypeAlias = list[tuple[int, int]]
+_Bytes: TypeAlias = list[tuple[int, int]]
+"""The UTF-8 of some characters: the first and the last of each byte."""
 _Part: TypeAlias = Callable[[int], int]
 """A part of a pattern: adds its positions in front of a set of positions, and returns those that
 the part begins with.
@@ -47,7 +49,7 @@ class Pattern:
 
     Args:
         text: The pattern.
-        alphabet: The characters that the text may have; None allows any.
+        alphabet: The characters that the text may have; empty if it may have any.
 
     Attributes:
         first: The state before the first byte.
@@ -56,11 +58,12 @@ class Pattern:
         Unsupported: The pattern has other syntax, or is too large.
     """
 
-    def __init__(self, text: str, alphabet: Collection[str] | None = None) -> None:
+    def __init__(self, text: str, alphabet: str = "") -> None:
         if len(text) > _MAX_POSITIONS:
             raise Unsupported
         self._text = text
-        self._alphabet = None if alphabet is None else _ranges_of(map(ord, alphabet))
+        self._alphabet = "".join(sorted({*alphabet})) or _all_characters()
+        self._spellings = dict[str, list[_Bytes]]()  # of each set of characters
         self._at = 0
         self._positions: dict[tuple[int, int, int], int] = {}  # the first and last byte, the next
         self._edges: list[tuple[int, int, int]] = [(1, 0, 0)] * (END + 1)
@@ -117,12 +120,6 @@ class Pattern:
         self._at += len(text) * has_text
         return has_text
 
-    def _character(self) -> str:
-        if self._at >= len(self._text):
-            raise Unsupported
-        self._at += 1
-        return self._text[self._at - 1]
-
     def _alternatives(self) -> _Part:
         parts = [self._sequence()]
         while self._take("|"):
@@ -172,7 +169,7 @@ class Pattern:
         return repeat
 
     def _atom(self) -> _Part:
-        """Parse a group, a class or a character."""
+        """Parse a group or a set of characters."""
         if self._take("("):
             if not self._take("?:") and self._take("?"):
                 raise Unsupported
@@ -180,58 +177,16 @@ class Pattern:
             if not self._take(")"):
                 raise Unsupported
             return inner
-        if self._take("["):
-            return self._one_of(self._class())
-        if self._take("."):
-            return self._one_of(_others([(10, 10)]))
-        character = self._character()
-        if character in "*+?{}]^$":
+        characters = _CHARACTERS.match(self._text, self._at)
+        if characters is None or _SET_OPERATOR.search(characters[0]):
             raise Unsupported
-        return self._one_of(self._ranges(character))
-
-    def _ranges(self, character: str) -> _Ranges:
-        """Return the characters that a character of a pattern stands for, after a backslash with
-        the next one.
-        """
-        if character == "\\":
-            character = self._character()
-            if character.lower() in _CLASSES:
-                ranges = _members(character.lower())
-                return ranges if character.islower() else _others(ranges)
-            if character.isalnum() and character not in _CONTROLS:
-                raise Unsupported
-            character = _CONTROLS.get(character, character)
-        return [(ord(character), ord(character))]
-
-    def _class(self) -> _Ranges:
-        is_negated = self._take("^")
-        ranges: _Ranges = []
-        while not self._take("]") or not ranges:
-            character = self._character()
-            doubled = character in "&~-" and self._text.startswith(character, self._at)
-            if character in "[]" or doubled:
-                raise Unsupported
-            first = self._ranges(character)
-            if not self._text.startswith("-]", self._at) and self._take("-"):
-                last = self._ranges(self._character())
-                if first[0][0] < first[-1][1] or last[0][0] < last[-1][1] or first > last:
-                    raise Unsupported
-                first = [(first[0][0], last[0][1])]
-            ranges += first
-        return _others(ranges) if is_negated else ranges
-
-    def _one_of(self, ranges: _Ranges) -> _Part:
-        """Return the part that matches one character of some ranges."""
-        if self._alphabet is not None:
-            ranges = _common(ranges, self._alphabet)
-        spelled = list[list[tuple[int, int]]]()
-        for low, high in ranges:
-            spelled += _spellings(low, high)
+        self._at = characters.end()
+        spellings = self._spelled(characters[0])
 
         def one_of(after: int) -> int:
             self._count()
             begin = 0
-            for spelling in spelled:
+            for spelling in spellings:
                 bits = after
                 for low, high in reversed(spelling):
                     bits = self._position(low, high, bits)
@@ -239,6 +194,20 @@ class Pattern:
             return begin
 
         return one_of
+
+    def _spelled(self, characters: str) -> list[_Bytes]:
+        """Return the UTF-8 of a set of characters."""
+        if characters not in self._spellings:
+            self._count(len(self._alphabet) // _SEARCHED)
+            spellings = list[_Bytes]()
+            try:
+                # what lies between two characters of the alphabet cannot be in the text
+                for run in re.finditer(f"{characters}+", self._alphabet):
+                    spellings += _spellings(ord(run[0][0]), ord(run[0][-1]))
+            except re.error:
+                raise Unsupported from None
+            self._spellings[characters] = spellings
+        return self._spellings[characters]
 
 
 def _bits(number: int) -> Iterator[int]:
@@ -249,58 +218,18 @@ def _bits(number: int) -> Iterator[int]:
 
 
 @cache
-def _members(name: str) -> _Ranges:
-    """Return the characters of a class."""
-    categories = _CLASSES[name]
-    numbers = set(map(ord, _SPACES)) if name == "s" else set[int]()
-    for number in range(_LAST + 1):
-        category = unicodedata.category(chr(number))
-        if category in categories or category[0] in categories:
-            numbers.add(number)
-    return _ranges_of(numbers)
+def _all_characters() -> str:
+    return "".join("".join(map(chr, range(first, last + 1))) for first, last in _BLOCKS)
 
 
-def _ranges_of(numbers: Iterable[int]) -> _Ranges:
-    ranges: _Ranges = []
-    for number in sorted(numbers):
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1] = (ranges[-1][0], number)
-        else:
-            ranges.append((number, number))
-    return ranges
-
-
-def _common(ranges: _Ranges, others: _Ranges) -> _Ranges:
-    """Return the characters that are in both."""
-    common: _Ranges = []
-    for low, high in ranges:
-        common += [
-            (max(low, first), min(high, last))
-            for first, last in others
-            if first <= high and last >= low
-        ]
-    return common
-
-
-def _others(ranges: Sequence[tuple[int, int]]) -> _Ranges:
-    """Return the characters outside of some ranges."""
-    others = list[tuple[int, int]]()
-    first = 0
-    for low, high in sorted(ranges):
-        if low > first:
-            others.append((first, low - 1))
-        first = max(first, high + 1)
-    return [*others, (first, _LAST)]
-
-
-def _spellings(low: int, high: int) -> Iterator[list[tuple[int, int]]]:
+def _spellings(low: int, high: int) -> Iterator[_Bytes]:
     """Yield the UTF-8 of a range of characters, as sequences of ranges of bytes."""
     for first, last in _BLOCKS:
         if low <= last and high >= first:
             yield from _same_length(max(low, first), min(high, last))
 
 
-def _same_length(low: int, high: int) -> Iterator[list[tuple[int, int]]]:
+def _same_length(low: int, high: int) -> Iterator[_Bytes]:
     for bits in (6, 12, 18):
         rest = (1 << bits) - 1  # of the last bytes
         if low >> bits == high >> bits:

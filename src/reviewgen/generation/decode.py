@@ -18,8 +18,8 @@ is allowed:
   ``exceeds_limit`` if this token completes a copied span.
 - Without a CopyGuard it takes a forbidden token at once.
 
-Formats rule tokens out, in ``step`` only, unless they are a Spelling. A text whose formats need no
-mask, for now or for good, is sampled in blocks.
+Formats rule tokens out, in ``step`` only. A text whose formats need no mask is sampled in blocks,
+also under a format that is a part of the Spelling.
 
 Dimensions: B texts, V vocabulary, K last tokens of a text, N random numbers per text.
 """
@@ -34,7 +34,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from reviewgen.compiled.decoding import CompiledStepper, feed
 from reviewgen.compiled.sampling import (
     DEAD_END,
     NONE,
@@ -148,7 +147,7 @@ class Decoder:
     deadline: float | None = None
     block_seconds: float = 0.2
     formats: Formats | None = None
-    _places: dict[tuple[int, ...], Int64[np.ndarray, "4"]] = field(
+    _places: dict[tuple[int, ...], Int64[np.ndarray, "5"]] = field(
         default_factory=dict, init=False, compare=False
     )
 
@@ -212,26 +211,14 @@ class Decoder:
         is_plain = self.hooks is None and not (self.formats and self.config.stop_strings)
         return is_plain and isinstance(self.stepper, SupportsSample)
 
-    @cached_property
-    def _is_spelled(self) -> bool:
-        """Whether the formats are a part of the spelling."""
-        return self.formats is not None and self.formats.rules is not None
-
     def is_ready(self, text: Text) -> bool:
         """Return whether the stepper's own loop samples the next tokens of a text."""
         can_go_on = self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
         return can_go_on and self._is_idle(text)
 
     def _is_idle(self, text: Text) -> bool:
-        """Return whether the formats need no mask for the next token of a text."""
-        if text.cursor is None:
-            return True
-        return text.is_past_prompt and text.cursor.is_idle(text.ids, text.new_tokens)
-
-    @cached_property
-    def _first_masked(self) -> int:
-        """The number of new tokens after which a text is stepped, since its formats need masks."""
-        return self.config.max_new_tokens - (self.formats.margin if self.formats else 0)
+        """Return whether the formats of a text need no mask from here on."""
+        return text.cursor is None or (text.is_past_prompt and text.cursor.is_idle(text.ids))
 
     def prefill(self, texts: Sequence[Text]) -> None:
         """Feed all ids of each text to the stepper, from the initial state.
@@ -274,14 +261,8 @@ class Decoder:
             params: The sampling settings.
         """
         assert isinstance(self.stepper, SupportsSample)
-        new_tokens = np.array([text.new_tokens for text in texts], np.int64)
-        # in this loop, every random number gives a token
-        is_steady = getattr(type(self.stepper), "sample", None) is CompiledStepper.sample
-        if self._is_spelled and is_steady:
-            size = min(size, self._first_masked - int(new_tokens.max()))
-        elif self._is_spelled:
-            params = params._replace(max_new_tokens=self._first_masked)
         uniform = np.stack([text.peek_random(size) for text in texts])
+        new_tokens = np.array([text.new_tokens for text in texts], np.int64)
         constraints = self._constraints(texts)
         tokens, used, state = self.stepper.sample(
             _gather_states(texts), uniform, params, self._tails(texts), new_tokens, constraints
@@ -290,25 +271,7 @@ class Decoder:
             text.use_random(int(used[row]))
             text.state = Slot(state, row)
             text.place = constraints.places[row]
-        sampled: list[int] = (new_tokens + (tokens >= 0).sum(axis=1)).tolist()
-        leaving = [text for text, n in zip(texts, sampled, strict=True) if n == self._first_masked]
-        if self._is_spelled and leaving:
-            self._leave_blocks(leaving, is_steady)
         return tokens
-
-    def _leave_blocks(self, texts: Sequence[Text], has_state: bool) -> None:
-        """Give texts that are stepped next their logits, or have them fed again if the stepper's
-        loop leaves them no state.
-        """
-        if has_state:
-            width = len(texts[0].logits)  # type: ignore[arg-type]  # each has those of its prompt
-            nothing = np.empty((len(texts), 0), np.int64)
-            logits, _ = feed(self.stepper, width, nothing, _gather_states(texts))
-            for row, text in enumerate(texts):
-                text.logits = logits[row]
-        else:
-            for text in texts:
-                text.drop_state()
 
     def step(self, texts: Sequence[Text]) -> list[Text]:
         """Sample a token for each text from its logits, and append it.
@@ -422,7 +385,7 @@ class Decoder:
         batch: _SamplingBatch,
         runs: Int64[np.ndarray, " B"],
         is_spelled: Bool[np.ndarray, " B"],
-    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B 4"]]:
+    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B 5"]]:
         """Sample a token for each text; a negative value is a status code. Return the tokens, and
         the places after them.
 
@@ -491,9 +454,9 @@ class Decoder:
         if self.spelling is not None:
             places = np.stack([self.place(text) for text in texts])
         for place, text in zip(places, texts, strict=True):
-            if self._is_spelled and place[3] < 0 and text.is_past_prompt:
-                assert text.cursor is not None
-                place[3] = text.cursor.rule(text.ids)  # a format begins after the prompt
+            # a format begins after the prompt
+            if text.cursor is not None and text.is_past_prompt and place[3] < 0:
+                place[3:] = text.cursor.spelled(text.ids, text.new_tokens)
         return Constraints(windows, run, self.spelling, places)
 
     def _tails(self, texts: Sequence[Text]) -> Int64[np.ndarray, "B K"]:
@@ -503,7 +466,7 @@ class Decoder:
             size = max(size, self.guard.tokens - 1)
         return np.array([text.tail(size) for text in texts], np.int64)
 
-    def place(self, text: Text) -> Int64[np.ndarray, "4"]:
+    def place(self, text: Text) -> Int64[np.ndarray, "5"]:
         """Return the place of a text: its state in the spelling automaton
         (``reviewgen.compiled.spelling``).
 
@@ -524,7 +487,7 @@ class Decoder:
             return np.ones(self.params.vocab_size, np.bool_)
         return mark_spelled(self.spelling, self.place(text), self.params.eos_id)
 
-    def extend(self, text: Text, token: int, place: Int64[np.ndarray, "4"] | None = None) -> None:
+    def extend(self, text: Text, token: int, place: Int64[np.ndarray, "5"] | None = None) -> None:
         """Append a token to the ids of a text, and update its place to ``place``, or by following
         the token.
         """
@@ -561,7 +524,7 @@ class Decoder:
         text: Text,
         sampled: Sequence[int],
         scores: Float[np.ndarray, " V"] | None = None,
-        place: Int64[np.ndarray, "4"] | None = None,
+        place: Int64[np.ndarray, "5"] | None = None,
     ) -> None:
         """Append sampled tokens to a text. Finish the text if it ends with them, and backtrack at a
         dead end.

@@ -185,10 +185,12 @@ class TokenTexts:
 
     def with_rules(self, spelling: Spelling | None, formats: Formats | None) -> Spelling | None:
         """Return a spelling whose texts also fit the formats, if a spelling can have these."""
-        if formats is None or formats.rules is None:
+        if formats is None or formats.spelled is None:
             return spelling
         assert self._symbols is not None  # else there are no formats
-        return (spelling or make_spelling(self._symbols))._replace(rules=formats.rules)
+        return (spelling or make_spelling(self._symbols))._replace(
+            rules=formats.spelled.next, needed=formats.spelled.distance
+        )
 
     def formats(
         self, config: GenerationConfig, stepper: Stepper, plugins: Mapping[str, TokenAutomaton]

@@ -75,7 +75,7 @@ class Text:
     number: int = 0
     text: str = ""
     seconds: float = 0.0
-    place: Int64[np.ndarray, "4"] | None = None
+    place: Int64[np.ndarray, "5"] | None = None
     cursor: Cursor | None = None
     problem: str = ""
     state: Slot | None = None

@@ -240,5 +240,5 @@ def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
     anything, words, separators = roots
     first = np.stack([Automaton(nodes, root).targets() for root in roots])
     tokens = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
-    rules = np.zeros((0, 0), np.int32)
-    return Spelling(nodes, anything, lexicon_start, words, separators, first, *tokens, rules)
+    rules = np.zeros((0, 0), np.int32), np.zeros(0, np.int64)
+    return Spelling(nodes, anything, lexicon_start, words, separators, first, *tokens, *rules)
