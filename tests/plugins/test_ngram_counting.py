@@ -83,6 +83,16 @@ def test_ranks_prune_round_and_bound_memory_as_one_process_does(more):
     assert_same(in_ranks(texts, 3, **settings), count_ngram(texts, **settings))
 
 
+@pytest.mark.parametrize("vocab_size, order", [(30, 5), (1000, 9)])
+def test_texts_that_are_split_into_blocks_are_still_one_text(vocab_size, order, monkeypatch):
+    texts = skewed(vocab_size, 60)
+    settings = {"vocab_size": vocab_size, "order": order, "min_texts": 3}
+    expected = count_ngram(texts, **settings)
+    monkeypatch.setattr("reviewgen_ngram.counts.BLOCK_BYTES", 500)
+    assert_same(count_ngram(texts, **settings), expected)
+    assert_same(in_ranks(texts, 3, **settings), expected)
+
+
 def test_there_may_be_more_processes_than_texts_and_first_tokens():
     texts = [np.array([BOS, 2, 2, EOS]), np.array([BOS, 2, EOS])]
     for order in (1, 2, 4):
