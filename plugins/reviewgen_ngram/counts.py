@@ -248,8 +248,8 @@ def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarra
 
     Rows of one word are sorted by numpy, rows of several words by a radix sort. If there are many
     rows of two words, the radix sort only sorts by the first word; then numpy sorts each group of
-    rows with the same first word. Rows with the number of their text are sorted by radix sort, which
-    keeps the order of texts.
+    rows with the same first word. Rows that end with the number of their text are always sorted by
+    the radix sort, which moves whole rows.
     """
     has_texts = rows.shape[1] > packing.words
     if packing.words == 1 and not has_texts:

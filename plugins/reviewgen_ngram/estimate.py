@@ -22,10 +22,10 @@ below, it ends with zero.
 ``none``            Relative frequencies. A token that was not seen after a seen context has
                     probability zero.
 
-An n-gram that occurs in fewer than ``min_texts`` texts counts for lower orders only: its discount is
-its whole count, so it has the probability that it would have if it had not been seen, and can be
-dropped. It still counts for the other discounts and as a token before a shorter n-gram, as n-grams
-that lmplz prunes by count.
+An n-gram that occurs in fewer than ``min_texts`` texts counts for lower orders only: its discount
+is its whole count. So it has the probability of an unseen token after its context, and can be
+dropped. As in lmplz, whose pruning by count does the same, the discounts and the adjusted counts
+are those of all n-grams.
 """
 
 from dataclasses import dataclass
