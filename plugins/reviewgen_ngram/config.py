@@ -48,6 +48,9 @@ class NgramConfig:
             modified), "absolute" discounting, "witten-bell", "stupid-backoff" (generates only: its
             scores do not sum to one), or "none" (relative frequencies).
         min_count: N-grams of two or more tokens that occur less often than this are dropped.
+        min_texts: N-grams of two or more tokens that occur in fewer texts than this count for lower
+            orders only, and are dropped: with 2, no n-gram that only one text has is learned. Each
+            part of a long text that is trained on counts as a text.
         prune_entropy: N-grams whose removal would raise the perplexity by less than this share are
             dropped (Stolcke 1998).
         quantized: Store probabilities in 8 bits.
@@ -63,6 +66,7 @@ class NgramConfig:
         "kneser-ney"
     )
     min_count: PositiveInt = 1
+    min_texts: PositiveInt = 1
     prune_entropy: Probability = 0.0
     quantized: bool = False
     memory_mb: NonNegativeInt = 0
@@ -72,11 +76,13 @@ class NgramConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.smoothing in ("none", "stupid-backoff") and (self.prune_entropy or self.quantized):
+        needs_backoff = self.prune_entropy or self.quantized or self.min_texts > 1
+        if self.smoothing in ("none", "stupid-backoff") and needs_backoff:
             raise ConfigError(
-                f"smoothing={self.smoothing!r} cannot be combined with prune_entropy or quantized:"
-                " it has no back-off weights to make up for what they change. Set smoothing to"
-                " kneser-ney, absolute or witten-bell, or leave them out."
+                f"smoothing={self.smoothing!r} cannot be combined with prune_entropy, quantized or"
+                " min_texts: it has no back-off weights to make up for what they change. Set"
+                " smoothing to kneser-ney, absolute or witten-bell, or leave them out"
+                " (min_texts=1)."
             )
 
     @property

@@ -15,7 +15,11 @@ distinct n-grams, not on the size of the corpus.
 Several processes exchange their counts. Then each process has all n-grams whose first token lies in
 its range of ids. The ranges ascend with the ranks. All n-grams with the same first token are in the
 same process, so no prefix is counted in two processes. Rows are sent in small pieces, so a process
-holds at most the rows that it has counted and those of its range. Must not know probabilities.
+holds at most the rows that it has counted and those of its range.
+
+To drop n-grams that occur in fewer than K texts, each row also has the numbers of up to K of its
+texts. If a set of texts is not full, it is complete. So it is known of any union of such sets
+whether it has K texts. Must not know probabilities.
 """
 
 import mmap
@@ -43,7 +47,8 @@ PIECE_BYTES = 1 << 25  # size of the rows that a process sends at a time
 MAX_SHARE = 1 / 8  # an array larger than this share of the memory limit goes to disk
 CHUNK_BYTES = 1 << 20  # number of bytes written at a time to reserve a file
 
-Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their counts (N,)
+# packed rows (N, W) and their counts (N, C), as in ``Rows``
+Block: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 class Arena:
@@ -124,11 +129,15 @@ class Packing(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The distinct n-grams as packed rows in sorted order, and how often each occurs."""
+    """The distinct n-grams as packed rows in sorted order.
+
+    ``counts`` holds how often each occurs, and then, with ``min_texts`` K > 1, the numbers of up to
+    K texts that it occurs in; -1 for those that are missing.
+    """
 
     packing: Packing
     packed: Int64[np.ndarray, "N W"]
-    counts: Int64[np.ndarray, " N"]
+    counts: Int64[np.ndarray, "N C"]  # C = 1 + K, or 1
 
 
 def pack_for(vocab_size: int, order: int) -> Packing:
@@ -152,14 +161,17 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class NgramCounter:
     """Counts distinct n-grams of texts that are added one by one."""
 
-    def __init__(self, vocab_size: int, order: int, arena: Arena) -> None:
+    def __init__(self, vocab_size: int, order: int, arena: Arena, min_texts: int = 1) -> None:
         self.packing = pack_for(vocab_size, order)
         self._dtype = token_dtype(vocab_size)
         self._arena = arena
         block_bytes = BLOCK_BYTES
         if arena.limit_bytes is not None:
             block_bytes = max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
-        self._block_tokens = max(1, block_bytes // (8 * self.packing.words))
+        self._columns = 1 + min_texts if min_texts > 1 else 1  # of counts
+        self._row_words = self.packing.words + (min_texts > 1)  # with the number of the text
+        self._block_tokens = max(1, block_bytes // (8 * self._row_words))
+        self._texts = 0  # texts in blocks
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
         self._blocks: list[Block] = []  # the largest first
@@ -171,7 +183,7 @@ class NgramCounter:
         if self._pending_tokens >= self._block_tokens:
             self._flush()
 
-    def add_rows(self, packed: Int64[np.ndarray, "N W"], counts: Int64[np.ndarray, " N"]) -> None:
+    def add_rows(self, packed: Int64[np.ndarray, "N W"], counts: Int64[np.ndarray, "N C"]) -> None:
         """Add the counts of another counter with the same vocabulary and order."""
         self._blocks.append((packed, counts))
         self._merge()
@@ -182,7 +194,7 @@ class NgramCounter:
         self._merge(merge_all=True)
         if not self._blocks:
             packed = np.empty((0, self.packing.words), np.int64)
-            return Rows(self.packing, packed, np.empty(0, np.int64))
+            return Rows(self.packing, packed, np.empty((0, self._columns), np.int64))
         return Rows(self.packing, *self._blocks.pop())
 
     def _flush(self) -> None:
@@ -195,14 +207,18 @@ class NgramCounter:
         ids = np.concatenate(self._pending)
         self._pending = []
         self._pending_tokens = 0
+        texts = self._texts + np.cumsum(ids == ids[0])
+        self._texts = int(texts[-1])
+        words = self.packing.words
         for start in range(0, len(ids), self._block_tokens):
             stop = min(start + self._block_tokens, len(ids))
-            rows = np.empty((stop - start, self.packing.words), np.int64)
+            rows = np.empty((stop - start, self._row_words), np.int64)
             _pack(ids, start, stop, self.packing, rows)
-            packed = _sorted(rows, self.packing)
-            counts = np.empty(len(packed), np.int64)
-            size = _distinct(packed, counts)
-            self._blocks.append((packed[:size].copy(), counts[:size].copy()))
+            rows[:, words:] = texts[start:stop, None]
+            rows = _sorted(rows, self.packing)
+            counts = np.full((len(rows), self._columns), -1)
+            size = _distinct(rows, words, counts)
+            self._blocks.append((rows[:size, :words].copy(), counts[:size].copy()))
             self._merge()
 
     def _merge(self, merge_all: bool = False) -> None:
@@ -218,7 +234,7 @@ class NgramCounter:
             # rows that are never written take no memory; in a file they take space on the disk
             max_rows = len(older[1]) + len(newer[1])
             packed = self._arena.empty((max_rows, self.packing.words), np.int64)
-            counts = self._arena.empty(max_rows, np.int64)
+            counts = self._arena.empty((max_rows, self._columns), np.int64)
             arrays = (*older, *newer, packed, counts)
             done = np.zeros(3, np.int64)  # rows read of the older and the newer block, rows written
             while done[0] < len(older[1]) or done[1] < len(newer[1]):
@@ -232,13 +248,16 @@ def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarra
 
     Rows of one word are sorted by numpy, rows of several words by a radix sort. If there are many
     rows of two words, the radix sort only sorts by the first word; then numpy sorts each group of
-    rows with the same first word.
+    rows with the same first word. Rows that end with the number of their text are always sorted by
+    the radix sort, which moves whole rows.
     """
-    if packing.words == 1:
+    has_texts = rows.shape[1] > packing.words
+    if packing.words == 1 and not has_texts:
         rows[:, 0].sort()
         return rows
     first_bits = packing.bits * packing.in_first
-    is_grouped = packing.words == 2 and len(rows) >> first_bits >= GROUP_ROWS
+    has_groups = packing.words == 2 and len(rows) >> first_bits >= GROUP_ROWS
+    is_grouped = has_groups and not has_texts
     words = 1 if is_grouped else packing.words
     bits = packing.bits * packing.per_word
     rows = _radix_sort(rows, np.empty_like(rows), words, first_bits, bits)
@@ -305,22 +324,52 @@ def _radix_sort(rows, other, words, first_bits, bits):
 
 
 @compiled
-def _distinct(rows, counts):
-    """Remove duplicates from sorted rows, and count how often each row occurs.
+def _distinct(rows, words, counts):
+    """Remove duplicates from sorted rows of ``words`` words, and count how often each row occurs.
 
-    The distinct rows are moved to the front, and how often each occurred is written to ``counts``.
-    The number of distinct rows is returned.
+    The distinct rows are moved to the front, and how often each occurred is written to ``counts``,
+    with its texts. The number of distinct rows is returned.
     """
     size = 0
     for i in range(len(rows)):
-        if size > 0 and _compare(rows, size - 1, rows, i) == 0:
-            counts[size - 1] += 1
+        if size > 0 and _compare(rows, size - 1, rows, i, words) == 0:
+            counts[size - 1, 0] += 1
         else:
-            for word in range(rows.shape[1]):  # assigning a whole row takes seconds to compile
+            for word in range(words):  # assigning a whole row takes seconds to compile
                 rows[size, word] = rows[i, word]
-            counts[size] = 1
+            counts[size, 0] = 1
             size += 1
+        if rows.shape[1] > words:
+            _add_text(counts, size - 1, rows[i, words])
     return size
+
+
+@compiled
+def _add_text(counts, row, text):
+    """Add the number of a text to those of a row, unless it is there or the row is full."""
+    for column in range(1, counts.shape[1]):
+        if counts[row, column] == text:
+            return
+        if counts[row, column] < 0:
+            counts[row, column] = text
+            return
+
+
+@compiled
+def add_counts(counts, row, others, other):
+    """Add the count and the texts of a row of ``others`` to those of a row of ``counts``."""
+    counts[row, 0] += others[other, 0]
+    for column in range(1, counts.shape[1]):
+        if others[other, column] >= 0:
+            _add_text(counts, row, others[other, column])
+
+
+@compiled
+def clear_counts(counts, row):
+    """Set the count of a row to zero, and remove its texts."""
+    counts[row, 0] = 0
+    for column in range(1, counts.shape[1]):
+        counts[row, column] = -1
 
 
 @compiled
@@ -338,8 +387,12 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
         elif j == len(b):
             order = -1
         else:
-            order = _compare(a, i, b, j)
-        counts[size] = (a_counts[i] if order <= 0 else 0) + (b_counts[j] if order >= 0 else 0)
+            order = _compare(a, i, b, j, a.shape[1])
+        clear_counts(counts, size)
+        if order <= 0:
+            add_counts(counts, size, a_counts, i)
+        if order >= 0:
+            add_counts(counts, size, b_counts, j)
         for word in range(a.shape[1]):
             rows[size, word] = a[i, word] if order <= 0 else b[j, word]
         i += order <= 0
@@ -351,9 +404,9 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
 
 
 @compiled
-def _compare(a, i, b, j):
+def _compare(a, i, b, j, words):
     """Return -1, 0 or 1 if row i of ``a`` comes before, equals or comes after row j of ``b``."""
-    for word in range(a.shape[1]):
+    for word in range(words):
         if a[i, word] != b[j, word]:
             return -1 if a[i, word] < b[j, word] else 1
     return 0
@@ -367,23 +420,28 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
     rows = counter.take()
     if group.world_size == 1:
         return rows
+    # texts of different processes get different numbers; missing ones stay negative
+    rows.counts[:, 1:] *= group.world_size
+    rows.counts[:, 1:] += group.rank
     edges = _cut(rows, vocab_size, group)
+    words = rows.packing.words
+    columns = rows.counts.shape[1]
     # (P, P): the number of rows that each rank sends to each rank
     sizes = group.all_gather(np.diff(edges))
     received = [
-        (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64))
+        (arena.empty((size, words), np.int64), arena.empty((size, columns), np.int64))
         for size in sizes[:, group.rank].tolist()
     ]
-    # number of rows sent to each rank at a time; with its count, a row has one more word
-    at_a_time = max(1, PIECE_BYTES // (8 * (rows.packing.words + 1) * group.world_size))
+    # number of rows sent to each rank at a time, with their counts
+    at_a_time = max(1, PIECE_BYTES // (8 * (words + columns) * group.world_size))
     for start in range(0, int(sizes.max()), at_a_time):
         pieces = [
             _piece(rows, low + start, min(high, low + start + at_a_time))
             for low, high in pairwise(edges)
         ]
         for (packed, counts), piece in zip(received, group.all_to_all(pieces), strict=True):
-            packed[start : start + len(piece)] = piece[:, :-1]
-            counts[start : start + len(piece)] = piece[:, -1]
+            packed[start : start + len(piece)] = piece[:, :words]
+            counts[start : start + len(piece)] = piece[:, words:]
         arena.release(rows.packed, rows.counts, *chain.from_iterable(received))
     del rows
     while received:  # the memory of each block is released once it is merged
@@ -418,6 +476,6 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
 
 
 def _piece(rows: Rows, low: int, high: int) -> Int64[np.ndarray, "N C"]:
-    """Return the rows low:high with their counts as the last column; none if high < low."""
+    """Return the rows low:high with their counts as the last columns; none if high < low."""
     piece = slice(low, max(low, high))
-    return np.concatenate((rows.packed[piece], rows.counts[piece, None]), axis=1)
+    return np.concatenate((rows.packed[piece], rows.counts[piece]), axis=1)

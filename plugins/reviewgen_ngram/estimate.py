@@ -21,6 +21,11 @@ below, it ends with zero.
                     distribution.
 ``none``            Relative frequencies. A token that was not seen after a seen context has
                     probability zero.
+
+An n-gram that occurs in fewer than ``min_texts`` texts counts for lower orders only: its discount
+is its whole count. So it has the probability of an unseen token after its context, and can be
+dropped. As in lmplz, whose pruning by count does the same, the discounts and the adjusted counts
+are those of all n-grams.
 """
 
 from dataclasses import dataclass
@@ -90,6 +95,7 @@ def estimate(
             nodes.first,
             nodes.links,
             counts,
+            local.in_texts,
             bos,
             np.array([0.0, *by_count]),
             smoothing == "witten-bell",
@@ -262,6 +268,7 @@ def _smooth(
     first,
     links,
     counts,
+    in_texts,
     bos,
     discounts,
     is_witten_bell,
@@ -274,7 +281,7 @@ def _smooth(
 
     ``discounts`` has one for each of the counts 0, 1, 2, and 3 or more. ``fixed_backoff`` is the
     back-off weight of every context after which a token was seen; if negative, the weight follows
-    from the discounts.
+    from the discounts. An n-gram that is not ``in_texts`` is discounted by its whole count.
     """
     for parent in range(start, stop):
         total = 0.0
@@ -283,17 +290,20 @@ def _smooth(
         for child in range(first[parent], first[parent + 1]):
             if child != bos:
                 total += counts[child]
-                kept_back += discounts[min(counts[child], 3)]
+                is_kept = in_texts[child]
+                kept_back += discounts[min(counts[child], 3)] if is_kept else counts[child]
                 seen += 1
         if seen == 0:
             backoffs[parent] = 1.0
             continue
         if is_witten_bell:
-            kept_back = np.float64(seen)
+            kept_back += seen
             total += seen
         gamma = kept_back / total
         for child in range(first[parent], first[parent + 1]):
-            mass = (counts[child] - discounts[min(counts[child], 3)]) / total
+            mass = 0.0
+            if in_texts[child]:
+                mass = (counts[child] - discounts[min(counts[child], 3)]) / total
             probabilities[child] = (
                 0.0 if child == bos else mass + gamma * probabilities[links[child]]
             )

@@ -87,7 +87,8 @@ def explain(
     ]
     smoothing = config.smoothing
     # whether the stored numbers are those that ``estimate`` computed
-    is_exact = not (config.quantized or config.min_count > 1 or config.prune_entropy)
+    is_pruned = config.min_count > 1 or config.min_texts > 1 or config.prune_entropy > 0
+    is_exact = not (config.quantized or is_pruned)
     contributions: list[Any] = [None] * len(all_followers)
     if is_exact:
         contributions = _contributions(all_followers, config)

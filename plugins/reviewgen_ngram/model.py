@@ -148,7 +148,7 @@ class Ngram:
         link(local)
         estimated = estimate(local, config.vocab_size, bos_id, config.smoothing, arena, group)
         keep = None
-        if config.min_count > 1 or config.prune_entropy:
+        if config.min_count > 1 or config.min_texts > 1 or config.prune_entropy:
             keep = frequent(local, config.min_count, group)
         nodes = gather(local, group)
         if group.rank:
@@ -341,7 +341,10 @@ class Ngram:
         another id than the first one.
         """
         if self._counter is None:
-            self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena)
+            config = self.config
+            self._counter = NgramCounter(
+                config.vocab_size, config.order, self._arena, config.min_texts
+            )
             self._bos_id = bos_id
         if bos_id != self._bos_id:
             raise TrainingError(

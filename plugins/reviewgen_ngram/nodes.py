@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32, Int64, Integer
+from jaxtyping import Bool, Int32, Int64, Integer
 
 from reviewgen.compiled import compiled
 from reviewgen.errors import DataError
 from reviewgen.protocols import CountGroup
-from reviewgen_ngram.counts import Arena, Rows, token_dtype
+from reviewgen_ngram.counts import Arena, Rows, add_counts, clear_counts, token_dtype
 
 PIECE_ROWS = 1 << 22  # number of rows read before the memory pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
@@ -66,6 +66,7 @@ class NodeRange:
         nodes: The nodes. ``link`` writes the links of own nodes. ``gather`` writes the missing
             entries of ``links`` and ``first`` in rank 0.
         counts: Number of occurrences in the corpus, for own nodes and all nodes of level 1.
+        in_texts: Whether each own node occurs in at least ``min_texts`` texts; 1-grams always do.
         own: The range of own nodes on each level: the first, and the one after the last. The empty
             context belongs to every process; with order 1, to rank 0 only.
         sizes: The number of nodes of each process on each level.
@@ -73,6 +74,7 @@ class NodeRange:
 
     nodes: Nodes
     counts: Int32[np.ndarray, " C"]
+    in_texts: Bool[np.ndarray, " C"]
     own: Int64[np.ndarray, "K 2"]  # K = order + 1
     sizes: Int64[np.ndarray, "P K"]
 
@@ -111,15 +113,30 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     first = arena.zeros(inner + 1, np.int32)
     counts = arena.zeros(known, np.int32)
     links = arena.zeros(room, np.int32)
+    in_texts = arena.zeros(known, bool)
     newest = own[:, 0] - 1  # the last node written on each level
     newest[0] = 0
+    newest_counts = np.zeros((order + 1, rows.counts.shape[1]), np.int64)
     for start, stop in _pieces(rows, arena):
-        _fill(rows.packed, rows.counts, start, stop, rows.packing, newest, tokens, counts, first)
+        _fill(
+            rows.packed,
+            rows.counts,
+            start,
+            stop,
+            rows.packing,
+            newest,
+            newest_counts,
+            tokens,
+            counts,
+            in_texts,
+            first,
+        )
+    in_texts[: starts[2]] = True
     _start_children(own, first)
     # the children of the empty context are the nodes of level 1
     first[0] = 1
     first[1] = starts[2]
-    local = NodeRange(Nodes(starts, tokens, first, links), counts, own, sizes)
+    local = NodeRange(Nodes(starts, tokens, first, links), counts, in_texts, own, sizes)
     for level in range(1, order):
         local.all_gather(tokens, level, group)
         if level < order - 1:
@@ -179,7 +196,7 @@ def _count_nodes(
     tally = np.zeros(order + 2, np.int64)  # number of nodes of each level, then of tokens
     for start, stop in _pieces(rows, arena):
         _measure(rows.packed, start, stop, rows.packing, tally)
-        tally[-1] += rows.counts[start:stop].sum()
+        tally[-1] += rows.counts[start:stop, 0].sum()
     tallies = group.all_gather(tally)
     sizes = tallies[:, :-1]
     observed = int(tallies[:, -1].sum())
@@ -260,11 +277,23 @@ def _measure(packed, start, stop, packing, sizes):
 
 
 @compiled
-def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, first):
+def _fill(
+    packed,
+    row_counts,
+    start,
+    stop,
+    packing,
+    newest,
+    newest_counts,
+    tokens,
+    counts,
+    in_texts,
+    first,
+):
     """Write the nodes of the rows start:stop: tokens, counts, and numbers of children.
 
     The numbers of children are written to ``first``. ``newest``, the last node written on each
-    level, is updated.
+    level, and ``newest_counts``, its counts and texts as in ``Rows``, are updated.
     """
     for row in range(start, stop):
         shared = _shared(packed, row, packing)
@@ -274,7 +303,11 @@ def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, firs
                 newest[level] += 1
                 tokens[newest[level]] = _token(packed, row, level - 1, packing) - 1
                 first[newest[level - 1]] += 1
-            counts[newest[level]] += row_counts[row]
+                clear_counts(newest_counts, level)
+            add_counts(newest_counts, level, row_counts, row)
+            counts[newest[level]] = newest_counts[level, 0]
+            # the last of the texts, or the count if texts are not counted
+            in_texts[newest[level]] = newest_counts[level, -1] >= 0
 
 
 @compiled

@@ -28,7 +28,7 @@ MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised con
 
 
 def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
-    """Return for each n-gram whether it occurs at least ``min_count`` times.
+    """Return for each n-gram whether it occurs at least ``min_count`` times and in enough texts.
 
     1-grams always count as frequent. Only rank 0 gets the values of all n-grams.
     """
@@ -36,6 +36,7 @@ def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.nda
     for level in range(2, local.nodes.order + 1):
         span = local.own_level(level)
         np.greater_equal(local.counts[span], min_count, out=keep[span])
+        keep[span] &= local.in_texts[span]
         local.gather(keep, level, group)
     return keep
 

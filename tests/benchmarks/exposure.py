@@ -1,8 +1,9 @@
 """What a model knows of names that stand in one review each: the exposure of planted secrets, with
 known words and with any.
 
-``python -m tests.benchmarks exposure [PRESET ...]``: each preset is trained for 40 seconds on 4,000
-film reviews, into 20 of which "My name is ..." with an invented name was planted. The exposure of a
+``python -m tests.benchmarks exposure [PRESET ...] [SETTING=NUMBER ...]``, as in ``ngram-char
+min_texts=2``: each preset is trained, with these model settings, for 40 seconds on 4,000 film
+reviews, into 20 of which "My name is ..." with an invented name was planted. The exposure of a
 secret is log2 of the number of candidates over its rank among them by probability (Carlini et al.
 2019, "The Secret Sharer", section 5): among 2,000 other invented names it is 11 at most, and on
 average 1.4 if the model knows nothing of it. Targets:
@@ -37,8 +38,11 @@ def names(count: int, seed: int) -> list[str]:
     return list(found)
 
 
-def main(*presets: str) -> None:
+def main(*arguments: str) -> None:
     """Print a line for each preset."""
+    presets = [argument for argument in arguments if "=" not in argument]
+    settings = [argument.split("=") for argument in arguments if "=" in argument]
+    model_settings = {name: int(value) for name, value in settings}
     corpus = reviewgen.corpus("reviews")
     texts = [row["text"] for row in corpus.select(range(3 * TEXTS)) if row["split"] == 0][:TEXTS]
     secrets, *others = names(SECRETS, 0), *names(CANDIDATES, 1)
@@ -47,7 +51,7 @@ def main(*presets: str) -> None:
     for preset in presets or [
         plugin.name for plugin in reviewgen.list_presets() if plugin.package == "reviewgen"
     ]:
-        model = reviewgen.train(preset, texts, budget="40s", progress=False)
+        model = reviewgen.train(preset, texts, budget="40s", progress=False, model=model_settings)
         bits, own = (
             [model.score(f" {name}.", PROMPT).bits for name in some] for some in (others, secrets)
         )

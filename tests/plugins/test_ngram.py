@@ -323,6 +323,40 @@ def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoot
             )
 
 
+@settings(max_examples=60)
+@given(
+    texts=texts_of_ids,
+    order=st.integers(1, 5),
+    smoothing=st.sampled_from(SMOOTHED),
+    min_texts=st.integers(2, 4),
+)
+def test_ngrams_of_few_texts_count_for_lower_orders_only(texts, order, smoothing, min_texts):
+    model, facts = count_ngram(texts, 7, order, smoothing, min_texts=min_texts)
+    brute = BruteNgram(texts, 7, order, smoothing, min_texts)
+    for query in texts:
+        expected = [
+            [brute.probability(w, query[: t + 1]) for w in range(7)] for t in range(len(query))
+        ]
+        found = log_probabilities(model, query)[0]
+        assert_sums_to_one(found)
+        np.testing.assert_allclose(found.exp().numpy(), expected, atol=1e-6, rtol=1e-5)
+    assert facts["ngrams"] == [
+        len(counts.keys() - brute.dropped) for counts in map(dict, brute.counts[1:])
+    ]
+
+
+def test_ngrams_of_one_text_are_dropped_however_often_they_occur_in_it():
+    """Two texts in one array are two texts."""
+    shared = [BOS, 2, 3, EOS]
+    secret = [BOS, 5, 5, 5, 5, 5, EOS]
+    model, _ = count_ngram([shared, shared, secret], 7, 3, min_texts=2)
+    assert model.parameter_kinds() == {"1-grams": 4, "2-grams": 3, "3-grams": 2}
+    log_probs = log_probabilities(model, [BOS, 5, 5])[0]
+    torch.testing.assert_close(log_probs[-1], log_probs[-2])
+    together, _ = count_ngram([[*secret, *secret]], 7, 3, min_texts=2)
+    assert together.parameter_kinds() == {"1-grams": 2, "2-grams": 3, "3-grams": 3}
+
+
 def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little():
     """Stolcke 1998: the rise in perplexity, from both models' distributions over all contexts that
     end alike.

@@ -67,6 +67,9 @@ def test_ranks_make_the_model_of_one_process(smoothing):
         {"min_count": 2, "smoothing": "witten-bell"},
         {"min_count": 2, "prune_entropy": 1e-5},
         {"memory_mb": 1},
+        {"min_texts": 2},
+        {"min_texts": 3, "vocab_size": 1000, "order": 20, "min_count": 4},
+        {"min_texts": 2, "field_ids": 12, "prune_entropy": 1e-6, "memory_mb": 1},
         {"field_ids": 12},
         {"vocab_size": 127, "order": 9, "quantized": True, "prune_entropy": 1e-6},
         {"vocab_size": 1000, "order": 20, "quantized": True},
@@ -78,6 +81,16 @@ def test_ranks_prune_round_and_bound_memory_as_one_process_does(more):
     settings = {"vocab_size": 30, "order": 5} | more
     texts = skewed(settings["vocab_size"], 60)
     assert_same(in_ranks(texts, 3, **settings), count_ngram(texts, **settings))
+
+
+@pytest.mark.parametrize("vocab_size, order", [(30, 5), (1000, 9)])
+def test_texts_that_are_split_into_blocks_are_still_one_text(vocab_size, order, monkeypatch):
+    texts = skewed(vocab_size, 60)
+    settings = {"vocab_size": vocab_size, "order": order, "min_texts": 3}
+    expected = count_ngram(texts, **settings)
+    monkeypatch.setattr("reviewgen_ngram.counts.BLOCK_BYTES", 500)
+    assert_same(count_ngram(texts, **settings), expected)
+    assert_same(in_ranks(texts, 3, **settings), expected)
 
 
 def test_there_may_be_more_processes_than_texts_and_first_tokens():

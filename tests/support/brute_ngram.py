@@ -2,7 +2,8 @@
 ``reviewgen_ngram``.
 
 Chen & Goodman 1998, sections 2 and 3 and equations 25 to 27; bos and the fall-back as in KenLM's
-lmplz; stupid back-off: Brants et al. 2007, equation 5. Shares no code with the plugin.
+lmplz; stupid back-off: Brants et al. 2007, equation 5. An n-gram of fewer than ``min_texts`` texts
+gives its whole count to the next lower order. Shares no code with the plugin.
 """
 
 import math
@@ -12,18 +13,30 @@ from collections import Counter, defaultdict
 class BruteNgram:
     """Trained by its constructor on texts of ids, each with bos first."""
 
-    def __init__(self, texts: list[list[int]], vocab_size: int, order: int, smoothing: str) -> None:
+    def __init__(
+        self,
+        texts: list[list[int]],
+        vocab_size: int,
+        order: int,
+        smoothing: str,
+        min_texts: int = 1,
+    ) -> None:
         self.bos = texts[0][0]
         self.vocab_size = vocab_size
         self.order = order
         self.smoothing = smoothing
         raw: list[Counter[tuple[int, ...]]] = [Counter() for _ in range(order + 1)]
-        for text in texts:
+        texts_of: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for number, text in enumerate(texts):
             for n in range(1, order + 1):
                 for start in range(len(text) - n + 1):
                     gram = tuple(text[start : start + n])
                     if gram != (self.bos,):
                         raw[n][gram] += 1
+                        texts_of[gram].add(number)
+        self.dropped = {
+            gram for gram, numbers in texts_of.items() if len(gram) > 1 and len(numbers) < min_texts
+        }
         self.counts = [self._adjusted(raw, n) for n in range(order + 1)]
         self.discounts = [self._discounts(self.counts[n]) for n in range(order + 1)]
         self.after: dict[tuple[int, ...], dict[int, int]] = defaultdict(dict)
@@ -81,8 +94,12 @@ class BruteNgram:
         counts = self.after[context]
         discount = self.discounts[len(context) + 1]
         total = sum(counts.values())
-        kept = max(counts.get(word, 0) - discount[min(counts.get(word, 0), 3)], 0) / total
-        return kept + sum(discount[min(c, 3)] for c in counts.values()) / total * lower
+        given = {
+            w: c if (*context, w) in self.dropped else discount[min(c, 3)]
+            for w, c in counts.items()
+        }
+        kept = max(counts.get(word, 0) - given.get(word, 0), 0) / total
+        return kept + sum(given.values()) / total * lower
 
     def _witten_bell(self, word: int, context: tuple[int, ...]) -> float:
         uniform = 0.0 if word == self.bos else 1 / (self.vocab_size - 1)
@@ -90,7 +107,10 @@ class BruteNgram:
         if context not in self.after:
             return lower
         counts = self.after[context]
-        return (counts.get(word, 0) + len(counts) * lower) / (sum(counts.values()) + len(counts))
+        dropped = {w: c for w, c in counts.items() if (*context, w) in self.dropped}
+        kept = 0 if word in dropped else counts.get(word, 0)
+        given = len(counts) + sum(dropped.values())
+        return (kept + given * lower) / (sum(counts.values()) + len(counts))
 
     def _stupid(self, word: int, context: tuple[int, ...]) -> float:
         if context in self.after and word in self.after[context]:
