@@ -412,7 +412,9 @@ class _Table:
         else:
             if self.plan.receipts is not None:
                 rows = _write_receipts(self.plan.receipts, rows)
-            self._write_file(self.job.path("table"), rows, self.facts["format"], self.plan.is_synthetic)
+            self._write_file(
+                self.job.path("table"), rows, self.facts["format"], self.plan.is_synthetic
+            )
             files = (self.out.name,)
         self.job.finish("table")
         return WrittenTexts(self.out, texts, summary, files, is_resumed=self.is_resumed)
