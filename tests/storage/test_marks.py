@@ -61,7 +61,9 @@ def test_texts_of_people_are_not_marked(model, tmp_path, is_marked):
         assert not is_marked(tmp_path / name)
 
 
-def test_a_marked_table_trains_as_before_and_a_condition_keeps_its_name(tmp_path, is_marked):
+def test_a_marked_table_trains_as_before_and_a_condition_keeps_its_values(
+    model, tmp_path, is_marked
+):
     trained = reviewgen.train("ngram-char", TEXTS, conditions=["synthetic"], out=tmp_path / "m")
     assert trained.conditions.names == ("synthetic",)
     reviewgen.generate_dataset(tmp_path / "m", 30, out=tmp_path / "t.csv", seed=1)
@@ -72,7 +74,7 @@ def test_a_marked_table_trains_as_before_and_a_condition_keeps_its_name(tmp_path
     assert list(again.conditions) == [] and again.training["data"]["text_column"] == "text"
     with pytest.raises(reviewgen.ReviewgenError, match="'synthetic' is the name of another column"):
         schema = {"synthetic": {"regex": "a"}, "text": {"regex": "b"}}
-        reviewgen.generate_dataset(model=again, n=1, schema=schema)
+        reviewgen.generate_dataset(model, 1, schema=schema)
 
 
 def test_receipts_and_json_are_marked(model, tmp_path, run_command, is_marked):
