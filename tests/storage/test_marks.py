@@ -14,7 +14,6 @@ from pyarrow import parquet
 
 import reviewgen
 from reviewgen.export.html import export_html
-from reviewgen.hub.publish import _space_readme
 from reviewgen.version import __version__
 from reviewgen.web.composing import page_for_server
 from tests.support.live_server import in_process
@@ -99,8 +98,7 @@ def test_pages_are_marked_and_a_browser_accepts_the_mark(model, tmp_path, is_mar
     assert mark["digitalSourceType"].endswith("/trainedAlgorithmicMedia") and heard == []
 
 
-def test_a_space_and_a_card_say_it(micro):
-    assert "- synthetic\n" in _space_readme("ana/reviews", None)
+def test_a_card_names_both_laws(micro):
     card = micro("ngram-char").bundle.card
     assert "Regulation (EU) 2024/1689" in card and "Directive 2005/29/EC" in card
 

@@ -141,7 +141,7 @@ def test_the_file_is_one_page_whatever_models_and_their_names_hold():
     model = manifest(f"m{HOSTILE}", card=HOSTILE, tokenizer={"files": {"vocab.txt": HOSTILE}})
     stepper = f"export default () => {json.dumps(HOSTILE)};"
     html = compose([PackedModel(model, b"arrays")], {"x": stepper}, {}, HOSTILE)
-    kinds = re.findall(r'<script type="([\w/-]+)"', html)
+    kinds = re.findall(r'<script type="([\w/+-]+)"', html)
     imported, mark, contents, blob, start = re.findall(
         r"<script [^>]*>(.*?)</script", html, re.DOTALL
     )
