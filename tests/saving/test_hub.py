@@ -457,6 +457,7 @@ def test_the_model_and_its_page_link_each_other(hub, push_space):
         [NAME],
     )
     assert (readme.data.license, readme.data.title) == ("mit", "reviews")
+    assert "synthetic" in readme.data.tags and b"/trainedAlgorithmicMedia" in files["index.html"]
     assert f"[{NAME}]({hub.endpoint}/{NAME})" in readme.text
     contents = re.search(
         r'<script type="application/json" id="contents">(.*?)</script>',

@@ -83,7 +83,8 @@ def test_parquet_has_the_same_rows_and_datasets_reads_the_folder(model, tmp_path
         )
     table = rows_of(tmp_path / "parquet")
     lines = rows_of(tmp_path / "jsonl")
-    assert [row | {"receipt": 0} for row in table] == [row | {"receipt": 0} for row in lines]
+    marked = {"receipt": 0, "synthetic": True}  # the mark is a column of the lines only
+    assert [row | marked for row in table] == [row | {"receipt": 0} for row in lines]
     from datasets import load_dataset
 
     loaded = load_dataset(str(tmp_path / "jsonl"), cache_dir=str(tmp_path / "cache"))
@@ -150,7 +151,8 @@ def test_the_drawn_conditions_are_columns_of_every_table(out, model, tmp_path):
     returned = reviewgen.generate_dataset(model, 20, out=out and tmp_path / out, seed=9, **SHORT)
     rows = returned.to_list() if out is None else rows_of(tmp_path / out)
     texts = model.generate(num_return_sequences=20, seed=9, return_dict_in_generate=True, **SHORT)
-    assert rows == [{"text": text.text, **text.conditions} for text in texts]
+    mark = {"synthetic": True} if out == "t" else {}
+    assert rows == [{"text": text.text, **text.conditions, **mark} for text in texts]
 
 
 def test_a_schema_draws_what_is_given_as_draw(model):

@@ -141,9 +141,13 @@ def test_the_file_is_one_page_whatever_models_and_their_names_hold():
     model = manifest(f"m{HOSTILE}", card=HOSTILE, tokenizer={"files": {"vocab.txt": HOSTILE}})
     stepper = f"export default () => {json.dumps(HOSTILE)};"
     html = compose([PackedModel(model, b"arrays")], {"x": stepper}, {}, HOSTILE)
-    kinds = re.findall(r'<script type="([\w/-]+)"', html)
-    imported, contents, blob, start = re.findall(r"<script [^>]*>(.*?)</script", html, re.DOTALL)
-    assert kinds == ["importmap", "application/json", "application/octet-stream", "module"]
+    kinds = re.findall(r'<script type="([\w/+-]+)"', html)
+    imported, mark, contents, blob, start = re.findall(
+        r"<script [^>]*>(.*?)</script", html, re.DOTALL
+    )
+    data = ["application/ld+json", "application/json", "application/octet-stream"]
+    assert kinds == ["importmap", *data, "module"]
+    assert json.loads(mark)["@type"] == "CreativeWork"
     assert (
         not re.search("<(img|link|iframe)", html)
         and html.count("</title") == html.count("<style") == 1

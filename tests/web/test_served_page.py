@@ -327,4 +327,4 @@ def test_what_goes_wrong_at_the_server_is_a_sentence_and_a_key_is_asked_for(page
 def test_a_server_lists_the_files_that_its_page_needs():
     assert {"page.css", "main.js", "app.js", "http_engine.js"} <= static_files().keys()
     html = page_for_server()
-    assert html.count("<script") == 1 and "'unsafe" not in html
+    assert html.count("<script") == 2 and "'unsafe" not in html

@@ -313,6 +313,7 @@ def _write_table(
 def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
     """Return the facts on generated texts, as lists, for ``--json``."""
     facts: dict[str, Any] = {
+        "synthetic": True,
         "texts": [text.text for text in texts],
         "finish_reasons": [text.finish_reason for text in texts],
         "new_tokens": [text.new_tokens for text in texts],

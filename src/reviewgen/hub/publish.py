@@ -562,7 +562,12 @@ def _space_readme(model: str, license: str | None) -> str:
 
     title = model.partition("/")[2]
     data = SpaceCardData(
-        title=title, license=license, models=[model], tags=[_TAG], sdk="static", app_file=_PAGE
+        title=title,
+        license=license,
+        models=[model],
+        tags=[_TAG, "synthetic"],
+        sdk="static",
+        app_file=_PAGE,
     )
     template = str(Path(__file__).with_name("space.md.j2"))
     return str(SpaceCard.from_template(data, template, model=model, address=hub_address(model)))

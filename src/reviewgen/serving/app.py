@@ -281,7 +281,6 @@ async def _docs(request: Request) -> Response:
         ],
         reasons=_REASONS,
         models=list(request.app.state.service.engines),
-        version=__version__,
     )
     return HTMLResponse(page)
 

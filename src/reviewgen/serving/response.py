@@ -97,6 +97,11 @@ class Completion(CompletionCall):
         """Whether all texts are complete."""
         return all(choice.is_over for choice in self.choices)
 
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the model writes, and does not only score the prompts."""
+        return self.submission.request.config.max_new_tokens > 0
+
     def whole(self, started: Sequence[ServedText]) -> dict[str, Any]:
         """Return the response to a request that is not streamed. If more than n texts were
         generated for a prompt, the response has the n texts with the largest mean log probability.
@@ -154,6 +159,7 @@ class Completion(CompletionCall):
             "created": self.created,
             "model": self.model,
             "choices": choices,
+            "synthetic": self.is_synthetic,
         }
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:

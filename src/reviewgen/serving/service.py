@@ -55,6 +55,8 @@ _STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
+# draft-abaris-aicdh: a header that says that a model has written the answer
+_MARK = {"ai-disclosure": "mode=machine-generated"}
 # seconds, the upper ends of the buckets of a histogram
 _FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -299,6 +301,8 @@ class CompletionResponse:
         watching = asyncio.create_task(self._watch(receive))
         deadline = started + self.service.limits.request_seconds + _LATE_SECONDS
         headers = {"x-request-id": self.completion.id}
+        if self.completion.is_synthetic:
+            headers |= _MARK
         try:
             if self.completion.fields.stream:
                 await self._stream(send, headers, started, deadline)

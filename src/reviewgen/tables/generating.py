@@ -36,7 +36,12 @@ _OWN_COLUMNS = {
     "exceeds_max_copy": "bool",
 }
 _TO_TYPE: dict[str, Any] = {"int64": int, "double": float, "string": str}
-_RESERVED = (*_OWN_COLUMNS, "receipt", *NOVELTY_COLUMNS)  # not names of columns of the user
+_RESERVED = (
+    *_OWN_COLUMNS,
+    "receipt",
+    "synthetic",
+    *NOVELTY_COLUMNS,
+)  # not names of columns of the user
 _logger = logging.getLogger("reviewgen")
 
 

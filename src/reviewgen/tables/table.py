@@ -120,6 +120,11 @@ class TablePlan:
     receipts: Path | None = None
     can_resume: bool = True
 
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether a model writes the texts."""
+        return "seed" in self.facts
+
 
 def write_table(
     make_plan: Callable[[Path], TablePlan],
@@ -322,7 +327,7 @@ class _Table:
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
-            self._write_file(file, written, self.format)
+            self._write_file(file, written, self.format, is_marked=False)
             Job.write_whole(self._digest_path(file), Path.touch)
         return written
 
@@ -407,7 +412,9 @@ class _Table:
         else:
             if self.plan.receipts is not None:
                 rows = _write_receipts(self.plan.receipts, rows)
-            self._write_file(self.job.path("table"), rows, self.facts["format"])
+            self._write_file(
+                self.job.path("table"), rows, self.facts["format"], self.plan.is_synthetic
+            )
             files = (self.out.name,)
         self.job.finish("table")
         return WrittenTexts(self.out, texts, summary, files, is_resumed=self.is_resumed)
@@ -425,11 +432,11 @@ class _Table:
         for number in range(count):
             # the naming scheme of the library ``datasets``
             file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"
-            self._write_file(file, islice(rows, size), self.format)
+            self._write_file(file, islice(rows, size), self.format, self.plan.is_synthetic)
             files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
         content = {
             "format": _FORMAT,
-            "synthetic": "seed" in self.facts,
+            "synthetic": self.plan.is_synthetic,
             "texts": texts,
             "summary": summary,
             "job": self.facts,
@@ -439,11 +446,21 @@ class _Table:
         (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
         return tuple(files)
 
-    def _write_file(self, file: Path, rows: Iterable[Row], format: str | None) -> None:
-        """Write rows to a file that has its name only once it is complete."""
+    def _write_file(
+        self, file: Path, rows: Iterable[Row], format: str | None, is_marked: bool
+    ) -> None:
+        """Write rows to a file that has its name only once it is complete. If it is marked, it says
+        that its texts are synthetic: in a column, or in parquet, whose readers expect the columns
+        of the plan, in the metadata of the schema.
+        """
         columns = self.plan.columns
+        if is_marked and format != "parquet":
+            columns = {**columns, "synthetic": "bool"}
+            rows = (row | {"synthetic": True} for row in rows)
+        metadata = {"synthetic": "true"} if is_marked else {}
         Job.write_whole(
-            file, lambda path: _write_rows(path, rows, format, columns, self.keep_formulas)
+            file,
+            lambda path: _write_rows(path, rows, format, columns, metadata, self.keep_formulas),
         )
 
 
@@ -460,10 +477,11 @@ def _write_rows(
     rows: Iterable[Row],
     format: str | None,
     columns: Mapping[str, str],
+    metadata: Mapping[str, str],
     keep_formulas: bool,
 ) -> None:
     """Write rows to a file. ``columns`` has the pyarrow type of each column, as in {"text":
-    "string"}.
+    "string"}. ``metadata`` is that of the schema of a parquet file.
     """
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -483,7 +501,8 @@ def _write_rows(
     import pyarrow as pa  # importing it takes a tenth of a second
     from pyarrow import parquet
 
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    fields = [(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
+    schema = pa.schema(fields, dict(metadata))
     rest = iter(rows)
     # an absolute path, because pyarrow takes the "a" of "a:b" for a protocol
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:

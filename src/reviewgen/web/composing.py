@@ -9,9 +9,9 @@ modules are ``data:`` URLs in an import map. A ``data:`` URL has no folder, so a
 The Content-Security-Policy allows two scripts by their hashes: the import map, and the script that
 starts ``main.js``. By 'strict-dynamic', it also allows what this script adds and imports. It allows
 no connection. 'wasm-unsafe-eval' lets these scripts compile WebAssembly, as ``tensors.js`` does for
-products, but does not let them run text as JavaScript. Manifests and weights are data blocks, which
-do not run. In them, ``<`` is escaped, so that a vocabulary, a prompt or a card cannot end its
-block.
+products, but does not let them run text as JavaScript. Manifests, weights and the mark of synthetic
+texts are data blocks, which do not run. In them, ``<`` is escaped, so that a vocabulary, a prompt
+or a card cannot end its block.
 
 A server delivers the same page as files. All paths are relative, so the page works below any URL
 prefix. This page computes no products, so its policy does not allow WebAssembly.

@@ -7,7 +7,7 @@ need: ``table.stacks`` is a table whose rows become cards on a phone (each ``td`
 ``data-label``), ``.scrolls`` a box with its own scroll bar (give it ``tabindex="0" role="region"
 aria-label="..."``), ``.charts`` a grid of charts, ``.sample`` a generated text, ``.copied`` a
 copied span, ``.note`` small text, and ``.failed`` what went wrong. A page has no scripts and loads
-nothing.
+nothing. A page with generated texts includes "web/mark.html" in its block ``mark``.
 """
 
 import math
@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reviewgen.config.settings import check_flags
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.storage import atomic_file, to_path
+from reviewgen.version import __version__
 
 PAGES = (".html", ".htm")
 _PACKAGE = Path(__file__).parents[1]
@@ -52,6 +53,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["version"] = __version__
     for show in (decimal, duration, percent, size, thousands):
         environment.filters[show.__name__] = show
     return environment
