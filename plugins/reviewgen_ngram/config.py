@@ -72,6 +72,7 @@ class NgramConfig:
     memory_mb: NonNegativeInt = 0
     field_ids: NonNegativeInt = 0
 
+    added_settings: ClassVar[tuple[str, ...]] = ("min_texts",)
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     def __post_init__(self) -> None:

@@ -132,6 +132,7 @@ class RecurrentConfig(ConditionedConfig):
 
     # torch's layer that layer="fused" runs; only torch's RNN supports relu
     torch_layer: ClassVar[str] = "RNN"
+    added_settings: ClassVar[tuple[str, ...]] = ("pointer",)
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     def __post_init__(self) -> None:

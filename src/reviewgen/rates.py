@@ -8,9 +8,11 @@ trials that would have the estimated variance.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import pvariance
 from typing import Any, TypeVar
+
+import numpy as np
 
 MIN_CHARACTERS = 20_000
 """A rate is shown as "not known yet" if it was measured on fewer characters of generated text."""
@@ -92,6 +94,39 @@ def describe_copies(novelty: Mapping[str, Any]) -> str:
     return describe_rate(
         novelty["copy_rate"], novelty.get("copy_rate_interval"), novelty.get("copy_rate_characters")
     )
+
+
+def area_under_curve(positive: Iterable[float], negative: Iterable[float]) -> float:
+    """Return the probability that a positive score is above a negative one; ties count half.
+
+    >>> area_under_curve([3, 2], [1, 2])
+    0.875
+    """
+    scores = np.array(list(positive)), np.array(list(negative))
+    both = np.concatenate(scores)
+    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+    middle = (counts.cumsum() - (counts - 1) / 2)[inverse]  # the mean rank of equal scores, from 1
+    n, m = map(len, scores)
+    if not n or not m:
+        return float("nan")
+    return float((middle[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def describe_membership(novelty: Mapping[str, Any]) -> str:
+    """Return in words how well the bits of a text tell that it was a training text, for the user;
+    "" if it was not measured.
+
+    Args:
+        novelty: The entry ``novelty`` of ``training.json``.
+
+    >>> describe_membership({"membership": 0.512, "membership_interval": [0.43, 0.59]})
+    '0.51 (95 %: 0.43 to 0.59)'
+    """
+    if novelty.get("membership") is None:
+        return ""
+    low, high = novelty.get("membership_interval") or (None, None)
+    interval = "" if low is None else f" (95 %: {low:.2f} to {high:.2f})"
+    return f"{novelty['membership']:.2f}{interval}"
 
 
 def _variance(values: Sequence[float]) -> float:

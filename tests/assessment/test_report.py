@@ -10,8 +10,8 @@ import pytest
 
 import reviewgen
 from reviewgen.assessment import classifier, report
-from reviewgen.assessment.classifier import area_under_curve
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.rates import area_under_curve
 from tests.support.browser import problems
 
 

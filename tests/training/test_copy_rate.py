@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from reviewgen.lexicon.token_bytes import decode_texts
 from reviewgen.novelty import count_copied
+from reviewgen.rates import area_under_curve
 from reviewgen.registry.plugins import find_tokenizer
 from tests.support.fakes import LETTERS
 from tests.support.trainings import texts_of, trained
@@ -134,3 +135,34 @@ def test_a_training_records_the_rates_of_brute_force(preset, model, form, instal
 def test_a_training_without_an_index_and_without_texts_has_no_copy_rate():
     off = {"novelty": "none", "copy_tokens": 0}
     assert trained("ngram-char", REVIEWS, training=off)[2].training["novelty"] is None
+
+
+@pytest.mark.parametrize(
+    "order, low, high", [(16, 0.95, 1.0), (1, 0.3, 0.7)], ids=["copies", "learns no text"]
+)
+def test_membership_is_high_for_a_model_that_knows_its_training_texts(order, low, high):
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefgh "), 80)) for _ in range(1500)]
+    model = {"order": order}
+    training = {"copy_tokens": 1600}
+    run, _, trained_model = trained("ngram-char", texts, model=model, training=training)
+    novelty = trained_model.training["novelty"]
+    held_out = texts_of(run, run.corpus.final_split)
+    members = texts_of(run, "train")[: len(held_out)]
+    assert novelty["membership_texts"] == min(100, len(held_out)) > 50
+
+    # scores of all held-out texts, and of as many training texts, through the public interface
+    def bits(text):
+        return trained_model.score(text).bits_per_character
+
+    area = area_under_curve(map(bits, held_out), map(bits, members))
+    assert low <= novelty["membership"] <= high
+    assert low - 0.1 <= area <= high + 0.1
+    below, above = novelty["membership_interval"]
+    assert below <= novelty["membership"] <= above
+    said = f"Membership: {novelty['membership']:.2f} (95 %: {below:.2f} to {above:.2f})"
+    assert said in str(trained_model.generate_model_card())
+
+
+def test_membership_is_not_known_of_few_texts():
+    assert "membership" not in trained("ngram-char", REVIEWS)[2].training["novelty"]

@@ -127,6 +127,8 @@ class ComparisonRow:
         copy_rate_characters: The number of generated characters that ``copy_rate`` was measured on;
             None for a model that was saved without this number.
         held_out_copy_rate: The copy rate of held-out texts, for comparison.
+        membership: How well the bits of a text tell that it was a training text: the area under the
+            curve of training against held-out texts, as measured in training; 0.5 is chance.
         characters_per_second: Generated characters per second.
         new_words: Share of generated words that occur at most once in the training text.
         distinct: For each n, the number of different n-grams of words divided by the number of all
@@ -134,8 +136,8 @@ class ComparisonRow:
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
         characters_measured: The number of characters of all generated texts. The measured words are
             those of the first texts.
-        intervals: The 95 % intervals by name: ``agreement``, ``copy_rate``, ``new_words``,
-            ``distinct_1`` and so on.
+        intervals: The 95 % intervals by name: ``agreement``, ``copy_rate``, ``membership``,
+            ``new_words``, ``distinct_1`` and so on.
         samples: Texts that continue the same prompt, one for each temperature.
         curve: The evaluations during the training, in order.
         seen: Share of the held-out texts that occur as a whole in the training text; None if they
@@ -168,6 +170,7 @@ class ComparisonRow:
     copy_rate: float | None = None
     copy_rate_characters: int | None = None
     held_out_copy_rate: float | None = None
+    membership: float | None = None
     characters_per_second: float | None = None
     new_words: float | None = None
     distinct: Mapping[str, float | None] = field(default_factory=dict)
@@ -382,6 +385,7 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
         "copy_rate": novelty.get("copy_rate"),
         "copy_rate_characters": novelty.get("copy_rate_characters"),
         "held_out_copy_rate": novelty.get("held_out_copy_rate"),
+        "membership": novelty.get("membership"),
     }
 
 
@@ -477,7 +481,9 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     # the names of the numbers that ``measure`` returns
     names = ("new_words", "distinct_1", "distinct_2", "distinct_3", "distinct_4")
     intervals = dict(zip(names, find_intervals(measure, first_texts), strict=True))
-    intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
+    novelty = model.training.get("novelty") or {}
+    intervals["copy_rate"] = novelty.get("copy_rate_interval")
+    intervals["membership"] = novelty.get("membership_interval")
     return {
         "characters_per_second": characters / max(seconds, 1e-9),
         "characters_measured": characters,

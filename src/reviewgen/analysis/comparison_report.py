@@ -133,6 +133,7 @@ PREDICTION = (
 GENERATED = (
     Column("copy rate", "copied", _rate("copy_rate", "copy_rate_characters")),
     Column("copy rate of held-out texts", "held out", lambda row: percent(row.held_out_copy_rate)),
+    Column("membership", "member", lambda row: decimal(row.membership, 2)),
     Column("new words", "new words", _rate("new_words")),
     Column("distinct-1", "distinct-1", _rate("distinct_1")),
     Column("distinct-2", "distinct-2", _rate("distinct_2")),

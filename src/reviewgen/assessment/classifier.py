@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 _WORDS = 2**17  # features of words and pairs of words
 _CHARACTERS = 2**16  # features of 2 to 4 characters
@@ -68,20 +68,3 @@ def cross_validate(
         columns = np.searchsorted(names, model.classes_)  # a fold may lack a class
         found[test[:, None], columns] = model.predict_proba(features[test])
     return found, names
-
-
-def area_under_curve(positive: Iterable[float], negative: Iterable[float]) -> float:
-    """Return the probability that a positive score is above a negative one; ties count half.
-
-    >>> area_under_curve([3, 2], [1, 2])
-    0.875
-    """
-    scores = np.array(list(positive)), np.array(list(negative))
-    both = np.concatenate(scores)
-    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
-    ranks: Int64[np.ndarray, " N"] = counts.cumsum()
-    middle = (ranks - (counts - 1) / 2)[inverse]  # the mean rank of equal scores, from 1
-    n, m = map(len, scores)
-    if not n or not m:
-        return float("nan")
-    return float((middle[:n].sum() - n * (n + 1) / 2) / (n * m))

@@ -13,7 +13,6 @@ import numpy as np
 
 from reviewgen.assessment.classifier import (
     INSTALL,
-    area_under_curve,
     cross_validate,
     fit,
     hash_texts,
@@ -29,6 +28,7 @@ from reviewgen.assessment.figures import (
 )
 from reviewgen.assessment.modelling import Scored, model_of, score
 from reviewgen.assessment.texts import Texts, split_words
+from reviewgen.rates import area_under_curve
 from reviewgen.sentences import sentence_ends
 
 _CLASSIFIED = 2_000  # texts of each side that the classifier reads

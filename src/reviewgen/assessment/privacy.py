@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.assessment.classifier import area_under_curve
 from reviewgen.assessment.figures import (
     MIN_TEXTS,
     NOT_KNOWN,
@@ -25,6 +24,7 @@ from reviewgen.errors import counted
 from reviewgen.lexicon.words import words_of
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.personal import PERSONAL_DATA, find_personal_data, mask
+from reviewgen.rates import area_under_curve
 from reviewgen.web.rendering import percent
 
 _COMPARED = 2_000  # texts whose nearest real text is looked for

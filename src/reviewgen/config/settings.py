@@ -258,12 +258,13 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return the config as plain JSON values. The numbers of ids of conditions and of fields of
-    free text and of copied tokens are left out if they are 0, and the beginning-of-text id if it is
-    None, as in earlier versions.
+    free text are left out if they are 0, the beginning-of-text id if it is None, and each setting
+    in ``added_settings`` if it has its default, so that a folder of an earlier version is saved
+    again with the same digest.
     """
     values = dataclasses.asdict(config)
-    for name in (*GIVEN_IDS, "pointer"):
-        if not values.get(name):
+    for name in (*GIVEN_IDS, *getattr(config, "added_settings", ())):
+        if not values.get(name) or values[name] == getattr(type(config), name):
             values.pop(name, None)
     if values.get("bos_id") is None:
         values.pop("bos_id", None)

@@ -16,7 +16,7 @@ from reviewgen.config.names import parse_hub_id
 from reviewgen.config.settings import check_mapping, to_dict
 from reviewgen.config.training import COUNTING_SETTINGS
 from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
-from reviewgen.rates import MIN_CHARACTERS, describe_copies
+from reviewgen.rates import MIN_CHARACTERS, describe_copies, describe_membership
 from reviewgen.saving.layout import Bundle
 from reviewgen.version import __version__
 
@@ -102,6 +102,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             fence=_fence,
             hub_address=hub_address,
             copies=describe_copies(training.get("novelty") or {}),
+            membership=describe_membership(training.get("novelty") or {}),
             **details,
         )
     # training.json may have been written by a third party
@@ -287,6 +288,7 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
         "Data": file_name(data.get("source") or ""),
         "License": license and license[1].strip("'\""),
         "Copy rate": describe_copies(bundle.training.get("novelty") or {}),
+        "Membership": describe_membership(bundle.training.get("novelty") or {}),
         "Texts": "synthetic: not written by a person",
     }
     return [[label, value] for label, value in facts.items() if value]

@@ -40,7 +40,7 @@ from reviewgen.hub.card import (
 from reviewgen.hub.download import check_token, megabytes, parse_repository, plain_errors
 from reviewgen.hub.keywords import PushOptions
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
-from reviewgen.rates import describe_copies
+from reviewgen.rates import describe_copies, describe_membership
 from reviewgen.saving import layout
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.read import read_bundle
@@ -185,12 +185,13 @@ class _Push:
             error._max_length = _MAX_LENGTH
             raise error
         _logger.info(
-            "Scanned %d samples and %d pieces of the vocabulary: %s; copy rate %s. This is a check,"
-            " not a guarantee.",
+            "Scanned %d samples and %d pieces of the vocabulary: %s; copy rate %s, membership %s."
+            " This is a check, not a guarantee.",
             len(texts),
             bundle.tokenizer.vocab_size,
             "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data",
             describe_copies(bundle.training.get("novelty") or {}) or "not measured",
+            describe_membership(bundle.training.get("novelty") or {}) or "not measured",
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import to_dict
-from reviewgen.data.tokens import tokens_of
+from reviewgen.data.tokens import count_given, tokens_of
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation.evaluate import (
     Evaluation,
@@ -23,9 +23,10 @@ from reviewgen.evaluation.evaluate import (
     measure_rate,
     sample_documents,
     spread_documents,
+    spread_indices,
 )
 from reviewgen.evaluation.metrics import TextMetrics
-from reviewgen.evaluation.scoring import Document
+from reviewgen.evaluation.scoring import Document, token_losses
 from reviewgen.generation.generator import Generator
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.generation.request import Request
@@ -33,7 +34,7 @@ from reviewgen.lexicon.token_bytes import decode_texts
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import count_copied
 from reviewgen.protocols.model import CountTrained, LanguageModel
-from reviewgen.rates import MIN_CHARACTERS, find_intervals
+from reviewgen.rates import MIN_CHARACTERS, area_under_curve, find_intervals
 from reviewgen.registry.plugins import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.plan import TrainingPlan
@@ -44,6 +45,8 @@ _MIN_TOKENS = 2_000  # minimum number of tokens of the chosen texts, even if the
 # time for scoring the wanted number of texts, even if the time budget is short
 _TEXT_SECONDS = 4.0
 _TEXTS = 100  # texts per call of the generator
+_MEMBERS = 100  # training texts, and held-out ones, that are told apart by their bits
+_MIN_MEMBERS = 50  # it is not measured on fewer
 _MAX_TEXTS = 2_000  # maximum number of generated texts
 # characters to generate with a model trained by counting; an n-gram model does so in 0.1 s
 _COUNTED_CHARACTERS = 100_000
@@ -147,7 +150,36 @@ def measure_texts(
         "copy_rate_characters": characters,
         "held_out_copy_rate": _share(held_out_pairs)[0] if any(held_out) else None,
     }
+    with suppress(NotADistribution):
+        rates |= _measure_membership(model, corpus)
     return rates, metrics.facts(generated, held_out)
+
+
+def _measure_membership(model: LanguageModel, corpus: PreparedCorpus) -> dict[str, Any]:
+    """Return how well the nats per token of a text tell that it was a training text: the area under
+    the curve of training texts against held-out texts. Nothing is returned for few texts.
+    """
+    stores = corpus.stores["train"], corpus.stores[corpus.final_split]
+    count = min(_MEMBERS, *map(len, stores))
+    if count < _MIN_MEMBERS:
+        return {}
+    vocab_size = corpus.tokenizer.vocab_size
+    means = []
+    for store in stores:
+        indices = spread_indices(len(store), count)
+        texts = [store.document(index) for index in indices]
+        cut = [ids[: 1 + count_given(ids, vocab_size) + SAMPLE_TOKENS] for ids in texts]
+        means.append([float(nats.mean()) for nats in token_losses(model, cut, vocab_size)])
+    pairs = list(zip(means[1], means[0], strict=True))
+
+    def area(some: Sequence[tuple[float, float]]) -> list[float]:
+        return [area_under_curve(*zip(*some, strict=True))]
+
+    return {
+        "membership": area(pairs)[0],
+        "membership_interval": find_intervals(area, pairs)[0],
+        "membership_texts": count,
+    }
 
 
 def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
