@@ -8,11 +8,10 @@ trials that would have the estimated variance.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import pvariance
 from typing import Any, TypeVar
-
-import numpy as np
 
 MIN_CHARACTERS = 20_000
 """A rate is shown as "not known yet" if it was measured on fewer characters of generated text."""
@@ -102,14 +101,10 @@ def area_under_curve(positive: Iterable[float], negative: Iterable[float]) -> fl
     >>> area_under_curve([3, 2], [1, 2])
     0.875
     """
-    scores = np.array(list(positive)), np.array(list(negative))
-    both = np.concatenate(scores)
-    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
-    middle = (counts.cumsum() - (counts - 1) / 2)[inverse]  # the mean rank of equal scores, from 1
-    n, m = map(len, scores)
-    if not n or not m:
-        return float("nan")
-    return float((middle[:n].sum() - n * (n + 1) / 2) / (n * m))
+    negative = sorted(negative)
+    below = [bisect_left(negative, score) + bisect_right(negative, score) for score in positive]
+    pairs = len(below) * len(negative)
+    return sum(below) / (2 * pairs) if pairs else math.nan
 
 
 def describe_membership(novelty: Mapping[str, Any]) -> str:
