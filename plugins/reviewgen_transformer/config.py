@@ -134,8 +134,8 @@ class TransformerConfig(ConditionedConfig):
             ConfigError: The model has n-gram vectors, or conditions at every step.
         """
         if self.ngrams > 1 or self.holds:
-            extra = "n-gram vectors" if self.ngrams > 1 else "conditions at every step"
-            advice = "train with --set model.ngrams=1, or " if self.ngrams > 1 else ""
+            extra = "conditions at every step" if self.holds else "n-gram vectors"
+            advice = "" if self.holds else "train with --set model.ngrams=1, or "
             raise ConfigError(
                 f"MistralForCausalLM has no {extra}, which this model has: {advice}export it with"
                 " --onnx FOLDER or --out PAGE.html."
@@ -180,9 +180,7 @@ class TransformerConfig(ConditionedConfig):
                     f"{name} is {quoted(values[name])}, and only {accepted} is read: use the"
                     " library transformers."
                 )
-        window = values["max_position_embeddings"]
-        if values["architectures"] == CLASSES[0]:
-            window = values.get("sliding_window") or window
+        window = values.get("sliding_window") if values["architectures"] == CLASSES[0] else None
         config = cls(
             vocab_size=values["vocab_size"],
             bos_id=values.get("bos_token_id"),
@@ -191,7 +189,7 @@ class TransformerConfig(ConditionedConfig):
             heads=values["num_attention_heads"],
             key_value_heads=values.get("num_key_value_heads"),
             feed_forward_size=values["intermediate_size"],
-            window=window,
+            window=values["max_position_embeddings"] if window is None else window,
             rope_theta=values.get("rope_theta", 10_000.0),
             rms_norm_eps=values["rms_norm_eps"],
         )
@@ -202,6 +200,12 @@ class TransformerConfig(ConditionedConfig):
             raise ConfigError(
                 f"the model has {weights:,} weights and {cached:,} cached values, and at most"
                 f" {MAX_SIZE:,} of each are read: use the library transformers."
+            )
+        head_size = values.get("head_dim")
+        if head_size not in (None, config.head_size):
+            raise ConfigError(
+                f"head_dim is {quoted(head_size)}, and only hidden_size / num_attention_heads,"
+                f" {config.head_size}, is read: use the library transformers."
             )
         return config
 

@@ -16,6 +16,7 @@ from reviewgen.export.pretrained import export_gguf, export_transformers
 from reviewgen.registry.plugins import find_model
 from tests.support.fakes import LETTERS, TEXTS, review_model
 from tests.support.models import EXAMPLES
+from tests.support.saved import edit_tensors
 
 SMALL = {"hidden_size": 32, "layers": 2, "heads": 2, "window": 64, "ngrams": 1}
 KINDS: dict[str, dict[str, Any]] = {
@@ -68,7 +69,9 @@ def test_a_folder_is_the_model_in_both_libraries(model, folder):
     "changes, said",
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel"),
-        ({"hidden_size": 64}, "its config requires"),
+        ({"hidden_size": 64, "head_dim": None}, "its config requires"),
+        ({"head_dim": 2}, "head_dim is 2"),
+        ({"sliding_window": 0}, "window must be at least 1 and at most 65536; got 0"),
         ({"num_hidden_layers": 3}, "missing tensors"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"hidden_size": 1 << 20}, "at most 100,000,000"),
@@ -79,6 +82,29 @@ def test_another_config_is_refused(folder, changes, said):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(BundleError, match=said):
         reviewgen.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"null", b'["architectures"]', b'"architectures"'])
+def test_files_that_are_not_objects_are_refused(folder, content):
+    (folder / "generation_config.json").write_bytes(content)
+    with pytest.raises(BundleError, match="should be a JSON object"):
+        reviewgen.load(folder)
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"keys of config\.json should be"):
+        reviewgen.load(folder)
+
+
+def test_a_folder_has_a_digest_and_no_manifest(model, folder, run_command):
+    loaded = reviewgen.load(folder)
+    assert loaded.digest == reviewgen.load(folder).digest is not None
+    status, output, _ = run_command("doctor", folder)
+    assert status == 0 and "can be read" in output and "--accept" not in output
+    status, _, problem = run_command("doctor", folder, "--accept")
+    assert status == 1 and "nothing to accept" in problem
+    assert not (folder / "manifest.json").exists()
+    export_transformers(model, folder, overwrite=True)
+    edit_tensors(folder, lambda tensors: tensors["model.norm.weight"].mul_(2))
+    assert reviewgen.load(folder).digest != loaded.digest
 
 
 def test_pickled_weights_are_refused(folder):

@@ -303,10 +303,8 @@ def _find_changes(model: str) -> tuple[dict[str, Any], str]:
     if bundle.folder is not None and (bundle.folder / MANIFEST).exists():
         line = f"{model} can be read, and no file has changed since it was saved."
         return {"files": sorted(bundle.digests)}, line
-    line = (
-        f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
-    )
-    return {"files": []}, line
+    line = f"{model} can be read. It has no manifest, so changes cannot be found"
+    return {"files": []}, f"{line}." if bundle.folder is None else f"{line}; --accept writes one."
 
 
 def _accept_changes(model: str) -> tuple[dict[str, Any], str]:

@@ -139,7 +139,7 @@ class Bundle:
         The digest is that of the files when they were read. Later changes to the folder do not
         affect it.
         """
-        if self.folder is None:
+        if not self.digests:
             return None
         lines = (
             f"{name} {self.digests[name]['sha256']}\n"

@@ -83,8 +83,11 @@ def read_bundle(
             which package to install, or what to register.
     """
     with _reading(folder):
-        if "architectures" in (values := _read_json(folder / layout.CONFIG)):
-            return _read_transformers(folder, values, weight_bits)
+        values = _read_json(folder / layout.CONFIG)
+        if isinstance(values, dict) and "architectures" in values:
+            bundle = _read_transformers(folder, values, weight_bits)
+            bundle.digests = layout.digest_files(folder, layout.files_of(values))
+            return bundle
         config = _read_config(folder)
         names = layout.files_of(config)
         _check_files(folder, names, strict)
@@ -210,6 +213,14 @@ def _check_files(folder: Path, known: set[str], strict: bool) -> None:
         raise BundleError(f"{folder} is damaged: {', '.join(odd)} is not a file.")
 
 
+def _read_defaults(folder: Path) -> dict[str, Any]:
+    """Read generation_config.json."""
+    defaults = _read_json(folder / layout.GENERATION)
+    if not isinstance(defaults, dict):
+        raise BundleError(f"{folder / layout.GENERATION} is damaged: it should be a JSON object.")
+    return defaults
+
+
 def _parse_training(folder: Path) -> dict[str, Any]:
     """Read training.json and check it."""
     training = _read_json(folder / layout.TRAINING, MAX_RECORD)
@@ -219,10 +230,7 @@ def _parse_training(folder: Path) -> dict[str, Any]:
 
 def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> Bundle:
     """Return the content of a saved folder whose files and config.json the caller has checked."""
-    defaults = _read_json(folder / layout.GENERATION)
-    if not isinstance(defaults, dict):
-        raise BundleError(f"{folder / layout.GENERATION} is damaged: it should be a JSON object.")
-    generation = read_saved_generation(defaults)
+    generation = read_saved_generation(_read_defaults(folder))
     training = _parse_training(folder)
     facts = config["tokenizer"]
     tokenizer_class, tokenizer_plugin = find_tokenizer(plugin_of_saved("tokenizer", facts))
@@ -332,7 +340,11 @@ def _read_transformers(folder: Path, values: dict[str, Any], weight_bits: int) -
     """
     plugin = next(plugin for plugin in list_plugins("model") if plugin.name == "transformer")
     factory: Any = find_stepper(plugin)
-    model_config = factory.Config.from_transformers(values)
+    try:
+        model_config = factory.Config.from_transformers(values)
+    except ConfigError as error:
+        reason = first_line(error)
+        raise BundleError(f"{folder} is of transformers and cannot be read: {reason}.") from None
     file = folder / layout.WEIGHTS
     if not file.is_file():
         raise BundleError(
@@ -351,7 +363,7 @@ def _read_transformers(folder: Path, values: dict[str, Any], weight_bits: int) -
     _check_vocabulary(model_config, tokenizer, conditions)
     defaults = {}
     if (folder / layout.GENERATION).is_file():
-        defaults = _read_json(folder / layout.GENERATION)
+        defaults = _read_defaults(folder)
     known = fields_of(GenerationConfig).keys() & defaults.keys()
     return Bundle(
         preset=f"{plugin.name}-{tokenizer_plugin.name}",

@@ -204,10 +204,15 @@ def accept_changes(folder: Path) -> list[str]:
     that had changed.
 
     Raises:
-        BundleError: The model cannot be read from the current files.
+        BundleError: The model cannot be read from the current files, or is of transformers.
         StorageError: The folder cannot be written.
     """
-    now = read_bundle(folder, accept_changes=True).digests
+    bundle = read_bundle(folder, accept_changes=True)
+    if bundle.folder is None:
+        raise BundleError(
+            f"{folder} is of transformers and has no manifest, so there is nothing to accept."
+        )
+    now = bundle.digests
     before: dict[str, layout.FileFacts] = {}
     with contextlib.suppress(BundleError):  # a damaged manifest is replaced
         before = layout.read_manifest(folder) or {}
