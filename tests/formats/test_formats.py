@@ -56,6 +56,10 @@ FORMATS: list[tuple[dict[str, Any], Any]] = [
     ({"sentences": "1"}, lambda text: len(sentence_ends(text)) == 1),
     ({"include": ["movie", "so good"]}, lambda t: has_word("movie", t) and has_word("so good", t)),
     ({"exclude": ["the", "a"]}, lambda t: not has_word("the", t) and not has_word("a", t)),
+    (
+        {"sentences": "2", "include": ["music"]},
+        lambda text: len(sentence_ends(text)) == 2 and has_word("music", text),
+    ),
     ({"regex": "[a-z ]*", "include": "plot"}, lambda t: has_word("plot", t) and t.islower()),
 ]
 
@@ -195,6 +199,14 @@ def test_the_older_name_of_include_still_works(micro):
     )
 
 
+def test_a_word_that_is_included_twice_is_one(micro):
+    options: dict[str, Any] = {"seed": 3, "max_new_tokens": 40, **FREE}
+    model = micro("ngram-char")
+    assert model.generate(include=["music"] * 2, **options) == model.generate(
+        include="music", **options
+    )
+
+
 @pytest.mark.parametrize("limit", [12, 20, 33])
 def test_a_text_is_complete_at_its_limit(micro, limit):
     for name in ("lstm-char", "gru-word"):
@@ -238,6 +250,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"json_schema": "{"}, "json_schema is not valid JSON"),
     ({"json_schema": {"type": "foo"}}, "json_schema is not valid"),
     ({"json_schema": {"type": "string", "minLength": 3, "maxLength": 2}}, "json_schema"),
+    ({"json_schema": {"properties": {"a": {"sentences": "2"}, "b": 5}}}, "object or boolean"),
     ({"json_schema": {"enum": ["é"]}}, "No text"),
     ({"grammar": 'start: "a" x'}, "grammar is not valid: line 1, column 8"),
     ({"grammar": "x" * 1_000_000}, "100,000 characters"),

@@ -207,7 +207,8 @@ class Formats:
         is_long = np.median(lengths) > 1
         self.horizon = min(_HORIZON * (1 if is_long else _CHARACTERS), config.max_new_tokens)
         _refuse_contradictions(config)
-        automata = [(include(word, symbols, eos), self.horizon) for word in config.include]
+        included = dict.fromkeys(config.include)
+        automata = [(include(word, symbols, eos), self.horizon) for word in included]
         if config.exclude:
             automata.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
         for name, given in plugins.items():
@@ -506,7 +507,7 @@ class Cursor:
         if not self._plan and left <= self._check_at:
             tokens, _ = self.complete(min(left, _MAX_SEARCH))
             if tokens is None:
-                self._check_at = 0
+                self._check_at = left // 2
             elif self.must_finish or len(tokens) + 2 >= left:
                 self._plan = tokens or [self.formats.eos]
             else:
@@ -528,7 +529,11 @@ class Cursor:
                 if cursor.is_complete:
                     return Completion(tokens, True)
                 allowed = cursor.mask()
-                candidates = self.formats.candidates(allowed)
+                candidates = dict.fromkeys(self.formats.candidates(allowed))
+                for position in cursor._automata:  # the way to a word
+                    distances = np.where(allowed, position.distances(), FAR)
+                    if distances.min() < FAR:
+                        candidates[int(distances.argmin())] = None
                 is_certain &= len(candidates) == allowed.sum()
                 for token in candidates:
                     after = cursor.copy()

@@ -143,7 +143,7 @@ def _of_sentences(value: str) -> str:
     return f"start: ALL\nALL: {_repeated_sentences(value)}\n{_sentence_grammar()}"
 
 
-def _of_columns(columns: Mapping[str, Mapping[str, Any]]) -> str:
+def _of_columns(columns: Mapping[str, Any]) -> str:
     """Return the grammar of a JSON object some of whose strings are a number of sentences.
 
     Args:
@@ -156,7 +156,7 @@ def _of_columns(columns: Mapping[str, Mapping[str, Any]]) -> str:
         key = json.dumps(name, ensure_ascii=False)
         parts.append(json.dumps(("," if number else "{") + key + ":", ensure_ascii=False))
         parts.append(f"value{number}")
-        if "sentences" in schema:
+        if isinstance(schema, Mapping) and "sentences" in schema:
             if others := sorted(schema.keys() - {"sentences", "type", "title", "description"}):
                 raise ConfigError(
                     f"sentences of {quoted(name)} cannot be combined with {', '.join(others)}:"

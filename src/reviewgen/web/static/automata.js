@@ -11,6 +11,7 @@ const HALF = 256; // symbols from here on are halves of a byte
 const SYMBOLS = HALF + 16;
 /** More tokens than any text has. */
 export const FAR = 2 ** 20;
+const MIN_REST = 1e-4; // of the probability of a token that has known followers
 
 const { fround } = Math; // numbers of 32 bits, as in Python
 
@@ -132,7 +133,7 @@ export function temper({ starts, followers, probs, unigrams }, temperature) {
   const tempered = { starts, followers, probs: probs.map((prob) => prob ** power), unigrams: unigrams.map((prob) => prob ** power) };
   const sum = fround(tempered.unigrams.reduce((total, prob) => total + prob, 0));
   const sumOf = (numbers, token) => numbers.subarray(starts[token], starts[token + 1]).reduce((total, prob) => total + prob, 0);
-  const restOf = (numbers, token) => fround(Math.max(1 - sumOf(numbers, token), 0));
+  const restOf = (numbers, token) => fround(Math.max(1 - sumOf(numbers, token), MIN_REST));
   for (let token = 0; token < size; token++) {
     const total = sumOf(tempered.probs, token) + fround(fround(restOf(probs, token) ** power) * sum);
     for (let place = starts[token]; place < starts[token + 1]; place++) tempered.probs[place] /= total;
