@@ -260,6 +260,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sentences": "4..2"}, "sentences must be"),
     ({"include": ["né"]}, "characters that this model does not know"),
     ({"choices": ["é"]}, "characters that this model does not know"),
+    ({"include": ["\ud800"]}, "characters that this model does not know"),
+    ({"choices": ["\ud800"]}, "characters that this model does not know"),
     ({"include": [""]}, "include must be at least 1"),
     ({"include": ["a b"], "exclude": ["b"]}, "leave out one of them"),
     ({"include": ["abc"], "max_new_tokens": 2}, "at least 3 tokens"),

@@ -146,7 +146,7 @@ def choices(texts: Sequence[str], symbols: Symbols, eos: int) -> Automaton:
     Raises:
         ConfigError: The tokens cannot spell one of the texts, or the texts are too long together.
     """
-    encoded = {text.encode() for text in texts}
+    encoded = {text.encode(errors="surrogatepass") for text in texts}
     beginnings = {b""}
     for text in encoded:
         beginnings.update(text[:end] for end in range(1, len(text) + 1))
@@ -157,7 +157,7 @@ def choices(texts: Sequence[str], symbols: Symbols, eos: int) -> Automaton:
         )
     tokens = {bytes(token) for token in symbols.tokens() if token and max(token) < HALF}
     for choice in texts:
-        if not _is_spelled(choice.encode(), tokens):
+        if not _is_spelled(choice.encode(errors="surrogatepass"), tokens):
             raise _unspelled("choices", choice)
 
     def step(state: Any, symbol: int) -> Any:
@@ -251,7 +251,8 @@ def _word_step(words: Sequence[str], end: int) -> Callable[[Any, int], Any]:
     spellings = list[bytes]()
     for word in words:
         spellings += [
-            (first + word[1:]).encode() for first in sorted({word[0].lower(), word[0].upper()})
+            (first + word[1:]).encode(errors="surrogatepass")
+            for first in sorted({word[0].lower(), word[0].upper()})
         ]
     begins_inside = [not _is_letter(spelling[0]) for spelling in spellings]
     ends_inside = [not _is_letter(spelling[-1]) for spelling in spellings]
