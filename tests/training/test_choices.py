@@ -16,10 +16,11 @@ from reviewgen.config import Preset
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.registry.plugins import find_model
+from reviewgen.training.autotuning import Execution, autotune, relative_error
 from reviewgen.training.device import IsolatedRng, choose_device
 from reviewgen.training.report import Budget, Report
 from reviewgen.training.sizing import Sizing, choose_size
-from tests.support.fakes import TEXTS
+from tests.support.fakes import TEXTS, FakeConfig
 from tests.support.trainings import Clock, Planted, fitted, prepared, ready
 
 
@@ -134,6 +135,75 @@ def test_autotuning_leaves_the_model_and_the_random_state_as_they_are():
     losses = [[report.nats_per_token for report in run] for run in runs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert torch.equal(before, torch.get_rng_state())
+
+
+class WrongInBf16(nn.Module):
+    """A model whose implementation "fast" has half the gradient in bf16."""
+
+    Config = FakeConfig
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = FakeConfig(vocab_size=20)
+        self.table = nn.Embedding(20, 16)
+        self.inner = nn.Linear(16, 16)
+        self.output = nn.Linear(16, 20)
+        self.way = "fast"
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, 1)
+
+    def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.inner(self.table(ids))
+        if self.way == "fast" and torch.is_autocast_enabled("cpu"):
+            hidden = (hidden + hidden.detach()) / 2
+        return self.output(hidden), state
+
+    def implementations(self) -> tuple[str, ...]:
+        return ("fast", "slow")
+
+    def use_implementation(self, name: str) -> None:
+        self.way = name
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_an_implementation_with_wrong_gradients_is_not_chosen(precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    config = TrainingConfig(precision=precision, threads=1, batch_size=4, bptt=8)
+    model = WrongInBf16()
+    timed = autotune(model, config, 10.0)
+    assert ("bf16", "fast") not in [(each.precision, each.implementation) for each in timed]
+    assert ("bf16", "slow") in [(each.precision, each.implementation) for each in timed]
+    assert relative_error(model, Execution(1, "bf16", "fast"), (4, 8)) == pytest.approx(0.5, 0.05)
+    assert relative_error(model, Execution(1, "bf16", "slow"), (4, 8)) < 0.02
+
+    monkeypatch.setattr(model, "implementations", lambda: ("fast",))
+    assert {each.precision for each in autotune(model, config, 10.0)} == {"no"}
+
+
+def test_an_lstm_of_1024_units_trains_with_right_gradients():
+    """In torch 2.13, the gradients of its layer in bf16 are wrong on some processors."""
+    torch.manual_seed(0)
+    network, _ = find_model("lstm")
+    size = {"vocab_size": 20, "hidden_size": 1024, "embedding_size": 16}
+    model = network(network.Config(**size))
+    plain = network(network.Config(**size, layer="reference"))
+    plain.load_state_dict(model.state_dict())
+    config = TrainingConfig(threads=1, precision="bf16", batch_size=16, bptt=8)
+    chosen = autotune(model, config, 1.0)[0]
+    if chosen.implementation is not None:
+        model.use_implementation(chosen.implementation)
+    ids = torch.randint(20, (16, 9))
+
+    def gradient(model: Any, precision: str) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            logits, _ = model(ids[:, :-1], model.initial_state(16))
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        return torch.autograd.grad(loss, model.recurrent.weight_hh_l0)[0]
+
+    found = gradient(model, chosen.precision)
+    exact = gradient(plain, "no")
+    assert (found - exact).norm() < 0.05 * exact.norm()
 
 
 # Sizes.
