@@ -82,6 +82,17 @@ def test_labels_of_one_side_are_left_out(rows):
     assert {"stars", "sentiment"} == {note.split("'")[1] for note in found.notes}
 
 
+def test_a_label_of_neither_side_is_an_error(rows):
+    with pytest.raises(ConfigError, match="'nope'"):
+        reviewgen.report(rows[:60], rows[1000:1100], labels=["nope"])
+
+
+def test_held_out_texts_that_are_training_texts_are_said(rows):
+    found = reviewgen.report(rows[:60], rows[1000:1120], rows[1000:1120])
+    assert any("not used as held-out" in note for note in found.notes)
+    assert "without held-out texts" in found.section("privacy").words
+
+
 @pytest.mark.slow
 def test_without_scikit_learn_the_rest_is_measured(rows, monkeypatch):
     monkeypatch.setattr(classifier, "find_spec", lambda name: None)

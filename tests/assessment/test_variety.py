@@ -2,6 +2,9 @@
 
 import random
 
+import pytest
+
+from reviewgen.assessment import variety
 from reviewgen.assessment.variety import measure_variety
 from tests.assessment.real import real_texts, table
 
@@ -65,3 +68,10 @@ def test_texts_without_words_are_measured() -> None:
     section = measure_variety(table(["!?"] * 60), table(real_texts()[:100]))
     assert section.figure("vocabulary").synthetic.value == 0
     assert "repeat each other" in section.words
+
+
+def test_without_rensa_near_duplicates_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variety, "find_spec", lambda name: None)
+    real = real_texts()
+    section = measure_variety(table(real[:500]), table(real[500:1500]))
+    assert "near duplicates are not known" in section.words

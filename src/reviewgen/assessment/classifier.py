@@ -4,6 +4,7 @@
 Shapes by letter: N texts, C classes.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -56,15 +57,21 @@ def cross_validate(
     """Return the probability of each class for each text, by a classifier that has not seen it, and
     the classes in their order. Equal texts are in the same of five folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     names = np.unique(classes)
-    numbers: dict[str, int] = {}
-    groups = [numbers.setdefault(text, len(numbers)) for text in texts]
+    fold_of: dict[str, int] = {}
+    dealt = Counter[Any]()  # different texts of each class
+    for index in np.random.default_rng(0).permutation(len(texts)):
+        if texts[index] not in fold_of:
+            fold_of[texts[index]] = dealt[classes[index]] % FOLDS
+            dealt[classes[index]] += 1
+    folds = np.array([fold_of[text] for text in texts])
     found = np.full((len(texts), len(names)), 1 / len(names))
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    for train, test in folds.split(features, classes, groups):
-        model = fit(features[train], classes[train])
-        columns = np.searchsorted(names, model.classes_)  # a fold may lack a class
-        found[test[:, None], columns] = model.predict_proba(features[test])
+    for fold in range(FOLDS):
+        test = np.flatnonzero(folds == fold)
+        train = np.flatnonzero(folds != fold)
+        # of few different texts, a fold may be empty, or hold all of a class
+        if len(test) and len(np.unique(classes[train])) > 1:
+            model = fit(features[train], classes[train])
+            columns = np.searchsorted(names, model.classes_)
+            found[test[:, None], columns] = model.predict_proba(features[test])
     return found, names

@@ -58,39 +58,41 @@ def measure_likeness(synthetic: Texts, real: Texts) -> Section:
         *_labels(synthetic, real),
     ]
     lists = {"What tells them apart": tell_tales} if tell_tales else {}
-    return Section("likeness", _describe(area, between, tell_tales), figures, lists=lists)
+    return Section("likeness", _describe(area, tell_tales), figures, lists=lists)
 
 
-def _describe(area: Measured, between: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
+def _describe(area: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
     if area.value is None:
         if not is_installed():
             return f"Whether these texts can be told from real ones is not known. {INSTALL}"
         return (
-            "Whether these texts can be told from real ones is not known: there are fewer than"
-            f" {MIN_TEXTS} of a side."
+            "Whether these texts can be told from real ones is not known: this needs"
+            f" {MIN_TEXTS} different synthetic texts, and more than {2 * MIN_TEXTS} real ones."
         )
+    if not tell_tales:
+        return "These texts cannot be told from real ones by their words."
     by = ", ".join(f"“{row[0]}”" for row in tell_tales[1:4])
     mostly = f", mostly by {by}" if by else ""
     if area.value >= _EASY:
         return f"These texts are easy to tell from real ones{mostly}."
     if area.value >= _HARD:
         return f"These texts can often be told from real ones{mostly}."
-    if between.value is not None and between.interval and area.value > between.interval[1]:
-        return f"These texts are hard to tell from real ones; the little there is: {by}."
-    return "These texts cannot be told from real ones by their words."
+    return f"These texts are hard to tell from real ones, but not impossible{mostly}."
 
 
 def _classify(
     made: Texts, one: Texts, other: Texts
 ) -> tuple[Measured, Measured, Sequence[Sequence[str]]]:
     """Return the area under the curve of synthetic against real texts, the area of real against
-    real, and the n-grams that tell synthetic texts.
+    real, and the n-grams that tell synthetic texts; none if the area may be chance.
     """
-    if len(made) < MIN_TEXTS or not is_installed():
+    if not is_installed() or min(map(Texts.count_different, (made, one, other))) < MIN_TEXTS:
         return NOT_KNOWN, NOT_KNOWN, ()
     made, one, other = (each.sample(_CLASSIFIED) for each in (made, one, other))
     area, features, is_first = _area(made.texts, other.texts)
     between, _, _ = _area(one.texts, other.texts)
+    if not area.interval or area.interval[0] <= max(0.5, between.value or 0.5):
+        return area, between, ()
     weights = fit(features, is_first).coef_[0]
     return area, between, _tell_tales(made.texts, other.texts, weights)
 
@@ -176,7 +178,7 @@ def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
     """Return the bits per character of synthetic texts under a model of the real ones, and the
     other way round.
     """
-    if len(made) < MIN_TEXTS:
+    if min(map(Texts.count_different, (made, one))) < MIN_TEXTS:
         both = [(NOT_KNOWN, NOT_KNOWN)] * 2
     else:
         of_real = _bits_under(one.sample(_MODELLED), made, other)

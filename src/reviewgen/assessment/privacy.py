@@ -38,8 +38,8 @@ _NAMES = 200  # runs of words that are listed
 _CHECKED = 5_000  # the rarest runs of words, of which names are listed first
 _MAX_SHOWN = 120  # characters of a listed text
 _NEEDS_HELD_OUT = (
-    f"This needs {MIN_TEXTS} synthetic texts, and {MIN_TEXTS} real ones that they were not made"
-    " from: --held-out."
+    f"This needs {MIN_TEXTS} different synthetic texts, and {MIN_TEXTS} different real ones that"
+    " they were not made from: --held-out."
 )
 
 
@@ -59,7 +59,7 @@ def measure_privacy(
         held_out = held_out.take(
             [index for index, text in enumerate(held_out.texts) if text not in known]
         )
-    others = held_out if held_out is not None and len(held_out) >= MIN_TEXTS else None
+    others = held_out if held_out is not None and held_out.count_different() >= MIN_TEXTS else None
     spans, copied, of_real = _copied(synthetic, trained_on, others)
     words = encode(trained_on.texts)
     runs, replayed, by_chance = _replayed(synthetic, words, others)
@@ -117,7 +117,11 @@ def _describe(figures: dict[str, Figure], replayed: int) -> str:
     if copied.synthetic.value is None:
         return "What these texts give away is not known: there are too few."
     if near.synthetic.value is None:
-        return "These texts do not copy training texts; whether they give away more is not known."
+        share = copied.show(copied.synthetic._replace(interval=None))
+        return (
+            f"These texts copy little or nothing of the training texts ({share}); whether they give"
+            " away more is not known without held-out texts."
+        )
     return "These texts give away no more of the training texts than other real texts do."
 
 
@@ -225,7 +229,7 @@ def _membership(
         f"membership, hits at {percent(_FALSE_ALARMS, 0)} false alarms",
     )
     keys = ("membership", "membership_hits")
-    if others is None or min(len(synthetic), len(trained_on)) < MIN_TEXTS:
+    if others is None or min(map(Texts.count_different, (synthetic, trained_on))) < MIN_TEXTS:
         return [
             Figure(key, name, note=_NEEDS_HELD_OUT, is_share=key != keys[0])
             for key, name in zip(keys, names, strict=True)

@@ -17,6 +17,7 @@ from reviewgen.assessment.privacy import measure_privacy
 from reviewgen.assessment.texts import (
     MAX_REAL,
     MAX_SYNTHETIC,
+    MAX_VALUES,
     Texts,
     read_table,
     read_trained,
@@ -85,14 +86,15 @@ class Report(HtmlReport):
         for section in self.sections:
             yield Text(f"\n{section.name.capitalize()}", style="bold")
             yield Text(section.words)
-            table = Table(box=None, pad_edge=False)
+            table = Table(box=None, pad_edge=False, show_header=bool(section.figures))
             table.add_column("")
             table.add_column("synthetic", no_wrap=True)
             table.add_column("real against real", no_wrap=True)
+            table.add_column("texts", no_wrap=True, justify="right")
             notes = list[str]()
             for figure in section.figures:
                 shown = (figure.show(each) for each in (figure.synthetic, figure.real))
-                table.add_row(figure.name, *shown)
+                table.add_row(figure.name, *shown, f"{figure.synthetic.texts:,}")
                 notes += [figure.note] if figure.synthetic.value is None and figure.note else []
             yield Padding(table, (1, 0, 0, 2))
             for note in dict.fromkeys(notes):
@@ -174,6 +176,9 @@ def report(
         made = replace(texts, name=str(trained.bundle.origin or trained.bundle.preset))
     else:
         made = read_table(synthetic, MAX_SYNTHETIC, text_column, labels)
+    for label in labels or ():
+        if label not in {**made.labels, **real.labels}:
+            raise ConfigError(f"Neither {made.name} nor {real.name} has a column {label!r}.")
     sections = (
         measure_likeness(made, real),
         measure_variety(made, real),
@@ -214,18 +219,20 @@ def _notes(synthetic: Texts, train: Texts, held_out: Texts | None) -> Iterator[s
             yield f"{texts.name}: a random sample of {len(texts):,} of {texts.total:,} texts."
         if len(texts) < MIN_TEXTS:
             yield (
-                f"{texts.name} has {counted(len(texts), 'text')}; figures need at least"
-                f" {MIN_TEXTS}, so they are not known."
+                f"{texts.name} has {counted(len(texts), 'text')}; most figures need at least"
+                f" {MIN_TEXTS}, and are not known."
             )
     known = set(train.texts)
-    equal = sum(text in known for text in synthetic.texts)
-    if equal:
-        yield (
-            f"{equal:,} of {len(synthetic):,} texts of {synthetic.name} are texts of {train.name},"
-            " word for word."
-        )
+    for table, end in ((synthetic, ""), (held_out, ": they are not used as held-out texts")):
+        equal = sum(text in known for text in table.texts) if table is not None else 0
+        if table is not None and equal:
+            yield (
+                f"{equal:,} of {len(table):,} texts of {table.name} are texts of {train.name},"
+                f" word for word{end}."
+            )
     for name in sorted({*synthetic.labels} ^ {*train.labels}):
         lacking, having = (train, synthetic) if name in synthetic.labels else (synthetic, train)
         yield (
-            f"{lacking.name} has no labels {name!r}, which {having.name} has: they are left out."
+            f"{lacking.name} has no column {name!r} of 2 to {MAX_VALUES} values, which"
+            f" {having.name} has: it is left out."
         )

@@ -16,7 +16,7 @@ from reviewgen.model.review_model import ReviewModel
 
 MAX_SYNTHETIC = 10_000
 MAX_REAL = 30_000
-_MAX_VALUES = 20  # a column with more values is no label
+MAX_VALUES = 20  # a column with more values is no label
 _MIN_PER_VALUE = 2  # texts of each value, on average
 
 
@@ -38,6 +38,10 @@ class Texts:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def count_different(self) -> int:
+        """Return the number of different texts."""
+        return len(set(self.texts))
 
     def take(self, indices: Sequence[int]) -> "Texts":
         """Return some of the texts."""
@@ -143,7 +147,7 @@ def read_trained(model: ReviewModel, splits: Sequence[str], limit: int) -> Texts
     }
     total = len(examples)
     found = {name: values for name, values in labels.items() if _are_labels(values)}
-    name = f"the {' and '.join(splits)} split of {source}"
+    name = f"the {' and '.join(splits)} {'split' if len(splits) == 1 else 'splits'} of {source}"
     return Texts(name, [text for text, _ in examples], found, total).sample(limit)
 
 
@@ -167,4 +171,4 @@ def as_label(value: Any) -> str | None:
 def _are_labels(values: Sequence[str | None]) -> bool:
     """Return whether a column holds labels: at least two values, and few of them."""
     counts = Counter(value for value in values if value is not None)
-    return 2 <= len(counts) <= min(_MAX_VALUES, len(values) // _MIN_PER_VALUE)
+    return 2 <= len(counts) <= min(MAX_VALUES, len(values) // _MIN_PER_VALUE)

@@ -54,8 +54,12 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
         f"{column}: ratio of accuracies",
         f"{column}: bits it saves of a text",
     ]
-    if count < MIN_TEXTS or len(other[0]) < MIN_TEXTS or len(set(one[1])) < 2:
-        note = f"Fewer than {MIN_TEXTS} texts with this label, or a single value."
+    is_small = min(count, len(other[0])) < MIN_TEXTS
+    if is_small or len(set(one[1])) < 2 or not set(made[1]) & set(one[1]):
+        note = (
+            f"Fewer than {MIN_TEXTS} texts with this label ({4 * MIN_TEXTS} real ones), a single"
+            " value, or no value that both tables have."
+        )
         keys = (f"{column}_{key}" for key in ("accuracy", "ratio", "bits"))
         figures = [Figure(key, name, note=note) for key, name in zip(keys, names, strict=True)]
         return f"What a classifier of {column} learns from these texts is not known.", figures
@@ -78,13 +82,21 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
         Figure(f"{column}_ratio", names[1], (ratio, of_real)),
         Figure(f"{column}_bits", names[2], (_saved(made), _saved(one))),
     ]
+    low, _ = figures[0].real.interval or (0.0, 1.0)
+    if low <= chance_rate:
+        words = (
+            f"What a classifier of {column} learns from these texts is not known: from real ones,"
+            " it learns nothing, either."
+        )
+        return words, figures
     gain = fmean(by_one) - chance_rate
-    is_chance = fmean(right) - chance_rate <= _NOTHING * max(gain, 0)
-    return _describe(column, ratio, is_chance), figures
+    is_chance = fmean(right) - chance_rate <= _NOTHING * gain
+    return _describe(column, ratio, of_real, is_chance), figures
 
 
-def _describe(column: str, ratio: Measured, is_chance: bool) -> str:
+def _describe(column: str, ratio: Measured, of_real: Measured, is_chance: bool) -> str:
     assert ratio.value is not None
+    assert of_real.value is not None
     if is_chance:
         return f"A classifier of {column} learns nothing from these texts: it is at chance."
     share = percent(ratio.value, 0)
@@ -93,9 +105,12 @@ def _describe(column: str, ratio: Measured, is_chance: bool) -> str:
             f"To train a classifier of {column}, these texts are better than real ones ({share}):"
             " they may contain the real texts that it is tested on."
         )
-    if ratio.value >= _GOOD:
+    if ratio.value >= min(_GOOD, of_real.value):
         return f"To train a classifier of {column}, these texts are as good as real ones ({share})."
-    return f"A classifier of {column} that learns from these texts reaches {share} of the accuracy."
+    return (
+        f"A classifier of {column} that learns from these texts reaches {share} of the accuracy of"
+        " one that learns from real texts."
+    )
 
 
 def _labelled(texts: Texts, column: str) -> _Labelled:

@@ -96,6 +96,8 @@ def _describe(figures: dict[str, Figure]) -> str:
     by_real = figures["vocabulary"].real.value
     if used is not None and by_real is not None and used < 0.8 * by_real:
         return "These texts do not repeat each other, but they use fewer different words."
+    if figures["near_duplicates"].synthetic.value is None:
+        return "The words of these texts are as varied as real ones; near duplicates are not known."
     return "These texts are as varied as real ones."
 
 
