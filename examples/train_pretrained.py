@@ -65,18 +65,18 @@ DROPOUT = {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0
 RECIPES = {
     "lstm-word": Recipe(
         epochs=12.0,
-        hours=8.5,
+        hours=3.0,
         model={"hidden_size": 1024, "embedding_size": 256} | DROPOUT,
-        training=LARGE_STEPS | {"learning_rate": 0.02, "weight_decay": 0.1},
+        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.02, "weight_decay": 0.1},
         variants=(
             {},
-            {"training": {"batch_size": 128}},
-            {"training": {"sampled_softmax": 1000}},
+            {"training": {"weight_decay": 0.02}},
+            {"training": {"batch_size": 256}},
         ),
     ),
     "lstm-char": Recipe(
         epochs=8.0,
-        hours=14.0,
+        hours=5.0,
         model={
             "hidden_size": 1024,
             "ngrams": 4,
@@ -88,12 +88,21 @@ RECIPES = {
         variants=(
             {},
             {"training": {"batch_size": 128}},
-            {"model": {"hidden_size": 1216}},
+        ),
+    ),
+    "transformer-word": Recipe(
+        epochs=3.0,
+        hours=3.0,
+        model={"hidden_size": 256, "layers": 4, "heads": 4, "dropout": 0.1},
+        training={"batch_size": 32, "bptt": 128},
+        variants=(
+            {},
+            {"training": {"learning_rate": 0.004}},
         ),
     ),
     "gru-word": Recipe(
         epochs=12.0,
-        hours=9.0,
+        hours=2.0,
         model={"hidden_size": 768, "embedding_size": 256} | DROPOUT,
         training={"batch_size": 128, "bptt": 64, "learning_rate": 0.015, "weight_decay": 0.1},
         variants=(
@@ -102,8 +111,8 @@ RECIPES = {
         ),
     ),
     "gru-char": Recipe(
-        epochs=4.0,
-        hours=5.0,
+        epochs=5.0,
+        hours=2.3,
         model={"hidden_size": 1024, "ngrams": 4, "ngram_buckets": 8192},
         training=LARGE_STEPS,
         variants=(
@@ -111,15 +120,25 @@ RECIPES = {
             {"training": {"batch_size": 128}},
         ),
     ),
+    "transformer-char": Recipe(
+        epochs=2.0,
+        hours=3.0,
+        model={"hidden_size": 256, "layers": 4, "heads": 4},
+        training={"batch_size": 32, "bptt": 128},
+        variants=(
+            {},
+            {"training": {"learning_rate": 0.005}},
+        ),
+    ),
     "nnlm-word": Recipe(
         epochs=6.0,
-        hours=3.0,
+        hours=1.0,
         model={"hidden_size": 256, "embedding_size": 128, "dropout": 0.1},
         training={"batch_size": 32, "bptt": 32},
     ),
     "rnn-word": Recipe(
         epochs=4.0,
-        hours=1.0,
+        hours=0.5,
         model={"hidden_size": 512, "embedding_size": 160, "output_dropout": 0.1},
         training={"batch_size": 32, "bptt": 64},
     ),
