@@ -78,6 +78,8 @@ def test_a_memorising_model_is_found(
     assert value(section, "copy_rate") > 0.5
     assert "copy them" in section.words
     assert "nearer to them" in section.words
+    subject = "The model" if has_model else "An n-gram that learns from these texts"
+    assert f"{subject} tells training texts from other real texts" in section.words
 
 
 def test_planted_personal_data_and_names_are_listed() -> None:

@@ -96,13 +96,13 @@ def measure_privacy(
     }
     return Section(
         "privacy",
-        _describe({figure.key: figure for figure in figures}, replayed_data),
+        _describe({figure.key: figure for figure in figures}, replayed_data, model),
         figures,
         lists={title: rows for title, rows in lists.items() if len(rows) > 1},
     )
 
 
-def _describe(figures: dict[str, Figure], replayed: int) -> str:
+def _describe(figures: dict[str, Figure], replayed: int, model: Any) -> str:
     """Return what the figures say, the worst first."""
     found = list[str]()
     copied, near, member = (figures[key] for key in ("copy_rate", "nearer", "membership"))
@@ -110,10 +110,20 @@ def _describe(figures: dict[str, Figure], replayed: int) -> str:
         found.append(f"repeat {counted(replayed, 'contact detail')} of them (e-mail, telephone)")
     if _is_above(copied, _COPIED):
         found.append(f"copy them ({copied.show(copied.synthetic._replace(interval=None))})")
-    if _is_above(near) or _is_above(member):
+    if _is_above(near):
         found.append("are nearer to them than to other real texts")
+    sentences = list[str]()
     if found:
-        return f"These texts give away training texts: they {'; they '.join(found)}."
+        sentences.append(f"These texts give away training texts: they {'; they '.join(found)}.")
+    if _is_above(member):
+        subject = "An n-gram that learns from these texts" if model is None else "The model"
+        area = member.show(member.synthetic._replace(interval=None))
+        sentences.append(
+            f"{subject} tells training texts from other real texts by their bits (area under the"
+            f" curve {area})."
+        )
+    if sentences:
+        return " ".join(sentences)
     if copied.synthetic.value is None:
         return "What these texts give away is not known: there are too few."
     if near.synthetic.value is None:
