@@ -56,6 +56,21 @@ class Recipe:
     variants: tuple[dict[str, dict[str, Any]], ...] = ()
 
 
+# of inserted names, on average: python -m tests.benchmarks exposure, in docs/how-to/generation.md
+EXPOSURES = {
+    "lstm-word": 1.6,
+    "ngram-word": 10.5,
+    "lstm-char": 2.3,
+    "ngram-char": 10.7,
+    "gru-word": 1.6,
+    "rnn-char": 1.8,
+    "gru-char": 2.2,
+    "nnlm-char": 1.2,
+    "blend-char": 10.7,
+    "rnn-word": 1.5,
+    "nnlm-word": 1.6,
+    "blend-word": 10.5,
+}
 COUNTS = {"smoothing": "witten-bell", "quantized": True, "min_count": 2}
 # many lanes: a recurrent matrix is then read for more of them at once
 LARGE_STEPS = {"batch_size": 256, "bptt": 64}
@@ -315,7 +330,8 @@ def describe(name: str) -> None:
     reviewgen.load(folder).save_generation_config(folder, **defaults | {"conditions": CONDITIONS})
     shipped = reviewgen.load(folder)
     # a blend has no figures yet
-    shipped.training["novelty"] = (shipped.training.get("novelty") or {}) | measure_copying(shipped)
+    novelty = (shipped.training.get("novelty") or {}) | measure_copying(shipped)
+    shipped.training["novelty"] = novelty | {"exposure": EXPOSURES.get(name)}
     save(name, shipped)
     reviewgen.load(folder).generate_model_card(
         source=name, license="apache-2.0", language="en"

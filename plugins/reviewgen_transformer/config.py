@@ -180,7 +180,8 @@ class TransformerConfig(ConditionedConfig):
                     f"{name} is {quoted(values[name])}, and only {accepted} is read: use the"
                     " library transformers."
                 )
-        window = values.get("sliding_window") if values["architectures"] == CLASSES[0] else None
+        is_mistral = values["architectures"] == CLASSES[0]
+        window = values.get("sliding_window", 4096) if is_mistral else None
         config = cls(
             vocab_size=values["vocab_size"],
             bos_id=values.get("bos_token_id"),

@@ -176,3 +176,13 @@ def test_the_tokenizer_of_another_program_is_refused(folder):
     assert "another tokenizer" in refusal(folder)
     file.unlink()
     assert "has no tokenizer.json" in refusal(folder)
+
+
+def test_a_mistral_without_a_window_in_its_config_has_the_window_of_the_class(tmp_path):
+    folder = tmp_path / "theirs"
+    write(folder, "Mistral, one head")
+    config = json.loads((folder / "config.json").read_text())
+    del config["sliding_window"]
+    (folder / "config.json").write_text(json.dumps(config))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).config.sliding_window
+    assert reviewgen.load(folder).model.config.window == theirs == 4096

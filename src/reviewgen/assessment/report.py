@@ -175,7 +175,7 @@ def report(
         texts = read_table(_generate(trained, n, real, seed), MAX_SYNTHETIC, "text", labels)
         made = replace(texts, name=str(trained.bundle.origin or trained.bundle.preset))
     else:
-        made = read_table(synthetic, MAX_SYNTHETIC, text_column, labels)
+        made = _read("synthetic", synthetic, MAX_SYNTHETIC, text_column, labels)
     for label in labels or ():
         if label not in {**made.labels, **real.labels}:
             raise ConfigError(f"Neither {made.name} nor {real.name} has a column {label!r}.")
@@ -195,10 +195,16 @@ def _read_real(
     if train is None:
         real = read_trained(model, ["train"], MAX_REAL)
     else:
-        real = read_table(train, MAX_REAL, text_column, labels)
+        real = _read("train", train, MAX_REAL, text_column, labels)
     if held_out is not None:
-        return real, read_table(held_out, MAX_REAL, text_column, labels)
+        return real, _read("held_out", held_out, MAX_REAL, text_column, labels)
     return real, read_trained(model, _HELD_OUT, MAX_REAL) if train is None else None
+
+
+def _read(argument: str, source: Any, *options: Any) -> Texts:
+    """Read a table; one that is not a file has the name of its argument."""
+    texts = read_table(source, *options)
+    return texts if isinstance(source, str | Path) else replace(texts, name=argument)
 
 
 def _generate(model: ReviewModel, n: int, real: Texts, seed: int) -> Any:

@@ -223,7 +223,7 @@ def _duplicates_chart(origins: Sequence[Sequence[int | None] | None]) -> list[Ch
         Chart(
             "Near duplicates, by the number of texts",
             "texts",
-            [Panel("% of texts", lines, ends=(0.0,))],
+            [Panel("% of texts", lines, ends=(0.0, 1.0))],
             "The more texts, the more of them are like an earlier one.",
             log_x=True,
         )

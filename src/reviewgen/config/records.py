@@ -26,7 +26,15 @@ _CLEANING = (
     "drop_repeated_lines",
     "keep_space",
 )
-_RATES = "copy_rate", "copy_rate_characters", "held_out_copy_rate", "token_copy_rate"
+_RATES = (
+    "copy_rate",
+    "copy_rate_characters",
+    "held_out_copy_rate",
+    "token_copy_rate",
+    "membership",
+    "membership_texts",
+    "exposure",
+)
 _DATA: dict[str, Any] = {
     "source": str,
     "fingerprint": str,
@@ -47,7 +55,8 @@ _RECORD: dict[str, Any] = {
     "seconds": float,
     "verdict": {"words": str},
     "evaluations": [{"seconds": float, "tokens_seen": float, "bits_per_character": float}],
-    "novelty": dict.fromkeys(_RATES, _FIGURE) | {"copy_rate_interval": _INTERVAL},
+    "novelty": dict.fromkeys(_RATES, _FIGURE)
+    | {"copy_rate_interval": _INTERVAL, "membership_interval": _INTERVAL},
     "metrics": {_EACH: _METRIC},
     "parameters": {_EACH: float},
     "held_out": {"bits_per_character": _FIGURE},
