@@ -13,7 +13,7 @@ WRONG = {
         ),
         (
             {"np.full(self.vocab_size, 1 / self.vocab_size)": "np.zeros(self.vocab_size)"},
-            ["shape: ``probs`` returns V probabilities, one for each token, all above 0"],
+            ["shape: `probs` returns V probabilities, one for each token, all above 0"],
         ),
         (
             {"(counts.sum() + different)": "counts.sum()"},
@@ -82,7 +82,7 @@ WRONG = {
             },
             ["rows: Mixers are independent"],
         ),
-        ({"        mixer.update(bit)\n": ""}, ["step_equals_whole: ``cost`` of all T bits equals"]),
+        ({"        mixer.update(bit)\n": ""}, ["step_equals_whole: `cost` of all T bits equals"]),
         ({"1 / (1 + math.exp(-total))": "sum(probs) / len(probs) + 0.01"}, ["for 1 - p"]),
     ],
     "nnlm": [
@@ -92,7 +92,7 @@ WRONG = {
         ),
         (
             {"windows = read": "windows = torch.cat((read[:, 1:], read[:, :1]), 1)"},
-            ["causal: Changing ``ids[:, t]`` does not change the logits before position t."],
+            ["causal: Changing `ids[:, t]` does not change the logits before position t."],
         ),
         (
             {"(vectors)))": "(vectors))).softmax(-1)"},
@@ -200,7 +200,7 @@ WRONG = {
     "attention": [
         (
             {".masked_fill(is_later, -math.inf)": ""},
-            ["causal: Changing ``ids[:, t]`` does not change the logits before position t."],
+            ["causal: Changing `ids[:, t]` does not change the logits before position t."],
         ),
         (
             {"triu(1 + state[0].shape[1])": "triu(1)"},
@@ -216,6 +216,6 @@ WRONG = {
             ["logits: Logits are (B, T, V)"],
         ),
         ({"(keys, values)": "state"}, ["chunks: A text fed in chunks gives the same logits"]),
-        ({".softmax(-1)": ".softmax(-2)"}, ["causal: Changing ``ids[:, t]`` does not change"]),
+        ({".softmax(-1)": ".softmax(-2)"}, ["causal: Changing `ids[:, t]` does not change"]),
     ],
 }

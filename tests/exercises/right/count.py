@@ -2,7 +2,8 @@ class Ngram:
     """Counts in plain dictionaries, and asks the shorter history first by recursion."""
 
     def __init__(self, order, vocab_size):
-        self.order, self.vocab_size = order, vocab_size
+        self.order = order
+        self.vocab_size = vocab_size
         self.followers = {}
 
     def count(self, ids):

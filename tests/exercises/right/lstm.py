@@ -19,7 +19,7 @@ class Lstm(nn.Module):
     def forward(self, ids, state):
         logits = []
         for t in range(ids.shape[1]):
-            h, c = state[:, 0], state[:, 1]
+            h, c = state.unbind(1)
             gates = self.input(self.embedding(ids[:, t])) + self.recurrent(h)
             gates = gates.view(len(ids), 4, self.size)
             opened = gates[:, [0, 1, 3]].sigmoid()
