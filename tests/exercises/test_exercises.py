@@ -89,11 +89,14 @@ def test_code_that_cannot_be_run(tmp_path):
     assert failures("rnn", "x = ", tmp_path) == [
         "mine.py cannot be run: SyntaxError: invalid syntax (mine.py, line 1)"
     ]
+    assert failures("rnn", "def f():\n    1 / 0\n\nf()\n", tmp_path) == [
+        "mine.py cannot be run: ZeroDivisionError: division by zero (in the line: 1 / 0)"
+    ]
     ends = SOLUTIONS["rnn"].replace("inputs = ", "exit(0)\n        inputs = ")
     assert "The code ends the process" in failures("rnn", ends, tmp_path)[0]
     book = tmp_path / "mine.ipynb"
     book.write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="is not a notebook: save it"):
+    with pytest.raises(ConfigError, match="is not a notebook or a Python file"):
         check_exercise("rnn", book)
 
 

@@ -145,6 +145,14 @@ WRONG = {
     ],
     "bptt": [
         (
+            {
+                "    grads = [": "    squares = sum((each.grad**2).sum() for each in parameters if"
+                " each.grad is not None)\n    grads = [",
+                "sum((grad**2).sum() for grad in grads)": "squares",
+            },
+            ["`parameters` may be a generator, which is read once."],
+        ),
+        (
             {"        state = state.detach()\n": ""},
             ["detached: The state (B, H) is passed on detached"],
         ),
@@ -185,7 +193,10 @@ WRONG = {
             {"i, f, g, o = gates": "f, i, g, o = gates"},
             ["are in the order f, i, g, o, not i, f, g, o."],
         ),
-        ({"chunk(4, dim=1)": "chunk(4, dim=0)"}, ["ValueError: not enough values to unpack"]),
+        (
+            {"chunk(4, dim=1)": "chunk(4, dim=0)"},
+            ["ValueError: not enough values to unpack", "(in the line: i, f, g, o = gates.chunk"],
+        ),
         (
             {", (h, c)": ", (h, h)"},
             ["chunks: A text fed in chunks gives the same logits as the whole"],

@@ -6,7 +6,9 @@ The code of the learner is run in this process.
 import contextlib
 import itertools
 import json
+import linecache
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +34,7 @@ from reviewgen.testing.course.networks import (
 )
 from reviewgen.testing.laws import Law
 
-_CHECK = "reviewgen exercise check"  # what the last cell of a notebook that is run does not contain
+_CHECK = "reviewgen exercise check"  # the cell with it, and those below it, are not run
 
 
 class Exercise(NamedTuple):
@@ -105,13 +107,15 @@ def check_exercise(name: str, file: Path) -> list[Verdict]:
     """
     exercise = find_exercise(name)
     source = _read(file)
+    # with the source in the cache, a traceback has the lines of a notebook, too
+    linecache.cache[str(file)] = (len(source), None, source.splitlines(), str(file))
     names: dict[str, Any] = {"__name__": "learner"}
     message = ""
     with contextlib.redirect_stdout(sys.stderr):
         try:
             exec(compile(source, str(file), "exec"), names)
         except (Exception, SystemExit) as error:
-            message = f"{file.name} cannot be run: {describe_error(error)}"
+            message = f"{file.name} cannot be run: {describe_error(error)}{_find_line(error, file)}"
         missing = [each for each in exercise.writes if each not in names]
         if missing and not message:
             message = f"{file.name} does not define {' and '.join(missing)}."
@@ -121,19 +125,21 @@ def check_exercise(name: str, file: Path) -> list[Verdict]:
         written: Any = SimpleNamespace(**{each: names[each] for each in exercise.writes})
         if exercise.sizes:
             written = _maker(names[exercise.writes[0]], exercise.sizes)
-        return [Verdict("defined", "ok"), *(_judge(law, written) for law in exercise.laws)]
+        return [Verdict("defined", "ok"), *(_judge(law, written, file) for law in exercise.laws)]
 
 
 def _read(file: Path) -> str:
     """Return the Python code of a file or a notebook."""
-    text = file.read_text(encoding="utf-8")
-    if file.suffix != ".ipynb":
-        return text
     try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix != ".ipynb":
+            return text
         cells = json.loads(text)["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{file} is not a notebook: save it as .ipynb, or give a .py.") from None
+        raise ConfigError(
+            f"{file} is not a notebook or a Python file in UTF-8: save it as .ipynb or .py."
+        ) from None
     above = itertools.takewhile(lambda cell: _CHECK not in cell, code)
     lines = "\n".join(above).splitlines()
     return "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
@@ -151,8 +157,8 @@ def _maker(cls: Any, sizes: tuple[int, ...]) -> Callable[[], Any]:
     return make
 
 
-def _judge(law: Law, written: Any) -> Verdict:
-    """Check a law."""
+def _judge(law: Law, written: Any, file: Path) -> Verdict:
+    """Check a law on what was written in a file."""
     try:
         with seeded():
             law(written)
@@ -160,10 +166,24 @@ def _judge(law: Law, written: Any) -> Verdict:
     except AssertionError as error:
         # the first line ends with a sentence of numpy on tolerances
         sentence, *_ = first_line(error).split(" Not equal to tolerance")
-        message = f"{sentence.rstrip('.')}.".replace("``", "`")
+        line = _find_line(error, file)
+        message = f"{sentence.rstrip('.')}{line}.".replace("``", "`")
     except SystemExit:
         message = "The code ends the process: remove the call of exit()."
     return Verdict(law.__name__, "failed", message)
+
+
+def _find_line(error: BaseException | None, file: Path) -> str:
+    """Return the line of a file in which an error, or its first cause, was raised, for a message;
+    "" if it was not raised there.
+    """
+    line: str | None = ""
+    while error is not None:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == str(file):
+                line = frame.line
+        error = error.__cause__
+    return f" (in the line: {line})" if line else ""
 
 
 EXERCISES = {

@@ -251,7 +251,7 @@ def clipping(clip: Callable[..., float], train: Callable[..., list[float]]) -> N
         grads = [torch.tensor([3.0, 0.0]), torch.tensor([[0.5, 12.0]])]
         for weight, grad in zip(weights, grads, strict=True):
             weight.grad = grad.clone()
-        norm = float(clip([*weights, unused], max_norm))
+        norm = float(clip(iter([*weights, unused]), max_norm))
         actual = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
         before = torch.cat([grad.flatten() for grad in grads])
         each = torch.cat([grad.flatten() * min(1, max_norm / grad.norm()) for grad in grads])
@@ -263,6 +263,7 @@ def clipping(clip: Callable[..., float], train: Callable[..., list[float]]) -> N
             "The values are clipped one by one, which changes the direction.": before.clamp(
                 -max_norm, max_norm
             ),
+            "They have not changed; `parameters` may be a generator, which is read once.": before,
         }
         assert_result(actual, results, "gradient")
         expected = before.norm().item()
