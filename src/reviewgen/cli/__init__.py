@@ -13,6 +13,7 @@ import are imported inside the commands, so ``--help`` is fast.
     explain_tables  the tables of ``explain``
     publish    ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
+    exercise   ``exercise list``, ``exercise new``, ``exercise check``
     options    makes the options of commands from the classes that declare them; parses values
     console    the output of all commands: results, notes, progress
 """
@@ -26,7 +27,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli import analysis, generate, inspecting, measure, publish, search, train
+from reviewgen.cli import analysis, exercise, generate, inspecting, measure, publish, search, train
 from reviewgen.cli.console import echo, note, notes, show_log
 from reviewgen.errors import (
     ConfigError,
@@ -65,6 +66,10 @@ app = typer.Typer(
 )
 _plugin = typer.Typer(
     help="Write the package of a new plugin, and check an installed one.", **_GROUP
+)
+
+_exercise = typer.Typer(
+    help="Learn how the models work: a course of eight exercises, each with a check.", **_GROUP
 )
 
 
@@ -130,6 +135,10 @@ for _command in (
 _add(_plugin, inspecting.new)
 _add(_plugin, inspecting.check)
 app.add_typer(_plugin, name="plugin", short_help=_plugin.info.help)
+_add(_exercise, exercise.list_)
+_add(_exercise, exercise.new)
+_add(_exercise, exercise.check)
+app.add_typer(_exercise, name="exercise", short_help=_exercise.info.help)
 
 
 def main() -> None:

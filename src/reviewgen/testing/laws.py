@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from reviewgen.config.settings import from_dict, to_dict
 from reviewgen.generation.states import map_state
-from reviewgen.protocols.checks import assert_close, describe_error
+from reviewgen.protocols.checks import TOLERANCE, assert_close, describe_error
 from reviewgen.protocols.model import flatten_state
 
 Law = Callable[..., None]
@@ -130,3 +131,27 @@ def assert_unchanged(*states: Any) -> Iterator[None]:
     )
     yield
     assert_same(states, before)
+
+
+def assert_result(actual: Any, results: Mapping[str, Any], what: str) -> None:
+    """Raise AssertionError unless a result equals the first of ``results``, whose key says how to
+    compute it. The other keys say what is wrong if it equals their values.
+    """
+    actual = torch.as_tensor(actual, dtype=torch.float64).detach()
+    values = {key: torch.as_tensor(value).detach().double() for key, value in results.items()}
+    (right, expected), *mistakes = values.items()
+    assert actual.shape == expected.shape, (
+        f"The shape of the {what} is {tuple(actual.shape)}, not {tuple(expected.shape)}."
+    )
+    if is_close(actual, expected):
+        return
+    for sentence, value in mistakes:
+        assert not is_close(actual, value), sentence
+    raise AssertionError(
+        f"The {what} is {actual.mean():.4f} on average, not {expected.mean():.4f}: compute {right}."
+    )
+
+
+def is_close(actual: Tensor, expected: Tensor) -> bool:
+    """Return whether two tensors are equal, up to the order of sums."""
+    return torch.allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)

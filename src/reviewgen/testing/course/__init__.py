@@ -1,0 +1,1 @@
+"""The course: notebooks with holes, and the laws that check what a learner has written."""
