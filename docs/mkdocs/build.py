@@ -4,7 +4,8 @@ zensical builds a copy of ``docs`` that has more pages: one for each command, ma
 and one for each public name and each method of ``ReviewModel``, made from its docstring. The tables
 of ``reference/cli.md`` and ``reference/python.md`` give their order and groups,
 ``which-command.md`` says what belongs together, and ``results.toml`` what a function returns. The
-example of a command is the first one with a result in its guide. A warning, a public object without
+example of a command is the first one with a result in its guide. ``llms.txt`` lists the pages for
+coding assistants (https://llmstxt.org). A warning, a public object without
 a docstring, a command without an example and a link that leads nowhere fail the build.
 """
 
@@ -20,11 +21,14 @@ from typing import Any, NamedTuple
 
 import griffe
 import typer
+import yaml
 import zensical
 
 from reviewgen.cli import app
+from reviewgen.sentences import sentence_ends
 
 ROOT = Path(__file__).parents[2]
+SITE = "https://reviewgen.github.io/reviewgen/"
 BUILD = ROOT / "build"
 PAGES = BUILD / "pages"
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,6 +59,7 @@ def main() -> None:
         )
         config = before + line + navigation(written, line[: line.index("-")]) + after
     (BUILD / "mkdocs.yml").write_text(config, encoding="utf-8")
+    write_list(yaml.safe_load(config))
     begins = {
         page.name: page.read_text(encoding="utf-8").splitlines()[:25]
         for page in PAGES.glob("how-to/*.md")
@@ -299,6 +304,45 @@ def summary_of(found: Any) -> str:
 
 
 # All pages.
+
+
+def write_list(config: dict[str, Any]) -> None:
+    """Write ``llms.txt``: the pages of the navigation by section, each with a line about it."""
+    lines = [f"# {config['site_name']}", "", f"> {config['site_description']}"]
+    for entry in config["nav"]:
+        for section, entries in entry.items():
+            lines += ["", f"## {section}", ""]
+            for title, page in pages_of(entries):
+                address = re.sub(r"(index)?\.md$", "", page)
+                slash = "/" if address and not address.endswith("/") else ""
+                lines.append(f"- [{title}]({SITE}{address}{slash}): {about(PAGES / page)}")
+    (PAGES / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def pages_of(entries: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield the titles and pages of a part of the navigation."""
+    for entry in entries:
+        for title, below in entry.items():
+            if isinstance(below, str):
+                yield title, below
+            else:
+                yield from pages_of(below)
+
+
+def about(page: Path) -> str:
+    """Return what a page is about: its headings if it begins with an example, otherwise its first
+    sentence.
+    """
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    if documented := re.match(r"(?:# .+\n\n)?::: (\S+)", text):
+        return summary_of(load(documented[1]))
+    paragraphs = text.split("\n\n")[1:]
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    prose = [paragraph for paragraph in paragraphs if re.match(r"[\w`*\[]", paragraph)]
+    if headings and paragraphs[0] not in prose:
+        return ", ".join(headings)
+    plain = re.sub(r"!?\[([^]]*)\](\([^)]*\)|\[[^]]*\])|\*\*", r"\1", " ".join(prose[0].split()))
+    return plain[: next(iter(sentence_ends(plain)), len(plain))].rstrip(":")
 
 
 def guides(tasks: list[Task], pattern: str) -> list[str]:

@@ -452,7 +452,7 @@ def test_vulnerabilities_are_read_and_silence_is_not_taken_for_safety(monkeypatc
 
 
 @pytest.mark.install
-def test_the_wheel_holds_a_valid_sbom_that_lists_its_dependencies(tmp_path):
+def test_the_wheel_holds_the_skill_and_a_valid_sbom_that_lists_its_dependencies(tmp_path):
     from cyclonedx.output.json import JsonV1Dot6
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -466,6 +466,7 @@ def test_the_wheel_holds_a_valid_sbom_that_lists_its_dependencies(tmp_path):
     env = {**os.environ, "REVIEWGEN_SBOM": os.path.relpath(tmp_path / "reviewgen.cdx.json", ROOT)}
     subprocess.run(words, cwd=ROOT, env=env, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        assert "reviewgen/.agents/skills/reviewgen/SKILL.md" in wheel.namelist()
         text = wheel.read(
             f"reviewgen-{version('reviewgen')}.dist-info/sboms/reviewgen.cdx.json"
         ).decode("utf-8")

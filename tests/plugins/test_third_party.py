@@ -144,6 +144,21 @@ def test_the_plugin_that_writes_haiku(tmp_path):
     assert "".join(f"    {line}\n" for line in said.splitlines()) in readme
 
 
+def test_the_provider_of_faker(tmp_path):
+    """Its own tests pass, and the Python of its README runs, with a shipped model as the user's."""
+    pytest.importorskip("faker", reason="Faker is not installed: pip install faker")
+    package = EXAMPLES / "faker-reviewgen"
+    site = install(package.name, tmp_path)
+    run_tests(package, site, tmp_path)
+    readme = (package / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    code = (
+        "".join(blocks).replace("./my-model", "ngram-char").replace("count = 2000", "count = 100")
+    )
+    said = run(["-c", code], site, tmp_path)
+    assert "texts a second" in said and "{'stars': " in said
+
+
 def test_the_plugin_of_the_llm_command(tmp_path):
     """Its own tests pass, it writes to a pipe, and what its README shows runs, each command
     shortened to a few tokens.

@@ -137,6 +137,14 @@ def test_a_downloaded_model_needs_no_requests_offline(hub, folder, tmp_path):
 
 
 @pytest.mark.server
+def test_a_dry_run_makes_all_checks_and_publishes_nothing(hub, folder, ana, caplog):
+    caplog.set_level("INFO", "reviewgen")
+    assert push(folder, dry_run=True) == f"{hub.endpoint}/{NAME}"
+    assert log(hub) == [] and "config.json" in caplog.messages[-1]
+    refuses(NotPublished, "license", lambda: push(folder, license=None, dry_run=True))
+
+
+@pytest.mark.server
 def test_revisions_and_pull_requests(hub, folder, ana):
     push(folder)
     push(folder, f"{NAME}@v2", commit_message="better")

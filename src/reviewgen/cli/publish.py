@@ -140,6 +140,7 @@ def push(
     copy_limit: float = 0.5,
     dtype: str | None = None,
     space: bool = False,
+    dry_run: bool = False,
     token: str | None = None,
 ) -> Result:
     """Check a saved model and publish it on the Hugging Face Hub as one commit.
@@ -160,6 +161,7 @@ def push(
         dtype: float16 halves the file of a neural model, int8 quarters it. [default: as it was
             saved]
         space: Also publish a page that generates with the model, as a static Space of that name.
+        dry_run: Make all checks of the model, and publish nothing.
     """
     from reviewgen.export.html import push_with_space
 
@@ -178,6 +180,10 @@ def push(
         "dtype": dtype,
     }
     with show_status("Checking and publishing ..."):
+        if dry_run:
+            url = trained.push_to_hub(repository, dry_run=True, **arguments)
+            line = f"All checks passed; nothing was published at {url}"
+            return Result({"url": url, "published": False}, [line])
         if space:
             url, page = push_with_space(trained, repository, **arguments)
             return Result({"url": url, "space": page}, [f"Published: {url}", f"Its page: {page}"])

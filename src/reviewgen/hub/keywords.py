@@ -34,3 +34,4 @@ class PushOptions(TypedDict, total=False):
     allow: Collection[str]
     copy_limit: float
     dtype: Literal["float32", "float16", "int8"] | None
+    dry_run: bool

@@ -88,7 +88,7 @@ class Remote:
 def publish(
     bundle: Bundle, repo_id: str, options: PushOptions, make_model: Callable[[Bundle], Any]
 ) -> str:
-    """Check and scan a model, and publish it as one commit.
+    """Check and scan a model, and publish it as one commit, unless this is a dry run.
 
     Args:
         bundle: The model.
@@ -112,6 +112,10 @@ def publish(
             details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
             card = card_text(copy, source=str(push.target), **details, **push.metadata)
         (folder / layout.CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
+        if options.get("dry_run"):
+            selected = sorted(names & {file.name for file in folder.iterdir()})
+            _logger.info("A dry run publishes nothing; the files are %s.", ", ".join(selected))
+            return hub_address(push.target.repo_id)
         message = options.get("commit_message") or f"Publish {copy.preset} with reviewgen"
         return _upload(folder, names, push.target, push.before, message, options)
 

@@ -714,6 +714,8 @@ class ReviewModel:
                 training text; 0.5 if not given.
             dtype: The dtype of a network's published weights. By default the saved dtype; "float32"
                 if the model is not saved, or its weights may have changed.
+            dry_run: Whether to make all checks and publish nothing; returns the address of the
+                repository.
 
         Raises:
             NotPublished: The scan found something that is not allowed.
