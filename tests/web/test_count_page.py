@@ -18,7 +18,7 @@ from tests.support.node import run_node, why_no_node
 PAGE = Path(__file__).parents[2] / "docs" / "count.html"
 HTML = PAGE.read_text(encoding="utf-8")
 SCRIPTS = dict(re.findall(r'<script id="(\w+)">\n(.*?)</script>', HTML, re.DOTALL))
-ORDERS = 8
+ORDERS = 10  # as the page
 TEXTS = {
     "the page's own": re.findall(r"<textarea[^>]*>(.*?)</textarea>", HTML, re.DOTALL)[0],
     "characters that the training part lacks": "ab abc abd " * 12 + "é 👍 zab日",
