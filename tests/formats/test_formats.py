@@ -13,7 +13,9 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.formats.automata import FAR, Automaton, distances
 from reviewgen.formats.bigrams import count_bigrams, read_bigrams, write_bigrams
+from reviewgen.formats.joint import Joint
 from reviewgen.formats.patterns import END, Pattern, Unsupported
 from reviewgen.sentences import sentence_ends
 from tests.support.fakes import LETTERS, TableModel, review_model, table
@@ -61,6 +63,14 @@ FORMATS: list[tuple[dict[str, Any], Any]] = [
         lambda text: len(sentence_ends(text)) == 2 and has_word("music", text),
     ),
     ({"regex": "[a-z ]*", "include": "plot"}, lambda t: has_word("plot", t) and t.islower()),
+    (
+        {"regex": "[a-z ]{8,12}", "include": "plot"},
+        lambda t: has_word("plot", t) and re.fullmatch("[a-z ]{8,12}", t),
+    ),
+    (
+        {"choices": ["a good plot", "music", "so bad", "the plot"], "include": "plot"},
+        lambda t: t in ("a good plot", "the plot"),
+    ),
 ]
 
 
@@ -73,6 +83,47 @@ def test_every_text_fits(micro, name, settings, fits):
     texts = micro(name).generate(**options | FREE | settings)
     assert [text for text in texts if not fits(text)] == []
     assert texts == micro(name).generate(**options | FREE | settings)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_automata_are_counted_together(seed):
+    """Distances against a breadth-first search over the states of three random automata."""
+    rng = np.random.default_rng(seed)
+    automata = []
+    for size in (3, 5, 7):
+        after = rng.integers(0, size, (size, 4)).astype(np.int32)
+        after[0] = 0  # dead
+        ends = rng.random(size) < 0.3
+        ends[0] = False
+        automata.append(Automaton("", after, distances(after, ends)))
+
+    def search(states: tuple[int, ...]) -> int:
+        seen = {states}
+        waiting = [(states, 0)]
+        for found, steps in waiting:  # grows
+            if all(each.distance[at] == 0 for each, at in zip(automata, found, strict=True)):
+                return steps
+            for token in range(4):
+                after = tuple(
+                    int(each.next[at, token]) for each, at in zip(automata, found, strict=True)
+                )
+                if 0 not in after and after not in seen:
+                    seen.add(after)
+                    waiting.append((after, steps + 1))
+        return FAR
+
+    joint = Joint(automata)
+    for states in itertools.product(range(1, 3), range(1, 5), range(1, 7)):
+        assert joint.distance(states) == search(states)
+        after = [each.next[at] for each, at in zip(automata, states, strict=True)]
+        wanted = [search(each) if 0 not in each else FAR for each in zip(*after, strict=True)]
+        assert joint.distances(states).tolist() == wanted
+
+
+def test_rules_that_no_text_fits_together_are_refused():
+    model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS, max_new_tokens=50)
+    with pytest.raises(ConfigError, match="No text"):
+        next(model.generate_each(regex="b*", include=["a"]))
 
 
 def test_every_text_fits_a_schema(micro):

@@ -39,6 +39,7 @@ from reviewgen.formats.automata import (
 from reviewgen.formats.bigrams import Bigrams
 from reviewgen.formats.exact import ExactPosition, ExactTable, product, refuse_other_settings
 from reviewgen.formats.grammars import Grammars
+from reviewgen.formats.joint import Joint
 from reviewgen.formats.look_ahead import LookAhead
 from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.protocols.extensions import TokenAutomaton
@@ -230,6 +231,11 @@ class Formats:
         if self._rules:
             self._grammars = Grammars(symbols, bos, eos)
         self._automata = follows
+        self.joint: Joint | None = None  # included words alone never contradict each other
+        together = [*[automaton for automaton, _ in automata], *follows]
+        if (follows or plugins) and len(together) > 1 and not config.exact:
+            joint = Joint(together)
+            self.joint = None if joint.distance([FIRST] * len(together)) is None else joint
         self._started: dict[str, list[GrammarPosition]] = {}
         tokens = symbols.tokens()
         self.quote = tokens.index((ord('"'),)) if (ord('"'),) in tokens else -1
@@ -241,10 +247,12 @@ class Formats:
         ]
         self.spelled: Automaton | None = None
         self.margin = 0
-        self.is_searched = bool(self._rules or (follows and len(self.names) > 1))
+        self.is_searched = bool(
+            self._rules or (follows and len(self.names) > 1 and self.joint is None)
+        )
         if follows and not self.is_searched:
             self.margin = follows[0].margin
-            self.spelled = follows[0] if config.regex else None
+            self.spelled = follows[0] if config.regex and self.joint is None else None
         if self.is_searched:
             self._check(self.start([], ""))
 
@@ -290,6 +298,8 @@ class Formats:
         cursor = Cursor(self, positions)
         cursor.follow(ids)
         if cursor.needed >= FAR:
+            if not ids and not rest:
+                raise _no_text(" and ".join(self.names))
             raise ConfigError(
                 f"The prompt does not fit {' and '.join(self.names)}: change it, or leave out the"
                 " format."
@@ -384,7 +394,31 @@ class Cursor:
     @property
     def needed(self) -> int:
         """The minimum number of tokens that the words and choices still need."""
+        states = self._joint_states
+        together = self.formats.joint.distance(states) if self.formats.joint and states else None
+        if together is not None:
+            return together
         return sum(position.distance for position in self._automata)
+
+    def _distances(self) -> Int64[np.ndarray, " V"]:
+        """Return after each next token how many more the words and choices need."""
+        states = self._joint_states
+        together = self.formats.joint.distances(states) if self.formats.joint and states else None
+        if together is not None:
+            return together
+        after = np.zeros(self.formats.vocab_size, np.int64)
+        for position in self._automata:
+            after += position.distances()
+        return after
+
+    @property
+    def _joint_states(self) -> list[int]:
+        """The states of all automata, if they are taken together; none while a part of the prompt
+        is still to be spelled.
+        """
+        states = [each.state for each in self.positions if isinstance(each, AutomatonPosition)]
+        numbers = [state for state in states if isinstance(state, int)]
+        return numbers if len(numbers) == len(states) else []
 
     @property
     def _automata(self) -> list[AutomatonPosition]:
@@ -453,6 +487,8 @@ class Cursor:
         allowed = np.ones(self.formats.vocab_size, np.bool_)
         for position in self.positions:
             allowed &= position.mask()
+        if self.formats.joint is not None:
+            allowed &= self._distances() < FAR
         return allowed
 
     def apply(self, scores: Float64[np.ndarray, " W"], new_tokens: int, temperature: float) -> None:
@@ -483,20 +519,15 @@ class Cursor:
             if isinstance(position, ExactPosition):
                 scores += temperature * position.weights(left)
         if automata and (self.must_finish or left <= max(2 * needed + _LEEWAY, formats.margin)):
-            self._hurry(scores, 0 if self.must_finish else left, automata)
+            self._hurry(scores, 0 if self.must_finish else left)
         if formats.is_searched and (self.must_finish or left <= formats.margin):
             self._finish(scores, left)
 
-    def _hurry(
-        self,
-        scores: Float64[np.ndarray, " V"],
-        left: int,
-        automata: Sequence[AutomatonPosition],
-    ) -> None:
+    def _hurry(self, scores: Float64[np.ndarray, " V"], left: int) -> None:
         """Rule out tokens after which too few tokens are left for the words; if all are, rule out
         those after which the words need more than after others.
         """
-        after = np.sum([position.distances() for position in automata], axis=0)
+        after = self._distances()
         is_possible = scores > -np.inf
         if is_possible.any():
             fewest = max(left - 1, int(after[is_possible].min()))

@@ -1,0 +1,83 @@
+"""Several automata together: after which tokens a text can still fit all of them, and in how many.
+
+Each automaton alone does not say so: a text of 40 characters may have room for a word, and yet no
+room for it once 38 of them are written.
+
+Dimensions: V vocabulary, C classes of tokens that change all states alike, P states of all automata
+together.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from reviewgen.formats.automata import DEAD, Automaton, distances
+
+_MAX_CELLS = 1 << 21  # states times classes
+
+
+class Joint:
+    """The states that several automata can be in at the same time.
+
+    Args:
+        automata: The automata.
+    """
+
+    def __init__(self, automata: Sequence[Automaton]) -> None:
+        tables = [automaton.next for automaton in automata]
+        _, tokens, self._classes = np.unique(
+            np.vstack(tables), axis=1, return_index=True, return_inverse=True
+        )
+        self._next = [table[:, tokens].astype(np.int64) for table in tables]
+        self._ends = [automaton.distance == 0 for automaton in automata]
+        self._sizes = [len(table) for table in tables]
+        self._numbers: dict[int, int] = {}
+        self._after: Int64[np.ndarray, "P C"] = np.empty((0, 0), np.int64)
+        self._distance: Int64[np.ndarray, " P"] = np.empty(0, np.int64)
+
+    def distance(self, states: Sequence[int]) -> int | None:
+        """Return the minimum number of tokens until the text may end; large if it never may, None
+        if there are too many states.
+        """
+        number = self._find(states)
+        return None if number is None else int(self._distance[number])
+
+    def distances(self, states: Sequence[int]) -> Int64[np.ndarray, " V"] | None:
+        """Return the distance after each next token; None if there are too many states."""
+        number = self._find(states)
+        if number is None:
+            return None
+        after: np.ndarray = self._distance[self._after[number]][self._classes]
+        return after
+
+    def _find(self, states: Sequence[int]) -> int | None:
+        """Return the number of some states, which may be those of a text that begins."""
+        code = 0 if DEAD in states else int(np.ravel_multi_index(tuple(states), self._sizes))
+        if code not in self._numbers:
+            self._explore(code)
+        return self._numbers.get(code)
+
+    def _explore(self, first: int) -> None:
+        """Number all states that can follow."""
+        numbers = {0: 0, first: 1}  # all states in which one automaton is dead are one
+        new = np.array([0, first])
+        rows = list[np.ndarray]()
+        while len(new):
+            states = np.unravel_index(new, self._sizes)
+            after = [table[state] for table, state in zip(self._next, states, strict=True)]
+            codes = np.ravel_multi_index(tuple(after), self._sizes)  # (new, C)
+            codes[np.any([state == DEAD for state in after], axis=0)] = 0
+            rows.append(codes)
+            new = np.array([code for code in np.unique(codes).tolist() if code not in numbers], int)
+            for code in new.tolist():
+                numbers[code] = len(numbers)
+            if len(numbers) * codes.shape[1] > _MAX_CELLS:
+                return
+        known = np.array(list(numbers))
+        order = np.argsort(known)
+        self._after = order[np.searchsorted(known, np.vstack(rows), sorter=order)]
+        states = np.unravel_index(known, self._sizes)
+        is_end = np.all([end[state] for end, state in zip(self._ends, states, strict=True)], axis=0)
+        self._numbers = numbers
+        self._distance = distances(self._after, is_end)
