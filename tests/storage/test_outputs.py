@@ -39,6 +39,7 @@ COMMANDS = [
     "export net --html @.html",
     "export net --onnx @",
     "export net --tokenizer @",
+    "export net --arpa @.arpa",
     "pull ana/net --out @",
     "plugin new mingru --model --out @",
 ]
