@@ -63,6 +63,7 @@ WITHOUT_A_FILE = {
     "demo",
     "doctor",
     "push",
+    "search",
 }
 WITHOUT_A_FILE |= {"neighbours", "contrast", "classify"}
 """Commands without an output; what ``doctor`` and ``push`` change has tests of its own."""

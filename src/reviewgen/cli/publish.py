@@ -1,5 +1,5 @@
-"""``reviewgen export | push | pull | serve | demo``: a model for other runtimes, on the Hugging
-Face Hub, and over HTTP.
+"""``reviewgen export | push | pull | search | serve | demo``: a model for other runtimes, on the
+Hugging Face Hub, and over HTTP.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen import api
-from reviewgen.cli.console import Result, note, refuse_outputs, show, show_status
+from reviewgen.cli.console import Result, make_table, note, refuse_outputs, show, show_status
 from reviewgen.cli.options import declared, takes
 from reviewgen.config.settings import parse_duration
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
@@ -218,6 +218,33 @@ def pull(
     size = f"{facts['megabytes']:.1f} MB"
     line = f"{repository}: {facts['preset']}, {quality}, {size}, in {facts['folder']}"
     return Result(facts, [line])
+
+
+@takes()
+def search(
+    words: list[str] | None = None,
+    *,
+    limit: Annotated[int, typer.Option(help="The maximum number of models.", min=1)] = 20,
+    token: str | None = None,
+) -> Result:
+    """List the models on the Hugging Face Hub that have the tag reviewgen, which push writes.
+
+    Args:
+        words: Words in the name of the repository.  [default: every model]
+    """
+    from reviewgen.hub.download import search as search_hub
+
+    with show_status("Searching ..."):
+        models = search_hub(words or [], limit=limit, token=token)
+    facts = {"models": models}
+    if not models:
+        return Result(
+            facts, [f"No model has the tag reviewgen and {quoted(' '.join(words or []))}."]
+        )
+    rows = [["–" if value is None else value for value in model.values()] for model in models]
+    columns = ("repository", "preset", "bits/char", "license")
+    texts = ("repository", "preset", "license")
+    return Result(facts, [make_table(*columns, rows=rows, left=texts)])
 
 
 def _split(text: str) -> list[str]:
