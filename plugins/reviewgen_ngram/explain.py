@@ -88,7 +88,9 @@ def explain(
     smoothing = config.smoothing
     # whether the stored numbers are those that ``estimate`` computed
     is_pruned = config.min_count > 1 or config.min_texts > 1 or config.prune_entropy > 0
-    is_exact = not (config.quantized or is_pruned)
+    # a model from an ARPA file has no discounts
+    is_estimated = smoothing not in ("kneser-ney", "absolute") or any(map(any, trained.discounts))
+    is_exact = is_estimated and not (config.quantized or is_pruned)
     contributions: list[Any] = [None] * len(all_followers)
     if is_exact:
         contributions = _contributions(all_followers, config)
@@ -114,7 +116,7 @@ def explain(
                 counts=None if counts is None else dense(counts),
                 unit="occurrences" if by_occurrences else "predecessors",
                 parts=contribution,
-                discounts=discounts if smoothing in ("kneser-ney", "absolute") else None,
+                discounts=discounts if any(discounts) else None,
                 divisor=divisor,
                 backoff=followers.gamma,
                 probabilities=dense(followers.probabilities.astype(np.float64)),

@@ -2,7 +2,7 @@
 samples tokens. Must not import torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,7 +17,8 @@ from reviewgen.compiled.spelling import follows
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.compiled.windows import copies
 from reviewgen.errors import DataError
-from reviewgen.protocols import Constraints, CountedContext, TensorSpec
+from reviewgen.protocols import ArpaNgrams, Constraints, CountedContext, TensorSpec
+from reviewgen_ngram.arpa import from_arpa, to_arpa
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
 from reviewgen_ngram.fields import (
@@ -81,6 +82,17 @@ class NgramStepper(CompiledStepper):
     def expect(cls, config: NgramConfig) -> Mapping[str, TensorSpec]:
         """Return the name, dtype and shape of every array of a model with this config."""
         return expect_arrays(config)
+
+    def to_arpa(self) -> list[ArpaNgrams]:
+        """Return the n-grams of each order; see ``reviewgen.protocols.SupportsArpa``."""
+        return to_arpa(self._trained, self.config)
+
+    @classmethod
+    def from_arpa(
+        cls, ngrams: Sequence[ArpaNgrams], vocab_size: int, bos_id: int
+    ) -> tuple[NgramConfig, Mapping[str, np.ndarray]]:
+        """Return the config and the tensors; see ``reviewgen.protocols.SupportsArpa``."""
+        return from_arpa(ngrams, vocab_size, bos_id)
 
     def initial_state(self, batch_size: int) -> Int64[np.ndarray, "B *S"]:
         """Return the state before the first token of B texts."""

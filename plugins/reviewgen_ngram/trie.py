@@ -179,7 +179,7 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     )
     if config.is_distribution:
         _require(
-            abs(root.sum() - 1) < TOLERANCE and _sums_to_one(trie),
+            sums_to_one(trie),
             "backoffs",
             "makes the probabilities sum to one",
         )
@@ -260,9 +260,14 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
         _require(is_same, "links", "points to the same n-gram without its first token")
 
 
+def sums_to_one(trie: Trie) -> bool:
+    """Return whether the probabilities after every context sum to one."""
+    return bool(abs(trie.root.sum() - 1) < TOLERANCE and _contexts_sum_to_one(trie))
+
+
 @compiled
-def _sums_to_one(trie):
-    """Return whether the probabilities after every context sum to one.
+def _contexts_sum_to_one(trie):
+    """Return whether the probabilities after every context but the empty one sum to one.
 
     Without ``ends``, contexts whose children are on the last level are not checked, since searching
     the links of these children would take too long.

@@ -31,14 +31,16 @@ if TYPE_CHECKING:
 
 
 def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
-    """Load a trained model from a preset's installed weights, a local folder, or the Hub.
+    """Load a trained model from a preset's installed weights, a local folder, an ARPA file, or the
+    Hub.
 
     >>> model = reviewgen.load("lstm-word")  # doctest: +SKIP
     >>> model = reviewgen.load("ana/music-reviews", revision="v2")  # doctest: +SKIP
 
     Args:
         source: A preset, for its installed weights (``preset@revision`` loads that revision from
-            the Hub), a repository ``owner/name[@revision]``, or a folder.
+            the Hub), a repository ``owner/name[@revision]``, a folder, or a file of n-grams whose
+            name ends in .arpa.
         weight_bits: The number of bits per weight during generation; 32 by default. With 8 bits,
             a model that is larger than the processor's cache generates two to three times as fast;
             each weight is rounded to a multiple of 1/127 of the largest weight of its output. 16

@@ -209,7 +209,7 @@ def test_examples_in_docstrings_give_what_they_say():
 
 # Pages.
 
-NOT_RUN = ("export ", "pip install ", "hf auth login", "python -m ", "make ")
+NOT_RUN = ("reviewgen search ", "export ", "pip install ", "hf auth login", "python -m ", "make ")
 QUICK = "--steps 4 --set training.evaluations=1"
 SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),

@@ -2,6 +2,7 @@
 loopback Hub.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -13,15 +14,17 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import SpaceCard
+from huggingface_hub import SpaceCard, parse_eval_result_entries
 
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, HubError, NotPublished, SourceError
 from reviewgen.hub import find_personal_data, is_written_by_hand, metadata_of
+from reviewgen.saving.layout import write_manifest
 from tests.support.fakes import TEXTS, run_command
 from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.support.models import NGRAM, SMALL
+from tests.support.saved import edit_json
 
 NAME = "ana/reviews"
 KEY = ("model", "ana/reviews")
@@ -423,6 +426,74 @@ def test_the_commands(hub, folder, tmp_path, capsys):
     assert (mine / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert out.strip() == reviewgen.load(folder).generate_one(seed=1)
     assert reviewgen.load(tmp_path / "changed").generation_config.temperature == 0.25
+
+
+def test_results_on_a_dataset_of_the_hub_are_published(hub, folder, tmp_path, ana):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    edit_json(copy / "training.json", "data", "source", value="hf://ana/words@main")
+    write_manifest(copy)
+    push(copy)
+    bits = round(reviewgen.load(copy).training["held_out"]["bits_per_character"], 4)
+    content = hub.files(*KEY)[".eval_results/reviewgen.yaml"]
+    entries = parse_eval_result_entries(yaml.safe_load(content))
+    assert {entry.dataset_id for entry in entries} == {"ana/words"}
+    found = next(entry for entry in entries if entry.task_id == "bits_per_character")
+    assert found.value == bits and "held out; test split; lower is better" in found.notes
+    # a clone of the repository is a saved model
+    clone = tmp_path / "clone"
+    for name, content in hub.files(*KEY).items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_bytes(content)
+    assert texts_of(clone) == texts_of(folder)
+    push(copy, f"{NAME}@without", ignore_patterns=[".eval_results/*"])
+    assert ".eval_results/reviewgen.yaml" not in hub.files(*KEY, "without")
+    # a file is not a dataset of the Hub, and earlier results go
+    push(folder)
+    assert ".eval_results/reviewgen.yaml" not in hub.files(*KEY)
+
+
+def test_models_are_found_by_the_tag_and_words(hub, folder, tmp_path, capsys):
+    with hub.client(tmp_path / "ana", TOKEN):
+        push(folder)
+    publish(hub, folder, "ana/other", **{"README.md": b"---\ntags: [music]\n---\n# Mine\n"})
+    odd = b"---\ntags: [reviewgen]\nlicense: [mit]\nreviewgen: {preset: 3}\n---\n# Mine\n"
+    publish(hub, folder, "bea/reviews-odd", **{"README.md": odd})
+
+    def search(*words: str, offline: bool = False) -> tuple[int, str, str]:
+        home = hub.client(tmp_path / "home", offline=offline)
+        with home, pytest.MonkeyPatch.context() as patch:
+            return run_command(patch, capsys, "search", *words)
+
+    status, out, _ = search("ana", "reviews", "--json")
+    bits = round(reviewgen.load(folder).training["held_out"]["bits_per_character"], 4)
+    assert status == 0 and json.loads(out)["models"] == [
+        {
+            "repository": NAME,
+            "preset": "ngram-char",
+            "bits_per_character": bits,
+            "license": "mit",
+        }
+    ]
+    _, out, _ = search("reviews")
+    assert re.search(rf"ana/reviews +ngram-char +{bits} +mit", out)
+    assert re.search(r"bea/reviews-odd +– +– +–", out) and "ana/other" not in out
+    assert search("--limit", "1")[1].count("/reviews") == 1
+    assert search("music")[1] == "No model has the tag reviewgen and 'music'.\n"
+    hub.faults.append(Fault("GET /api/models", status=503))
+    status, out, said = search("music")
+    assert (status, out) == (1, "") and said.startswith("error: The search for 'music' could not")
+    status, out, said = search("music", offline=True)
+    assert (status, out) == (1, "") and said.count("\n") == 1 and "the Hub is not asked" in said
+
+
+def test_a_search_without_a_network_is_refused_in_one_line(tmp_path, capsys):
+    with contextlib.ExitStack() as stack:
+        with LoopbackHub({}) as gone:
+            stack.enter_context(gone.client(tmp_path / "home"))
+        with pytest.MonkeyPatch.context() as patch:
+            status, out, said = run_command(patch, capsys, "search", "music")
+    assert (status, out) == (1, "") and said.count("\n") == 1 and "was not reached" in said
 
 
 # A Space: the model's page.

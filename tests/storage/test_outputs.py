@@ -39,6 +39,7 @@ COMMANDS = [
     "export net --html @.html",
     "export net --onnx @",
     "export net --tokenizer @",
+    "export net --arpa @.arpa",
     "pull ana/net --out @",
     "plugin new mingru --model --out @",
 ]
@@ -62,6 +63,7 @@ WITHOUT_A_FILE = {
     "demo",
     "doctor",
     "push",
+    "search",
 }
 WITHOUT_A_FILE |= {"neighbours", "contrast", "classify"}
 """Commands without an output; what ``doctor`` and ``push`` change has tests of its own."""

@@ -37,6 +37,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
+import yaml
 
 from tests.support.loopback_writes import READ_TOKEN, WriteSide
 
@@ -527,6 +528,22 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
             }
         )
 
+    def listing(self) -> None:
+        """``/api/models``: the public models with a tag, whose names have some words, and the
+        metadata of their cards.
+        """
+        found = []
+        for (kind, id), repository in self.hub.repositories.items():
+            readme = self.hub.files(kind, id).get("README.md", b"").decode()
+            block = re.match(r"---\s*\n(.*?)\n---", readme, re.DOTALL)
+            card = (yaml.safe_load(block[1]) if block else None) or {}
+            tags = [*(card.get("tags") or []), card.get("library_name")]
+            words = self._query.get("search", "").lower().split()
+            is_found = self._query["filter"] in tags and all(word in id.lower() for word in words)
+            if kind == "model" and not repository.private and is_found:
+                found.append({"id": id, "cardData": card})
+        self._answer_json(found[: int(self._query["limit"])])
+
     def commits(self, kind: str, id: str, revision: str) -> None:
         """``/api/models/owner/name/commits/<revision>``: the commits of a branch, the newest
         first.
@@ -632,6 +649,7 @@ def _routes(methods: str, pattern: str, answer: Callable[..., None]) -> list[_Ro
 
 _HUB_ROUTES = [
     _Route(("GET",), re.compile("/api/agent-harnesses"), _Handler.agent_harnesses),
+    _Route(("GET",), re.compile("/api/models"), _Handler.listing),
     *_routes("GET", "/api/KINDS/ID", _Handler.info),
     *_routes("GET", "/api/KINDS/ID/revision/REVISION", _Handler.info),
     *_routes("GET", "/api/KINDS/ID/commits/REVISION", _Handler.commits),

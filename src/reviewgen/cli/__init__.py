@@ -11,7 +11,7 @@ import are imported inside the commands, so ``--help`` is fast.
     analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``, ``neighbours``,
                ``contrast``, ``classify``
     explain_tables  the tables of ``explain``
-    publish    ``export``, ``push``, ``pull``, ``serve``, ``demo``
+    publish    ``export``, ``push``, ``pull``, ``search``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     exercise   ``exercise list``, ``exercise new``, ``exercise check``
     options    makes the options of commands from the classes that declare them; parses values
@@ -126,6 +126,7 @@ for _command in (
     publish.export,
     publish.push,
     publish.pull,
+    publish.search,
     publish.serve,
     publish.demo,
     inspecting.list_,

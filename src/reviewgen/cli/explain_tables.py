@@ -202,7 +202,8 @@ def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableT
     table = make_table("token", "n", "after", *names, rows=rows, left=["token", "after"])
     yield from _table_of_tokens(table, tokens, len(counts))
     if not is_exact:
-        yield Text("The model is pruned or rounded, so it does not determine counts.", style="dim")
+        reason = "The model is pruned, rounded or read from an ARPA file"
+        yield Text(f"{reason}, so it does not determine counts.", style="dim")
     elif any(step.unit == "predecessors" for step in steps):
         yield Text(
             "~ counts the different tokens seen before the n-gram, as Kneser-Ney does below the"

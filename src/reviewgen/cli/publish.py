@@ -1,5 +1,5 @@
-"""``reviewgen export | push | pull | serve | demo``: a model for other runtimes, on the Hugging
-Face Hub, and over HTTP.
+"""``reviewgen export | push | pull | search | serve | demo``: a model for other runtimes, on the
+Hugging Face Hub, and over HTTP.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen import api
-from reviewgen.cli.console import Result, note, refuse_outputs, show, show_status
+from reviewgen.cli.console import Result, make_table, note, refuse_outputs, show, show_status
 from reviewgen.cli.options import declared, takes
 from reviewgen.config.settings import parse_duration
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
@@ -50,6 +50,7 @@ def export(
     onnx: Path | None = None,
     transformers: Path | None = None,
     gguf: Path | None = None,
+    arpa: Path | None = None,
     tokenizer: Path | None = None,
     bits: int | None = None,
     overwrite: bool = False,
@@ -62,29 +63,28 @@ def export(
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: A transformer, as a folder that transformers loads without code.
         gguf: A transformer of words, as a file that llama.cpp runs.
+        arpa: An n-gram, as an .arpa file that KenLM and SRILM read.
         tokenizer: The tokenizer alone, in the format that AutoTokenizer of transformers loads.
         bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large
             networks.
     """
+    from reviewgen.export.arpa import export_arpa
     from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target, export_tokenizer
     from reviewgen.export.html import export_html
     from reviewgen.export.onnx import export_onnx
     from reviewgen.export.pretrained import export_gguf, export_transformers
 
-    if all(target is None for target in (page, onnx, transformers, gguf, tokenizer)):
+    if all(target is None for target in (page, onnx, transformers, gguf, arpa, tokenizer)):
         raise ConfigError(
             "Say what to export: --out PAGE.html, --onnx FOLDER, --transformers FOLDER,"
-            " --gguf FILE or --tokenizer FOLDER."
+            " --gguf FILE, --arpa FILE or --tokenizer FOLDER."
         )
     refuse_outputs(html=page, overwrite=overwrite)  # targets are checked before the model is loaded
-    if onnx is not None:
-        check_target(onnx, ONNX, overwrite)
-    if transformers is not None:
-        check_target(transformers, TRANSFORMERS, overwrite)
-        if onnx is not None and onnx.absolute() == transformers.absolute():
-            raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
-    if tokenizer is not None:
-        check_target(tokenizer, TRANSFORMERS, overwrite)
+    for folder, kind in (onnx, ONNX), (transformers, TRANSFORMERS), (tokenizer, TRANSFORMERS):
+        if folder is not None:
+            check_target(folder, kind, overwrite)
+    if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
+        raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
     trained = api.load(model)
     facts: dict[str, dict[str, Any]] = {}
     lines: list[str] = []
@@ -117,6 +117,10 @@ def export(
             export_gguf(trained, gguf, overwrite=overwrite)
             facts["gguf"] = {"file": str(gguf)}
             lines.append(f"Wrote {gguf}.")
+        if arpa is not None:
+            export_arpa(trained, arpa, overwrite=overwrite)
+            facts["arpa"] = {"file": str(arpa)}
+            lines.append(f"Wrote {arpa}: kenlm.Model({str(arpa)!r}) loads it.")
         if tokenizer is not None:
             export_tokenizer(trained, tokenizer, overwrite=overwrite)
             facts["tokenizer"] = {"folder": str(tokenizer)}
@@ -220,6 +224,33 @@ def pull(
     size = f"{facts['megabytes']:.1f} MB"
     line = f"{repository}: {facts['preset']}, {quality}, {size}, in {facts['folder']}"
     return Result(facts, [line])
+
+
+@takes()
+def search(
+    words: list[str] | None = None,
+    *,
+    limit: Annotated[int, typer.Option(help="The maximum number of models.", min=1)] = 20,
+    token: str | None = None,
+) -> Result:
+    """List the models on the Hugging Face Hub that have the tag reviewgen, which push writes.
+
+    Args:
+        words: Words in the name of the repository.  [default: every model]
+    """
+    from reviewgen.hub.download import search as search_hub
+
+    with show_status("Searching ..."):
+        models = search_hub(words or [], limit=limit, token=token)
+    facts = {"models": models}
+    if not models:
+        return Result(
+            facts, [f"No model has the tag reviewgen and {quoted(' '.join(words or []))}."]
+        )
+    rows = [["–" if value is None else value for value in model.values()] for model in models]
+    columns = ("repository", "preset", "bits/char", "license")
+    texts = ("repository", "preset", "license")
+    return Result(facts, [make_table(*columns, rows=rows, left=texts)])
 
 
 def _split(text: str) -> list[str]:

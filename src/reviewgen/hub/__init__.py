@@ -3,7 +3,7 @@
 apply.
 
     download  finds the folder of a model: a preset's weights, a local folder, or a download;
-              ``reviewgen pull``; errors of the Hub's client
+              ``reviewgen pull`` and ``search``; errors of the Hub's client
     card      writes and parses the model card; its template is card.md.j2
     scan      generates texts, and finds what blocks publishing
     publish   ``push_to_hub``: check, scan, card, upload; the Space with the model's page

@@ -84,6 +84,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             tags=["reviewgen", bundle.model_plugin.name, *tags],
             model_name=name if results else None,
             eval_results=results or None,
+            reviewgen={"preset": bundle.preset, **_measured_bits(training)},
         )
         content = ModelCard.from_template(
             card_data,
@@ -165,6 +166,36 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
         name = f"share of the characters of generated texts in {spans}"
         results.append(result("copy_rate", name, rate, "train"))
     return results
+
+
+def _measured_bits(training: Mapping[str, Any]) -> dict[str, float]:
+    """Return the bits per character of held-out text by their name, if they were measured."""
+    bits = (training.get("held_out") or {}).get("bits_per_character")
+    return {} if bits is None else {"bits_per_character": round(bits, 4)}
+
+
+def eval_results(training: Mapping[str, Any]) -> bytes | None:
+    """Return the metrics as a file of the Hub's folder ``.eval_results``. Return None if nothing
+    was measured, or if the model was not trained on a dataset of the Hub, which each result names.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
+
+    source = (training.get("data") or {}).get("source") or ""
+    dataset = parse_hub_id(source) if source.startswith("hf://") else None
+    if dataset is None:
+        return None
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset.repo_id,
+            task_id=result.metric_type,
+            value=result.metric_value,
+            notes=f"{result.metric_name}; {result.dataset_split} split; lower is better;"
+            f" reviewgen {__version__}",
+        )
+        for result in _results(training, dataset.repo_id)
+    ]
+    return yaml_dump(eval_result_entries_to_yaml(entries)).encode() if entries else None
 
 
 def _fence(text: str) -> str:

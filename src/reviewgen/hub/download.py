@@ -1,5 +1,5 @@
 """Finds the folder of a trained model: the installed weights of a preset, a local folder, or a
-download from the Hub.
+download from the Hub. Searches the Hub for models.
 
 Only the files of the model are downloaded, all from the same commit. They are never executed.
 ``saving.read`` reads them strictly, and compares them with the manifest that was written when the
@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -23,6 +23,7 @@ from reviewgen.errors import (
     ReviewgenError,
     SourceError,
     first_lines,
+    printable,
     quoted,
 )
 from reviewgen.hub.keywords import HubKwargs
@@ -219,6 +220,46 @@ def pull(
         "megabytes": round(megabytes(folder), 3),
         "folder": str(out or folder),
     }
+
+
+def search(
+    words: Sequence[str], *, limit: int = 20, token: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the repositories on the Hub with the tag ``reviewgen`` whose names have the words.
+
+    Returns:
+        For each repository its name and, from its card, the preset, the bits per character of
+        held-out text and the license; None for what the card does not say.
+
+    Raises:
+        HubError: The Hub was not reached, or refused the request.
+        ConfigError: The token is empty or has spaces in it.
+    """
+    from huggingface_hub import HfApi
+
+    check_token(token)
+    query = " ".join(words)
+    with plain_errors(f"The search for {quoted(query)}", "could not be made on the Hub"):
+        found = HfApi(token=token).list_models(
+            filter="reviewgen", search=query or None, limit=limit, expand=["cardData"]
+        )
+        cards: dict[str, Any] = {model.id: model.card_data or {} for model in found}
+    models = []
+    for name, card in cards.items():
+        facts = card.get("reviewgen")  # anyone may have written the card
+        facts = facts if isinstance(facts, Mapping) else {}
+        preset = facts.get("preset")
+        bits = facts.get("bits_per_character")
+        license = card.get("license")
+        models.append(
+            {
+                "repository": printable(name),
+                "preset": printable(preset) if isinstance(preset, str) else None,
+                "bits_per_character": bits if isinstance(bits, int | float) else None,
+                "license": printable(license) if isinstance(license, str) else None,
+            }
+        )
+    return models
 
 
 def megabytes(folder: Path) -> float:

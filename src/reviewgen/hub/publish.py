@@ -30,6 +30,7 @@ from reviewgen.errors import (
 from reviewgen.hub.card import (
     card_text,
     check_metadata,
+    eval_results,
     hub_address,
     is_written_by_hand,
     metadata_of,
@@ -75,7 +76,7 @@ class Remote:
         is_private: Whether the repository is private; None if there is no repository.
         names: The names of all files in the repository.
         files: The names of those files that are part of a saved model, or are the plot of its
-            learning curve.
+            learning curve or its results.
     """
 
     commit: str | None = None
@@ -100,7 +101,8 @@ def publish(
     with storage_errors("a copy of the model"), temporary_folder() as scratch:
         folder = scratch / (push.target.repo_id.partition("/")[2] if push.target else "model")
         _copy(bundle, folder, options.get("dtype"))
-        written = {layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}
+        own = {file.name for file in folder.iterdir()}
+        written = own | {layout.CARD, layout.CURVE, layout.RESULTS}
         names = push.attempt(_select, written, options)
         # Accept changes, since paths were removed from training.json. ``_upload`` writes the new
         # manifest.
@@ -117,7 +119,8 @@ def publish(
             _logger.info("A dry run publishes nothing; the files are %s.", ", ".join(selected))
             return hub_address(push.target.repo_id)
         message = options.get("commit_message") or f"Publish {copy.preset} with reviewgen"
-        return _upload(folder, names, push.target, push.before, message, options)
+        results = eval_results(copy.training)
+        return _upload(folder, names, results, push.target, push.before, message, options)
 
 
 class _Push:
@@ -260,7 +263,7 @@ def inspect_repository(
         card=card,
         is_private=info.private,
         names=names,
-        files=names & (files | {layout.CURVE}),
+        files=names & (files | {layout.CURVE, layout.RESULTS}),
     )
 
 
@@ -379,7 +382,8 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
     allowed = options.get("allow_patterns")
     ignored = options.get("ignore_patterns")
     selected = _match(names, allow_patterns=allowed, ignore_patterns=ignored)
-    if missing := sorted(names - selected - layout.OPTIONAL_FILES - {layout.CURVE}):
+    optional = layout.OPTIONAL_FILES | {layout.CURVE, layout.RESULTS}
+    if missing := sorted(names - selected - optional):
         raise ConfigError(
             f"The patterns leave out {', '.join(missing)}: all files of a model must be published"
             " together. Change them."
@@ -411,12 +415,14 @@ def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
 def _upload(
     folder: Path,
     names: set[str],
+    results: bytes | None,
     target: HubSource,
     before: Remote,
     message: str,
     options: PushOptions,
 ) -> str:
-    """Upload the named files of a folder, and return the URL of the commit or of the pull request.
+    """Upload the named files of a folder and the results for ``.eval_results``, and return the URL
+    of the commit or of the pull request.
 
     The repository and the branch are created if they do not exist. Files of an earlier model in the
     repository are deleted.
@@ -426,11 +432,15 @@ def _upload(
     """
     from huggingface_hub import HfApi
 
-    added = {file.name: file for file in folder.iterdir() if file.name in names}
+    added: dict[str, Path | bytes] = {
+        file.name: file for file in folder.iterdir() if file.name in names
+    }
     # the manifest lists only those files of the model that are published
     if layout.MANIFEST in added:
         listed = added.keys() & layout.files_of(read_json(folder / layout.CONFIG))
         layout.write_manifest(folder, layout.digest_files(folder, listed))
+    if results is not None and layout.RESULTS in names:
+        added[layout.RESULTS] = results
     patterns = options.get("delete_patterns") or []
     deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns)
     deleted |= before.files - {layout.CARD}

@@ -13,6 +13,7 @@ it is written for in the metadata of its package, or as ``api_version: ClassVar[
                 conditions and fields, for models that keep it in their state
     graph       the computational graph of a model, for pictures
     migration   reads configs that an earlier version of a plugin has saved
+    arpa        SupportsArpa: a stepper that can be written as an ARPA file, and read from one
     stepper     Stepper: generates; takes and returns NumPy arrays, without torch
     tokenizer   Tokenizer: text to ids and back
     checks      the laws that a third party's model must keep to be trained
@@ -29,6 +30,7 @@ only the protocol of steppers does not load torch.
 from typing import TYPE_CHECKING
 
 from reviewgen.lazy import import_on_first_use
+from reviewgen.protocols.arpa import ArpaNgrams, SupportsArpa
 from reviewgen.protocols.extensions import (
     LogitsProcessor,
     LogitsProcessorFactory,
@@ -102,6 +104,7 @@ __all__ = [
     "NONE",
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
+    "ArpaNgrams",
     "Constraints",
     "Copies",
     "CountGroup",
@@ -122,6 +125,7 @@ __all__ = [
     "StepState",
     "Stepper",
     "StepperFactory",
+    "SupportsArpa",
     "SupportsCompiledStep",
     "SupportsContributions",
     "SupportsCountMerge",

@@ -22,5 +22,6 @@ plain text are read; nothing is executed.
     torch_model   builds the torch model from saved tensors
     weights       the two forms of a trained model: torch model and stepper
     read          saved folder -> Bundle
+    arpa          ARPA file -> Bundle
     write         Bundle -> saved folder; imports torch, so it is imported only where it is called
 """

@@ -48,13 +48,21 @@ SHARED_WEIGHTS = "weights"
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON, BIGRAMS, MANIFEST}
 CURVE = "learning_curve.png"  # a picture that the card of a published model shows
+RESULTS = ".eval_results/reviewgen.yaml"  # the figures of a published model, for the Hub
 CLIENT_FILES = {".cache", ".git", ".gitignore"}
 """Files that git and the Hub's client keep in the folder of a repository. They are ignored when a
 model is read, and are never replaced.
 """
 
 # files that are not part of the model: they come from the Hub, from macOS or from this library
-TOLERATED = {".gitattributes", ".DS_Store", CURVE, f".{GENERATION}.new", f".{MANIFEST}.new"}
+TOLERATED = {
+    ".gitattributes",
+    ".DS_Store",
+    ".eval_results",
+    CURVE,
+    f".{GENERATION}.new",
+    f".{MANIFEST}.new",
+}
 FileFacts = dict[str, str | int]  # the SHA-256 and the size of a file
 _TOKENIZER_FILE = re.compile(r"\w[\w.-]{0,254}")
 # files that the digest of a model leaves out: receipts have generation settings of their own, and

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -43,6 +44,7 @@ from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_stepper, find_tokenizer, list_plugins
 from reviewgen.registry.saved import plugin_of_saved
 from reviewgen.saving import layout
+from reviewgen.saving.arpa import ARPA, read_ngrams
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.tensors import SavedTensors
 from reviewgen.saving.weights import ModelWeights
@@ -67,10 +69,10 @@ _PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-
 def read_bundle(
     folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False
 ) -> Bundle:
-    """Read a saved folder.
+    """Read a saved folder, or an ARPA file.
 
     Args:
-        folder: The saved folder.
+        folder: The saved folder, or a file whose name ends in .arpa.
         weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
         strict: Whether unknown files are an error. False for a folder in the Hub's cache, since
             other programs may write there.
@@ -82,6 +84,8 @@ def read_bundle(
         UnknownPlugin: The model's or the tokenizer's plugin is not installed. The message says
             which package to install, or what to register.
     """
+    if folder.suffix == ARPA and folder.is_file():
+        return _read_arpa(folder, weight_bits)
     with _reading(folder):
         values = _read_json(folder / layout.CONFIG)
         if isinstance(values, dict) and "architectures" in values:
@@ -323,6 +327,17 @@ def _load_weights(
     expected = factory.expect(model_config)
     arrays = saved.load(expected, load_file)
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
+    return _torchless(plugin, factory, model_config, tensors, weight_bits)
+
+
+def _torchless(
+    plugin: Plugin,
+    factory: Any,
+    model_config: Any,
+    tensors: Mapping[str, np.ndarray],
+    weight_bits: int,
+) -> ModelWeights:
+    """Return the weights of a model whose stepper, made by ``factory``, works without torch."""
 
     def load() -> Any:
         """Build the torch model, on its first use."""
@@ -377,6 +392,36 @@ def _read_transformers(folder: Path, values: dict[str, Any], weight_bits: int) -
         ),
         card=_read_card(folder / layout.CARD),
         conditions=conditions,
+    )
+
+
+def _read_arpa(file: Path, weight_bits: int) -> Bundle:
+    """Return the n-gram model of an ARPA file, with the tokenizer ``whitespace``."""
+    plugin = next(plugin for plugin in list_plugins("model") if plugin.name == "ngram")
+    factory: Any = find_stepper(plugin)
+    tokenizer_class, tokenizer_plugin = find_tokenizer("whitespace")
+    try:
+        words, ngrams = read_ngrams(file)
+        tokenizer = tokenizer_class(words)
+        config, tensors = factory.from_arpa(ngrams, len(words), tokenizer.bos_id)
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror or error}.") from None
+    except BundleError as error:
+        raise BundleError(
+            printable(
+                f"{file} cannot be read as an ARPA file: {error}. Write it again, as with KenLM's"
+                " lmplz or reviewgen export --arpa."
+            )
+        ) from None
+    return Bundle(
+        preset=f"{plugin.name}-{tokenizer_plugin.name}",
+        weights=_torchless(plugin, factory, config, tensors, weight_bits),
+        tokenizer=tokenizer,
+        model_plugin=plugin,
+        tokenizer_plugin=tokenizer_plugin,
+        tokenizer_config=tokenizer_class.Config(),
+        conditions=Conditions.from_json([]).with_ids_from(tokenizer.vocab_size, tokenizer.encode),
+        digests=layout.digest_files(file.parent, [file.name]),
     )
 
 
