@@ -23,17 +23,12 @@ def to_arpa(trained: Trained, config: NgramConfig) -> list[ArpaNgrams]:
     """Return the n-grams of each order; see ``SupportsArpa``.
 
     Raises:
-        ConfigError: The smoothing is "none" or "stupid-backoff", or the model copies from fields.
+        ConfigError: The smoothing is "none" or "stupid-backoff".
     """
     if config.smoothing in ("none", "stupid-backoff"):
         raise ConfigError(
             f"An n-gram with smoothing={config.smoothing!r} does not have the form of an ARPA file:"
             " train with kneser-ney, absolute or witten-bell."
-        )
-    if config.field_ids:
-        raise ConfigError(
-            "An n-gram with fields does not have the form of an ARPA file, since it copies from"
-            " them: train without --field."
         )
     trie = trained.trie
     starts = trained.starts.tolist()

@@ -16,6 +16,7 @@ from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError
 from reviewgen.export import arpa_line, export_arpa
 from tests.support.fakes import TEXTS, TableModel, review_model, table
+from tests.support.models import NGRAM
 from tests.support.ngrams import CHAR, WORD, counted
 from tests.support.saved import refusal
 
@@ -48,10 +49,11 @@ ngram 2=2
 """
 
 
-def scores(model: ReviewModel, text: str) -> np.ndarray:
+def scores(model: ReviewModel, text: str, **conditions: int) -> np.ndarray:
     """Return the log probability (base 10) of each token of a text, and of its end."""
     tokenizer = model.tokenizer
-    ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]])
+    prefix = model.conditions.encode(conditions)
+    ids = torch.tensor([[tokenizer.bos_id, *prefix, *tokenizer.encode(text), tokenizer.eos_id]])
     lm: Any = model.model
     found, _ = lm.score(ids[:, :-1], ids[:, 1:], lm.initial_state(1))
     return found[0].double().numpy() / math.log(10)
@@ -95,6 +97,24 @@ def test_an_exported_file_scores_as_the_model(settings, tokenizer, tmp_path):
         expected = scores(model, text)
         np.testing.assert_allclose(brute(ngrams, line), expected, atol=1e-4)
         np.testing.assert_allclose(scores(again, line), expected, atol=1e-4)
+
+
+def test_conditions_are_words_and_fields_are_refused(tmp_path):
+    file = tmp_path / "reviews.csv"
+    rows = [f"{number % 3},a band,{text}" for number, text in enumerate(TEXTS)]
+    file.write_text("\n".join(["my stars,who,text", *rows]), encoding="utf-8")
+    options = NGRAM | {"text_column": "text"}
+    model = reviewgen.train("ngram-word", file, conditions=["my stars"], **options)
+    ngrams = read(export_arpa(model, tmp_path / "model.arpa"))
+    assert {("<myĠstars>",), ("<myĠstars=2>",)} < ngrams.keys()
+    for values in {}, {"my stars": 2}:
+        line = arpa_line(model, TEXTS[2], values)
+        np.testing.assert_allclose(
+            brute(ngrams, line), scores(model, TEXTS[2], **values), atol=1e-4
+        )
+    model = reviewgen.train("ngram-word", file, fields=["who"], **options)
+    with pytest.raises(ConfigError, match="train without --field"):
+        export_arpa(model, tmp_path / "fields.arpa")
 
 
 @pytest.mark.slow

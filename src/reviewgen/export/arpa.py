@@ -4,12 +4,14 @@ Words of an ARPA file have no white space, and tokens of a model may. So a token
 UTF-8 bytes, each as one character of the alphabet of GPT-2: printable ASCII is itself, a space is
 Ġ, a line end Ċ. transformers names the tokens of ``word`` in the same way. Half a byte, the
 fallback of ``char``, is ``<0>`` to ``<f>``. The tokens of a tokenizer without ``token_bytes`` are
-written as they are. bos, eos and words that do not exist are ``<s>``, ``</s>`` and ``<unk>``.
+written as they are. bos, eos and words that do not exist are ``<s>``, ``</s>`` and ``<unk>``. A
+value of a condition is a word such as ``<stars=5>``, and an unspecified one ``<stars>``.
 
 Source: Radford et al. 2019, "Language models are unsupervised multitask learners" (the alphabet).
 """
 
 import os
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from reviewgen.compiled.spelling import HALF
 from reviewgen.errors import ConfigError, quoted, storage_errors
 from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.protocols.arpa import SupportsArpa
-from reviewgen.protocols.tokenizer import SupportsTokenBytes, Tokenizer
+from reviewgen.protocols.tokenizer import SupportsTokenBytes
 from reviewgen.storage import atomic_file
 from reviewgen.web.rendering import refuse_file
 
@@ -32,13 +34,13 @@ def export_arpa(
     """Write an n-gram model as an ARPA file. ``arpa_line`` gives the words of a text in it.
 
     Args:
-        model: An n-gram with back-off weights and without conditions.
+        model: An n-gram with back-off weights and without fields.
         file: The new file, whose name ends in .arpa.
         overwrite: Whether to replace a file.
 
     Raises:
-        ConfigError: The model is not an n-gram, has conditions or fields, or its smoothing has no
-            back-off weights; or the tokens cannot be written as distinct words.
+        ConfigError: The model is not an n-gram, has fields, or its smoothing has no back-off
+            weights; or the tokens cannot be written as distinct words.
         OutputExists: The file exists, and ``overwrite`` is false.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
@@ -50,11 +52,7 @@ def export_arpa(
             f"The model {model.bundle.model_plugin.name!r} does not consist of n-grams, as an ARPA"
             " file does: export an ngram model, or this one with --onnx FOLDER or --out PAGE.html."
         )
-    if model.bundle.conditions.vocab_size > model.tokenizer.vocab_size:
-        raise ConfigError(
-            "An ARPA file has no conditions: train the model without --condition and --field."
-        )
-    words = _words(model.tokenizer)
+    words = _words(model)
     orders = stepper.to_arpa()
     with storage_errors(path), atomic_file(path) as new, new.open("w", encoding="utf-8") as stream:
         has_unknown = "<unk>" in words
@@ -75,30 +73,47 @@ def export_arpa(
     return path
 
 
-def arpa_line(model: ReviewModel, text: str) -> str:
-    """Return the tokens of a text as the words of an exported ARPA file, separated by spaces.
+def arpa_line(
+    model: ReviewModel, text: str, conditions: Mapping[str, str | int | float] | None = None
+) -> str:
+    """Return a text as the words of an exported ARPA file, separated by spaces. The values of the
+    model's conditions come first.
 
-    >>> arpa_line(reviewgen.load("ngram-word"), "a good film")  # doctest: +SKIP
+    >>> arpa_line(reviewgen.load("my-ngram"), "a good film")  # doctest: +SKIP
     'a Ġgood Ġfilm'
-    """
-    check_model("model", model)
-    words = _words(model.tokenizer)
-    return " ".join(words[token] for token in model.tokenizer.encode(text))
-
-
-def _words(tokenizer: Tokenizer) -> list[str]:
-    """Return the word of each token.
 
     Raises:
-        ConfigError: Two tokens have the same bytes or text, or the text of a token has white space.
+        ConfigError: A condition or its value is unknown, or the model cannot be exported.
     """
+    check_model("model", model)
+    words = _words(model)
+    ids = [*model.conditions.encode(conditions or {}), *model.tokenizer.encode(text)]
+    return " ".join([words[token] for token in ids])
+
+
+def _words(model: ReviewModel) -> list[str]:
+    """Return the word of each token of a model.
+
+    Raises:
+        ConfigError: Two tokens have the same bytes or text, or the text of a token has white space;
+            or the model has fields.
+    """
+    tokenizer = model.tokenizer
+    if model.conditions.fields:
+        raise ConfigError(
+            "A model with fields does not have the form of an ARPA file, since it copies from them:"
+            " train without --field."
+        )
     if isinstance(tokenizer, SupportsTokenBytes):
         words = ["".join(map(_symbol, token)) for token in tokenizer.token_bytes()]
     else:
         words = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     words[tokenizer.bos_id] = "<s>"
     words[tokenizer.eos_id] = "</s>"
-    # parts of words that white space separates; there are none of an empty word
+    for condition in model.conditions.fixed:
+        labels = [condition.name, *(f"{condition.name}={each.label}" for each in condition.values)]
+        words += [f"<{''.join(map(_symbol, label.encode()))}>" for label in labels]
+    # the parts of words that white space separates; there are none of an empty word
     parts = {*chain.from_iterable(map(str.split, words))}
     if parts != {*words} or len(parts) < len(words):
         raise ConfigError(
