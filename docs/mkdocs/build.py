@@ -77,7 +77,7 @@ def main() -> None:
         for path in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE):
             problems.extend(f"{path} has no docstring." for path in undocumented(load(path)))
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: problems.append(record.getMessage())  # type: ignore[method-assign]  # for this one
+    handler.emit = lambda record: problems.append(record.getMessage())  # type: ignore[method-assign]  # a handler of one function
     logging.getLogger().addHandler(handler)
     os.chdir(BUILD)
     try:

@@ -226,7 +226,7 @@ class Recurrent(nn.Module):
         if self.pointer is None:
             return None
         *_, keys, seen = split_state(self.parts, state)
-        return self.pointer(features, ids, keys, seen)  # type: ignore[no-any-return]
+        return self.pointer(features, ids, keys, seen)  # type: ignore[no-any-return]  # the call of a module is untyped
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
         """Return the weight and the bias of the output layer; see

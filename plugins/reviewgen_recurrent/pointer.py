@@ -116,7 +116,7 @@ class Pointer(nn.Module):
                 axes=axes,
                 parameters=sum(weight.numel() for weight in weights),
                 multiplications=products * tokens,
-                kind={"B T N W": "attention", "B T N": "gate"}.get(axes, "values"),  # type: ignore[arg-type]
+                kind={"B T N W": "attention", "B T N": "gate"}.get(axes, "values"),  # type: ignore[arg-type]  # each is one of the kinds
             )
 
         copies = self(x, ids, keys, seen)
