@@ -7,15 +7,21 @@
     python examples/train_pretrained.py lstm-word --trial 0
     # train with the best variant, and ship nothing
     python examples/train_pretrained.py lstm-word --train
+    # train the shipped weights further for 45 minutes, and ship them if they are better
+    python examples/train_pretrained.py lstm-word --further 45
     # train nothing: write defaults, copy rate and card anew
     python examples/train_pretrained.py lstm-word --defaults
 
-`make weights` calls the second and the third form for all networks. An interrupted run resumes when
-it is started again. Lengths are in epochs, so that the result does not depend on the speed of the
-machine; ``hours`` are those of one core with 150 Gflop/s in 32 bits. All models are trained on one
-corpus, whose digest is ``CORPUS``. Networks are saved in 8 bits. Sizes are the largest with which
-no model, with its tokenizer and novelty index, takes more than 8 MB; the blends are made last, of
-weights that are shipped by then, and share their files. All other settings are the preset's.
+`make weights` calls --trial and --train for all networks. An interrupted run resumes when it is
+started again. With --further, a training can be spread over machines that keep nothing: the shipped
+weights are its state. The weights of a preset that was trained on another corpus first get the
+vocabulary of ``CORPUS``.
+
+Lengths are in epochs, so that the result does not depend on the speed of the machine; ``hours`` are
+those of one core with 150 Gflop/s in 32 bits. All models are trained on one corpus, whose digest is
+``CORPUS``. Networks are saved in 8 bits. Sizes are the largest with which no model, with its
+tokenizer and novelty index, takes more than 8 MB; the blends are made last, of weights that are
+shipped by then, and share their files. All other settings are the preset's.
 
 A trial compares what a short training can tell: the size, the number of lanes and the sampled
 softmax. Dropout is not tried, since it costs bits in a short training and gains them in a long one;
@@ -27,14 +33,18 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import reviewgen
 from reviewgen.data.texts import read_documents
+from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.novelty import COPY_CHARACTERS, count_copied
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.rates import find_intervals
 from reviewgen.registry.plugins import find_preset
 from reviewgen.runs.tune_sampling import shorten_as_generated
@@ -174,6 +184,8 @@ COLUMNS = ("style", "sentiment")  # the conditions of all models
 CORPUS = "08de9d63f06cc83d3e5eccd2bbf128e7fe77387360921002eda7a8f08aa23f35"
 MIN_TEXTS = 3  # a word that fewer training reviews have is not generated
 TRIAL_SHARE = 0.1  # of the epochs of a recipe
+# of the learning rate of a training from scratch; more of it loses in minutes what hours gained
+FURTHER_SHARE = 0.15
 CHECKPOINT_SECONDS = 300.0
 REPORT_SECONDS = 60.0
 
@@ -189,14 +201,16 @@ def main(name: str, *options: str) -> None:
             describe(name)
         case ("--train",) if name in RECIPES:
             train_recipe(name)
+        case ("--further", minutes) if name in RECIPES and not name.startswith("ngram"):
+            train_further(name, float(minutes))
         case ("--trial", number) if name in RECIPES and number in map(
             str, range(len(RECIPES[name].variants))
         ):
             train_trial(name, int(number))
         case _:
             sys.exit(
-                f"{name} takes one of --defaults, --train and --trial NUMBER; got"
-                f" {' '.join(options)}."
+                f"{name} takes one of --defaults, --train, --further MINUTES and --trial NUMBER;"
+                f" got {' '.join(options)}."
             )
 
 
@@ -206,6 +220,92 @@ def train_recipe(name: str) -> reviewgen.ReviewModel:
     """
     recipe = RECIPES[name]
     return train(name, TRAINED / name, best_variant(name), recipe.epochs)
+
+
+def train_further(name: str, minutes: float) -> None:
+    """Train the shipped weights of a network further, and ship them if they take fewer bits per
+    character of validation texts.
+    """
+    out = TRAINED / "further" / name
+    preset = find_preset(name).training_settings
+    peak = RECIPES[name].training.get("learning_rate", preset["learning_rate"])
+    variant = {"training": {"learning_rate": FURTHER_SHARE * peak}}
+    train(name, out, variant, start=with_vocabulary_of_corpus(name), budget=60 * minutes)
+    trained = reviewgen.load(out)
+    before = trained.training["parent"]["bits_per_character"]
+    after = min(row["bits_per_character"] for row in trained.training["evaluations"])
+    print(f"{name}: {before:.4f} bits per character of validation texts before, {after:.4f} after")
+    if after < before:
+        ship(name, trained)
+
+
+def with_vocabulary_of_corpus(name: str) -> reviewgen.ReviewModel:
+    """Return the shipped model of a network with the tokenizer, the words and the conditions that
+    the n-gram of its tokenizer gets from ``CORPUS``, in 32 bits.
+
+    The rows of tokens, in embeddings, output layers and biases, follow their tokens. The row of a
+    token that the model does not have becomes the mean of those of its parts.
+    """
+    shipped = reviewgen.load(folder_of(name))
+    bundle = train_recipe(f"ngram-{name.split('-')[1]}").bundle
+    old = shipped.tokenizer
+    new = bundle.tokenizer
+    labels = [
+        [[value.label for value in condition.values] for condition in model.conditions.fixed]
+        for model in (shipped, bundle)
+    ]
+    if labels[0] != labels[1] or old.vocab_size != new.vocab_size:
+        sys.exit(f"The conditions or the vocabulary's size of {folder_of(name)} are others.")
+    rows = token_rows(old, new)
+    model: Any = shipped.model
+    weights = {
+        key: move_rows(value, rows, model.config.vocab_size)
+        for key, value in model.state_dict().items()
+    }
+    model.load_state_dict(weights)
+    return reviewgen.ReviewModel(
+        replace(
+            shipped.bundle,
+            tokenizer=new,
+            tokenizer_config=bundle.tokenizer_config,
+            conditions=bundle.conditions,
+            index=bundle.index,
+            lexicon=bundle.lexicon,
+            bigrams=bundle.bigrams,
+            folder=None,
+            digests={},
+        )
+    )
+
+
+def token_rows(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
+    """Return the ids of one tokenizer whose bytes, joined, are those of each token of another."""
+    before = token_symbols(old)
+    after = token_symbols(new)
+    if before is None or after is None:
+        raise SystemExit("The bytes of the tokens are unknown.")
+    ids = {symbols: token for token, symbols in enumerate(before.tokens())}
+    rows = []
+    for token, symbols in enumerate(after.tokens()):
+        if symbols in ids and token not in (new.bos_id, new.eos_id):
+            rows.append([ids[symbols]])
+        elif symbols:
+            rows.append(old.encode(bytes(symbols).decode("utf-8")))
+        else:
+            rows.append([old.bos_id if token == new.bos_id else old.eos_id])
+    return rows
+
+
+def move_rows(weights: Tensor, rows: list[list[int]], vocab_size: int) -> Tensor:
+    """Return a parameter with its rows of tokens in another order, if it has any: those of ``V``
+    tokens, then others that stay, as those of conditions.
+    """
+    if weights.ndim == 0 or len(weights) < vocab_size:
+        return weights
+    moved = weights.clone()
+    for token, parts in enumerate(rows):
+        moved[token] = weights[parts].mean(dim=0)
+    return moved
 
 
 def train_trial(name: str, number: int) -> reviewgen.ReviewModel:
@@ -242,23 +342,31 @@ def best_variant(name: str) -> dict[str, dict[str, Any]]:
 
 
 def train(
-    name: str, out: Path, variant: dict[str, dict[str, Any]], epochs: float
+    name: str,
+    out: Path,
+    variant: dict[str, dict[str, Any]],
+    epochs: float | None = None,
+    *,
+    start: reviewgen.ReviewModel | None = None,
+    budget: float | None = None,
 ) -> reviewgen.ReviewModel:
     """Train one model, unless it exists, with a line on standard output for each minute; return it
-    in 32 bits.
+    in 32 bits. The length is in epochs or, as ``budget``, in seconds; ``start`` is a model that is
+    trained further, with its own settings.
     """
     if out.exists():
         return reviewgen.load(out)
     check_corpus()
     recipe = RECIPES[name]
     run = reviewgen.TrainingRun(
-        name,
+        name if start is None else start,
         "reviews",
         out=out,
         epochs=epochs,
+        budget=budget,
         conditions=list(COLUMNS),
         min_texts=MIN_TEXTS,
-        model=recipe.model | variant.get("model", {}),
+        model=recipe.model | variant.get("model", {}) if start is None else {},
         training={"novelty_mb": 0.4, "threads": 1, "checkpoint_seconds": CHECKPOINT_SECONDS}
         | recipe.training
         | variant.get("training", {}),
