@@ -14,8 +14,7 @@
 
 `make weights` calls --trial and --train for all networks. An interrupted run resumes when it is
 started again. With --further, a training can be spread over machines that keep nothing: the shipped
-weights are its state. The weights of a preset that was trained on another corpus first get the
-vocabulary of ``CORPUS``.
+weights are its state. They must be from the same corpus.
 
 Lengths are in epochs, so that the result does not depend on the speed of the machine; ``hours`` are
 those of one core with 150 Gflop/s in 32 bits. All models are trained on one corpus, whose digest is
@@ -33,18 +32,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 import reviewgen
 from reviewgen.data.texts import read_documents
-from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.novelty import COPY_CHARACTERS, count_copied
-from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.rates import find_intervals
 from reviewgen.registry.plugins import find_preset
 from reviewgen.runs.tune_sampling import shorten_as_generated
@@ -182,6 +177,7 @@ COPY_TEXTS = 500
 CONDITIONS = {"style": "review"}  # by default: whole reviews, unless asked for something else
 COLUMNS = ("style", "sentiment")  # the conditions of all models
 CORPUS = "08de9d63f06cc83d3e5eccd2bbf128e7fe77387360921002eda7a8f08aa23f35"
+FINGERPRINT = "d890b1b9e0beff25eb5761cf50f1f43a"  # of its trainings
 MIN_TEXTS = 3  # a word that fewer training reviews have is not generated
 TRIAL_SHARE = 0.1  # of the epochs of a recipe
 # of the learning rate of a training from scratch; more of it loses in minutes what hours gained
@@ -227,85 +223,19 @@ def train_further(name: str, minutes: float) -> None:
     character of validation texts.
     """
     out = TRAINED / "further" / name
+    start = reviewgen.load(folder_of(name))
+    if start.training["data"]["fingerprint"] != FINGERPRINT:
+        sys.exit(f"The weights of {name} are from another corpus; train them from scratch.")
     preset = find_preset(name).training_settings
     peak = RECIPES[name].training.get("learning_rate", preset["learning_rate"])
     variant = {"training": {"learning_rate": FURTHER_SHARE * peak}}
-    train(name, out, variant, start=with_vocabulary_of_corpus(name), budget=60 * minutes)
+    train(name, out, variant, start=start, budget=60 * minutes)
     trained = reviewgen.load(out)
     before = trained.training["parent"]["bits_per_character"]
     after = min(row["bits_per_character"] for row in trained.training["evaluations"])
     print(f"{name}: {before:.4f} bits per character of validation texts before, {after:.4f} after")
     if after < before:
         ship(name, trained)
-
-
-def with_vocabulary_of_corpus(name: str) -> reviewgen.ReviewModel:
-    """Return the shipped model of a network with the tokenizer, the words and the conditions that
-    the n-gram of its tokenizer gets from ``CORPUS``, in 32 bits.
-
-    The rows of tokens, in embeddings, output layers and biases, follow their tokens. The row of a
-    token that the model does not have becomes the mean of those of its parts.
-    """
-    shipped = reviewgen.load(folder_of(name))
-    bundle = train_recipe(f"ngram-{name.split('-')[1]}").bundle
-    old = shipped.tokenizer
-    new = bundle.tokenizer
-    labels = [
-        [[value.label for value in condition.values] for condition in model.conditions.fixed]
-        for model in (shipped, bundle)
-    ]
-    if labels[0] != labels[1] or old.vocab_size != new.vocab_size:
-        sys.exit(f"The conditions or the vocabulary's size of {folder_of(name)} are others.")
-    rows = token_rows(old, new)
-    model: Any = shipped.model
-    weights = {
-        key: move_rows(value, rows, model.config.vocab_size)
-        for key, value in model.state_dict().items()
-    }
-    model.load_state_dict(weights)
-    return reviewgen.ReviewModel(
-        replace(
-            shipped.bundle,
-            tokenizer=new,
-            tokenizer_config=bundle.tokenizer_config,
-            conditions=bundle.conditions,
-            index=bundle.index,
-            lexicon=bundle.lexicon,
-            bigrams=bundle.bigrams,
-            folder=None,
-            digests={},
-        )
-    )
-
-
-def token_rows(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
-    """Return the ids of one tokenizer whose bytes, joined, are those of each token of another."""
-    before = token_symbols(old)
-    after = token_symbols(new)
-    if before is None or after is None:
-        raise SystemExit("The bytes of the tokens are unknown.")
-    ids = {symbols: token for token, symbols in enumerate(before.tokens())}
-    rows = []
-    for token, symbols in enumerate(after.tokens()):
-        if symbols in ids and token not in (new.bos_id, new.eos_id):
-            rows.append([ids[symbols]])
-        elif symbols:
-            rows.append(old.encode(bytes(symbols).decode("utf-8")))
-        else:
-            rows.append([old.bos_id if token == new.bos_id else old.eos_id])
-    return rows
-
-
-def move_rows(weights: Tensor, rows: list[list[int]], vocab_size: int) -> Tensor:
-    """Return a parameter with its rows of tokens in another order, if it has any: those of ``V``
-    tokens, then others that stay, as those of conditions.
-    """
-    if weights.ndim == 0 or len(weights) < vocab_size:
-        return weights
-    moved = weights.clone()
-    for token, parts in enumerate(rows):
-        moved[token] = weights[parts].mean(dim=0)
-    return moved
 
 
 def train_trial(name: str, number: int) -> reviewgen.ReviewModel:
