@@ -216,6 +216,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--budget \w+", QUICK),
     (r"--epochs 20", QUICK),
     (r"-n 1000(?:00)?\b", "-n 20"),
+    (r"(report .*)-n 2000", r"\1-n 20 --train reviews.csv --held-out others.csv"),
     (r"--steps \d{3}\b", QUICK),
     (r"train lstm-(?:word|char)", "train gru-char"),
     (r"(train gru-\w+ .*--out my-(?:gru|both|parallel|cluster|elastic))$", rf"\1 {QUICK}"),

@@ -208,11 +208,11 @@ def _read(argument: str, source: Any, *options: Any) -> Texts:
 
 
 def _generate(model: ReviewModel, n: int, real: Texts, seed: int) -> Any:
-    """Return the texts that a model generates, with conditions as those of the real texts."""
-    rows = [
-        dict(zip(real.labels, values, strict=True))
-        for values in zip(*real.labels.values(), strict=True)
-    ]
+    """Return the texts that a model generates, with conditions as those of the real texts. Labels
+    that are no conditions of the model are left out.
+    """
+    labels = {name: real.labels[name] for name in real.labels if name in model.conditions.names}
+    rows = [dict(zip(labels, values, strict=True)) for values in zip(*labels.values(), strict=True)]
     with temporary_folder() as folder:  # a table records a saved model
         model.save_pretrained(folder / "model")
         return generate_dataset(folder / "model", n, schema=rows or None, seed=seed)
