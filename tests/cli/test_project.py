@@ -215,8 +215,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),
     (r"--budget \w+", QUICK),
     (r"--epochs 20", QUICK),
-    (r"-n 1000(?:00)?\b", "-n 20"),
-    (r"(report .*)-n 2000", r"\1-n 20 --train reviews.csv --held-out others.csv"),
+    (r"-n [12]000(?:00)?\b", "-n 20"),
     (r"--steps \d{3}\b", QUICK),
     (r"train lstm-(?:word|char)", "train gru-char"),
     (r"(train gru-\w+ .*--out my-(?:gru|both|parallel|cluster|elastic))$", rf"\1 {QUICK}"),
@@ -247,10 +246,8 @@ def models(tmp_path_factory) -> Path:
 
 def fill(folder: Path, page: Path, models: Path) -> None:
     """Put the files that a page's commands read into a folder."""
-    tables = {"reviews": reviews(), "more-reviews": reviews()[::3]}
-    tables |= {"made": reviews()[1::2], "others": reviews()[::2]}
-    for name, texts in tables.items():
-        lines = [f'{number % 5 + 1},"{text}"' for number, text in enumerate(texts)]
+    for step, name in enumerate(("reviews", "more-reviews", "made", "others"), 1):
+        lines = [f'{number % 5 + 1},"{text}"' for number, text in enumerate(reviews()[::step])]
         (folder / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines), encoding="utf-8")
     (folder / "music-reviews.json").write_text(
         json.dumps([{"review": text} for text in reviews()]), encoding="utf-8"
@@ -279,7 +276,9 @@ def fill(folder: Path, page: Path, models: Path) -> None:
     for name, (preset, options) in EXISTING.items():
         if re.search(rf"\b{name}\b", code) and not re.search(rf"--out {name}\b", code):
             if not (models / name).exists():
-                reviewgen.train(preset, reviews(), out=models / name, progress=False, **options)
+                reviewgen.train(
+                    preset, folder / "reviews.csv", out=models / name, progress=False, **options
+                )
             shutil.copytree(models / name, folder / name)
 
 

@@ -211,8 +211,10 @@ def _generate(model: ReviewModel, n: int, real: Texts, seed: int) -> Any:
     """Return the texts that a model generates, with conditions as those of the real texts. Labels
     that are no conditions of the model are left out.
     """
-    labels = {name: real.labels[name] for name in real.labels if name in model.conditions.names}
-    rows = [dict(zip(labels, values, strict=True)) for values in zip(*labels.values(), strict=True)]
+    import pyarrow  # importing it takes a tenth of a second
+
+    known = {key: real.labels[key] for key in real.labels if key in model.conditions.names}
+    rows = pyarrow.table(known).to_pylist()
     with temporary_folder() as folder:  # a table records a saved model
         model.save_pretrained(folder / "model")
         return generate_dataset(folder / "model", n, schema=rows or None, seed=seed)

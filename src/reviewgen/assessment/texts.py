@@ -145,10 +145,9 @@ def read_trained(model: ReviewModel, splits: Sequence[str], limit: int) -> Texts
         condition.name: [as_label(values[number]) for _, values in examples]
         for number, condition in enumerate(model.conditions)
     }
-    total = len(examples)
     found = {name: values for name, values in labels.items() if _are_labels(values)}
     name = f"the {' and '.join(splits)} {'split' if len(splits) == 1 else 'splits'} of {source}"
-    return Texts(name, [text for text, _ in examples], found, total).sample(limit)
+    return Texts(name, [text for text, _ in examples], found, len(examples)).sample(limit)
 
 
 def _rows(records: Iterator[Any], column: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
