@@ -8,7 +8,7 @@
     # train with the best variant, and ship nothing
     python examples/train_pretrained.py lstm-word --train
     # train the shipped weights further for 45 minutes, and ship them if they are better
-    python examples/train_pretrained.py lstm-word --further 45
+    python examples/train_pretrained.py gru-word --further 45
     # train nothing: write defaults, copy rate and card anew
     python examples/train_pretrained.py lstm-word --defaults
 
@@ -35,7 +35,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import reviewgen
 from reviewgen.data.texts import read_documents
@@ -197,8 +197,10 @@ def main(name: str, *options: str) -> None:
             describe(name)
         case ("--train",) if name in RECIPES:
             train_recipe(name)
-        case ("--further", minutes) if name in RECIPES and not name.startswith("ngram"):
-            train_further(name, float(minutes))
+        case ("--further", minutes) if (
+            name in RECIPES and not name.startswith("ngram") and minutes.isdecimal()
+        ):
+            train_further(name, int(minutes))
         case ("--trial", number) if name in RECIPES and number in map(
             str, range(len(RECIPES[name].variants))
         ):
@@ -218,12 +220,13 @@ def train_recipe(name: str) -> reviewgen.ReviewModel:
     return train(name, TRAINED / name, best_variant(name), recipe.epochs)
 
 
-def train_further(name: str, minutes: float) -> None:
+def train_further(name: str, minutes: int) -> None:
     """Train the shipped weights of a network further, and ship them if they take fewer bits per
     character of validation texts.
     """
-    out = TRAINED / "further" / name
     start = reviewgen.load(folder_of(name))
+    # a folder for each start: a call after these weights were shipped trains the new ones
+    out = TRAINED / "further" / f"{name}-{str(start.digest)[-8:]}"
     if start.training["data"]["fingerprint"] != FINGERPRINT:
         sys.exit(f"The weights of {name} are from another corpus; train them from scratch.")
     preset = find_preset(name).training_settings
@@ -296,7 +299,7 @@ def train(
         budget=budget,
         conditions=list(COLUMNS),
         min_texts=MIN_TEXTS,
-        model=recipe.model | variant.get("model", {}) if start is None else {},
+        model={} if start is not None else recipe.model | variant.get("model", {}),
         training={"novelty_mb": 0.4, "threads": 1, "checkpoint_seconds": CHECKPOINT_SECONDS}
         | recipe.training
         | variant.get("training", {}),
@@ -344,8 +347,9 @@ def ship(name: str, model: reviewgen.ReviewModel) -> None:
     """Save a trained model with its figures on all held-out reviews and its card, a neural network
     in 8 bits.
     """
-    save(name, model)
-    shipped = reviewgen.load(folder_of(name))  # what is measured is what is shipped
+    measured = TRAINED / "measured" / name  # what ships is replaced only after it was measured
+    model.save_pretrained(measured, overwrite=True, dtype=dtype_of(name))
+    shipped = reviewgen.load(measured)
     held_out = shipped.evaluate("reviews", split="test")
     shipped.training["held_out"] = {"split": "test", "reviews_in_split": held_out.reviews} | asdict(
         held_out
@@ -380,10 +384,14 @@ def save(name: str, model: reviewgen.ReviewModel) -> None:
     """Save a model in the package of trained weights: a neural network in 8 bits, a blend without
     the weights of its parts.
     """
-    dtype: Any = "float32" if name.startswith("ngram") or name in BLENDS else "int8"
-    model.save_pretrained(folder_of(name), overwrite=True, dtype=dtype)
+    model.save_pretrained(folder_of(name), overwrite=True, dtype=dtype_of(name))
     if name in BLENDS:
         share_weights(folder_of(name), BLENDS[name])
+
+
+def dtype_of(name: str) -> Literal["float32", "int8"]:
+    """Return the type in which the weights of a preset are saved."""
+    return "float32" if name.startswith("ngram") or name in BLENDS else "int8"
 
 
 def share_weights(folder: Path, presets: Sequence[str]) -> None:
