@@ -104,7 +104,7 @@ WRONG = {
         ),
         (
             {"torch.tanh(self.hidden(vectors))": "self.hidden(vectors)"},
-            ["There is no tanh between"],
+            ["The tanh between the layers is missing."],
         ),
         (
             {"embedding(windows).flatten(2)": "embedding(windows).transpose(0, 1).flatten(2)"},

@@ -260,7 +260,7 @@ def _run_forward(model: Any, batch: TextBatch) -> _ForwardPass:
     """
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
-            operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]  # of a model
+            operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]  # each model has it; the protocol does not say so
         lines = [
             Line(
                 op.name,
@@ -287,7 +287,7 @@ def _run_with_expert(
     model: SupportsExpert, expert: Float[Tensor, "B T V"], batch: TextBatch
 ) -> _ForwardPass:
     """Run a model that mixes the log probabilities of an expert in."""
-    state = model.initial_state(len(batch.ids))  # type: ignore[attr-defined]  # of a model
+    state = model.initial_state(len(batch.ids))  # type: ignore[attr-defined]  # each model has it; the protocol does not say so
     logits, _ = model.call_with_expert(batch.ids, expert, state)
     return _ForwardPass([_logits_line(model, logits, batch)], logits, [], expert)
 
@@ -504,7 +504,7 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
     """
     try:
         if isinstance(model, SupportsScore):  # score raises if the scores are not probabilities
-            model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]  # of a model
+            model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]  # each model has it; the protocol does not say so
     except NotADistribution:
         yield (
             "The scores of this model do not sum to one; the loss is that of its scores divided by"

@@ -204,7 +204,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
             parsed = find_revision(name, revision)
         elif not at:
             parsed = name
-    if not os.path.exists(source):  # noqa: PTH110 (which raises for no string)
+    if not os.path.exists(source):  # noqa: PTH110  Path raises for long names
         if parsed is None:
             hint = "" if presets is None else f" {_suggest(source, presets)}"
             kinds = "a preset (lstm-word), a repository (owner/name) or an existing folder"

@@ -120,7 +120,7 @@ def _neural_ngram(model: Any, ids: Tensor) -> dict[str, Tensor]:
         "The axes n - 1 and E are exchanged: flatten (B, T, n-1, E), not (B, T, E, n-1).": (
             model.output(model.hidden(vectors.transpose(2, 3).flatten(2)).tanh())
         ),
-        "There is no tanh between the layers.": model.output(hidden),
+        "The tanh between the layers is missing.": model.output(hidden),
     }
 
 
