@@ -119,6 +119,6 @@ def test_the_wheel_holds_them(tmp_path):
         if point.dist and point.dist.name == "reviewgen"
     ]
     steppers = {f"{point.load().parent.name}/{point.load().name}" for point in points}
-    assert len(steppers) == 5 and all(
+    assert len(steppers) == 6 and all(
         any(name.endswith(stepper) for name in inside) for stepper in steppers
     )

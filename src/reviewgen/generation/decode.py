@@ -318,10 +318,13 @@ class Decoder:
             # no token that matches the rest of the prompt is possible: use the tokenizer's tokens
             text.forced = self.pieces.tokenizer.encode(text.rest)
             text.rest = ""
-        elif token == DEAD_END and self.formats is None and text.retries >= MAX_RETRIES:
-            # too many dead ends: first allow unknown words, then also copied spans
+        elif token == DEAD_END and text.retries >= (
+            _MAX_FORMAT_RETRIES if text.cursor else MAX_RETRIES
+        ):
+            # too many dead ends: first allow unknown words, then also copied spans; a text with a
+            # format must not copy even then
             token = self._sample_anywhere(batch.row(row), run)
-            if token == DEAD_END:
+            if token == DEAD_END and self.formats is None:
                 token = self._sample_anywhere(batch.row(row), 0)
                 text.exceeds_limit = True
         elif token >= 0 and self.guard is not None and not text.is_past_prompt:
@@ -578,7 +581,8 @@ class Decoder:
         The state of the text is dropped, so the model is fed the text again from the start. Without
         a CopyGuard, no token is removed, since tokens may have been streamed already; instead, the
         next token may make an unknown word. With a format, whole words are removed; after a few
-        dead ends the text is completed as soon as possible, or else ends where it is.
+        dead ends the text is completed as soon as possible, with an unknown word if need be, or
+        else ends where it is.
         """
         text.drop_state()
         if self.guard is None and self.formats is None:
@@ -598,8 +602,6 @@ class Decoder:
             del text.ids[-removed:]
             text.new_tokens -= removed
             text.place = None
-            if text.cursor is not None:
-                text.cursor.follow(text.ids)
 
     def _begins_word(self, text: Text, count: int) -> bool:
         """Return whether a word begins with the last ``count`` tokens of a text."""
