@@ -77,8 +77,6 @@ EXPOSURES = {
     "blend-word": 10.5,
 }
 COUNTS = {"smoothing": "witten-bell", "quantized": True, "min_count": 2}
-# many lanes: a recurrent matrix is then read for more of them at once
-LARGE_STEPS = {"batch_size": 256, "bptt": 64}
 # of ten epochs and more
 DROPOUT = {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}
 
@@ -104,7 +102,8 @@ RECIPES = {
             "output_dropout": 0.2,
             "locked_dropout": True,
         },
-        training=LARGE_STEPS,
+        # many lanes: a recurrent matrix is then read for more of them at once
+        training={"batch_size": 256, "bptt": 64},
         variants=(
             {},
             {"training": {"batch_size": 128}},
@@ -131,14 +130,10 @@ RECIPES = {
         ),
     ),
     "gru-char": Recipe(
-        epochs=5.0,
-        hours=2.3,
-        model={"hidden_size": 1024, "ngrams": 4, "ngram_buckets": 8192},
-        training=LARGE_STEPS,
-        variants=(
-            {},
-            {"training": {"batch_size": 128}},
-        ),
+        epochs=0.9,
+        hours=0.5,
+        model={"hidden_size": 704, "ngrams": 4, "ngram_buckets": 8192},
+        training={"batch_size": 128, "bptt": 64},
     ),
     "transformer-char": Recipe(
         epochs=2.0,
@@ -157,14 +152,14 @@ RECIPES = {
         training={"batch_size": 32, "bptt": 32},
     ),
     "rnn-word": Recipe(
-        epochs=4.0,
-        hours=0.5,
+        epochs=1.7,
+        hours=0.2,
         model={"hidden_size": 512, "embedding_size": 160, "output_dropout": 0.1},
         training={"batch_size": 32, "bptt": 64},
     ),
     "rnn-char": Recipe(
-        epochs=1.5,
-        hours=0.6,
+        epochs=1.0,
+        hours=0.3,
         model={"hidden_size": 704, "ngrams": 4, "ngram_buckets": 8192},
         training={"learning_rate": 0.003, "batch_size": 64, "bptt": 128},
     ),

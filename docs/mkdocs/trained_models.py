@@ -27,8 +27,8 @@ PAGE = """# Trained weights
 These weights come with reviewgen; `reviewgen list` shows them. They were trained on {train:,} film reviews, and {held_out:,} were
 held out; `examples/train_pretrained.py` is the script that trained them. Networks are saved in 8 bits, and a blend shares the
 files of its two models. By default, all presets generate whole reviews; `--condition style=snippet` asks for single sentences in
-lower case, and `--condition sentiment=positive` or `negative` for a positive or negative opinion. The default settings were
-[chosen by blind comparison of texts](#how-the-defaults-were-chosen).
+lower case, and `--condition sentiment=positive` or `negative` for a positive or negative opinion; without it, one of both is
+drawn for each text. The default settings were [chosen by blind comparison of texts](#how-the-defaults-were-chosen).
 
 | preset | MB | bits | settings | unknown words, `known` | `any` | distinct-2 | of reviews | whole | copy rate | of reviews |
 |---|---|---|---|---|---|---|---|---|---|---|
@@ -46,11 +46,10 @@ settings, the profile `reading`; `of reviews` is the same measure of an equal nu
 - **copy rate**: the share of the generated text that lies in spans of 50 or more characters copied from the training text;
   measured on 500 texts.
 
-Three networks need more bits than the n-gram with the same tokens. `nnlm-char` reads eleven characters, `nnlm-word` reads four
-tokens, and `rnn-char` has no gates that would let it remember more. All three have about the same bits on texts that they were
-trained on (1.98, 1.92 and 1.81, against 2.01, 1.97 and 1.83 on test reviews): they have not learned the corpus by heart, unlike
-the n-grams, which have learned part of it (1.76 against 1.81 for characters, 1.58 against 1.70 for words). More time would help
-the networks: `nnlm-word` still improved by 1.8 % in the last quarter of its two hours.
+Two networks need more bits than the n-gram with the same tokens: `nnlm-char` reads eleven characters, and `nnlm-word` reads four
+tokens. Both have about the same bits on texts that they were trained on (2.02 and 1.95, against 2.03 and 1.97 on test reviews):
+they have not learned the corpus by heart, unlike the n-grams, which have learned part of it (1.77 against 1.81 for characters,
+1.60 against 1.70 for words). More time would help: `nnlm-word` still improved by 1.8 % in the last quarter of its two hours.
 
 `python -m tests.benchmarks readability` repeats these measurements, and `python -m docs.mkdocs.trained_models` writes this page.
 
