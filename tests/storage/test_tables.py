@@ -438,7 +438,7 @@ def test_a_source_that_has_changed_is_not_continued_with(folder, tmp_path, monke
 def test_the_commands_write_tables(verb, folder, tmp_path, monkeypatch, run_command):
     (tmp_path / "texts.txt").write_text("a fine record\nanother one\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    status, said, _ = run_command(
+    status, said, notes = run_command(
         verb,
         folder,
         "--data",
@@ -449,6 +449,7 @@ def test_the_commands_write_tables(verb, folder, tmp_path, monkeypatch, run_comm
         "parquet",
     )
     assert status == 0 and "2 texts are in t" in said
+    assert ("These are upper bounds" in notes) == (verb == "novelty")
     assert [row["text"] for row in rows_of(tmp_path / "t")] == ["a fine record", "another one"]
     for words in (
         [],

@@ -296,9 +296,10 @@ def _describe_difference(before: str, after: str) -> str:
     """Return a sentence that shows the first difference of two texts."""
     index = len(os.path.commonprefix([before, after]))  # noqa: RUF071  character by character is what is needed
     excerpt = slice(max(0, index - _EXCERPT), index + _EXCERPT)
-    new = repr(after[excerpt])
-    old = repr(before[excerpt])
-    return f"The text differs from character {index} on: {new} instead of {old}."
+    return (
+        f"The text differs from character {index} on: {after[excerpt]!r} instead of"
+        f" {before[excerpt]!r}."
+    )
 
 
 def library_versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[str, str]:
