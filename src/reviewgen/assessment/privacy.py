@@ -59,8 +59,8 @@ def measure_privacy(
         held_out = held_out.take(
             [index for index, text in enumerate(held_out.texts) if text not in known]
         )
-    others = held_out if held_out is not None and held_out.count_different() >= MIN_TEXTS else None
-    spans, copied, of_real = _copied(synthetic, trained_on, others)
+    others = held_out if held_out and held_out.count_different() >= MIN_TEXTS else None
+    spans, copying, copied, of_real = _copied(synthetic, trained_on, others)
     words = encode(trained_on.texts)
     runs, replayed, by_chance = _replayed(synthetic, words, others)
     personal, replayed_data, has_data = _personal(synthetic, trained_on, others)
@@ -94,9 +94,12 @@ def measure_privacy(
         "Personal data": personal,
         "Names and words of one training text only": runs,
     }
+    verdict = _describe({figure.key: figure for figure in figures}, replayed_data, model)
     return Section(
         "privacy",
-        _describe({figure.key: figure for figure in figures}, replayed_data, model),
+        f"{verdict} Texts with a copied span of {COPY_CHARACTERS} characters or more: {copying:,}"
+        f" of {len(synthetic):,}. Names are not searched for: only words of a single training text"
+        " are listed.",
         figures,
         lists={title: rows for title, rows in lists.items() if len(rows) > 1},
     )
@@ -106,10 +109,11 @@ def _describe(figures: dict[str, Figure], replayed: int, model: Any) -> str:
     """Return what the figures say, the worst first."""
     found = list[str]()
     copied, near, member = (figures[key] for key in ("copy_rate", "nearer", "membership"))
+    share = copied.show(copied.synthetic._replace(interval=None))
     if replayed:
         found.append(f"repeat {counted(replayed, 'contact detail')} of them (e-mail, telephone)")
     if _is_above(copied, _COPIED):
-        found.append(f"copy them ({copied.show(copied.synthetic._replace(interval=None))})")
+        found.append(f"copy them ({share} of the characters)")
     if _is_above(near):
         found.append("are nearer to them than to other real texts")
     sentences = list[str]()
@@ -127,7 +131,6 @@ def _describe(figures: dict[str, Figure], replayed: int, model: Any) -> str:
     if copied.synthetic.value is None:
         return "What these texts give away is not known: there are too few."
     if near.synthetic.value is None:
-        share = copied.show(copied.synthetic._replace(interval=None))
         return (
             f"These texts copy little or nothing of the training texts ({share}); whether they give"
             " away more is not known without held-out texts."
@@ -149,12 +152,12 @@ def _is_above(figure: Figure, least: float = 0.0) -> bool:
 
 def _copied(
     synthetic: Texts, trained_on: Texts, others: Texts | None
-) -> tuple[list[list[str]], Measured, Measured]:
-    """Return the longest copied spans, the share of characters in copied spans, and that of other
-    real texts.
+) -> tuple[list[list[str]], int, Measured, Measured]:
+    """Return the longest copied spans, the number of texts with one, the share of characters in
+    copied spans, and that of other real texts.
     """
     some = None if others is None else others.sample(len(synthetic))
-    texts = [*synthetic.texts, *(some.texts if some is not None else ())]
+    texts = [*synthetic.texts, *(some.texts if some else ())]
     spans = TextWindows(texts).spans(trained_on.texts)
     of_real = NOT_KNOWN if some is None else _copy_rate(some, spans[len(synthetic) :])
     spans = spans[: len(synthetic)]
@@ -164,7 +167,7 @@ def _copied(
     ranked = sorted(found, key=lambda span: (-len(span), span))[:_LISTED]
     rows = [[_cut(span), f"{len(span):,}", f"{found[span]:,}"] for span in ranked]
     head = ["span", "characters", "synthetic texts"]
-    return [head, *rows], _copy_rate(synthetic, spans), of_real
+    return [head, *rows], sum(map(bool, spans)), _copy_rate(synthetic, spans), of_real
 
 
 def _copy_rate(texts: Texts, spans: Sequence[Sequence[tuple[int, int]]]) -> Measured:
@@ -248,17 +251,16 @@ def _membership(
     of_made = _scores(model or model_of(synthetic), trained_on, others, model is not None)
     of_real = _scores(model_of(second), trained_on, first, False)
     scored_by = "this model" if model is not None else "an n-gram that has learned from them"
-    notes = (
+    note = (
         f"Whether the bits of a text under {scored_by} tell that it was a training text; 0.50 is"
-        " chance.",
-        "1 % is chance.",
+        " chance."
     )
     area, hits = (
         (measure(each, of_made, True), measure(each, of_real, True)) for each in (_area, _hits)
     )
     return [
-        Figure(keys[0], names[0], area, note=notes[0]),
-        Figure(keys[1], names[1], hits, is_share=True, note=notes[1]),
+        Figure(keys[0], names[0], area, note=note),
+        Figure(keys[1], names[1], hits, is_share=True, note="1 % is chance."),
     ]
 
 

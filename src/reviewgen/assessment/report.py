@@ -104,9 +104,9 @@ class Report(HtmlReport):
                 found = Table(*head, box=None, pad_edge=False)
                 for row in others[:_SHOWN_ROWS]:
                     found.add_row(*map(Text, row))
-                more = len(others) - _SHOWN_ROWS
-                end = f" (the first {_SHOWN_ROWS} of {len(others)})" if more > 0 else ""
-                yield Padding(Text(f"{title}{end}:"), (1, 0, 0, 2))
+                if len(others) > _SHOWN_ROWS:
+                    title += f" (the first {_SHOWN_ROWS} of {len(others)}; the page has all)"
+                yield Padding(Text(f"{title}:"), (1, 0, 0, 2))
                 yield Padding(found, (0, 0, 0, 4))
 
     def _values(self) -> dict[str, Any]:
