@@ -14,6 +14,7 @@ from reviewgen.cli.console import (
     exit_resumable,
     note,
     progress,
+    refuse_outputs,
     show_status,
 )
 from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
@@ -204,10 +205,9 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
 def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines on a table of copied spans."""
     longest, long_copies, share, unknown = summary.values()
-    have = "has" if long_copies == 1 else "have"
     yield (
-        f"The longest copied span has {counted(longest, 'character')};"
-        f" {counted(long_copies, 'text')} {have} one of at least 50."
+        f"The longest copied span has {counted(longest, 'character')}; there is one of at least 50"
+        f" in {counted(long_copies, 'text')}."
     )
     if unknown:
         yield (
@@ -302,6 +302,7 @@ def report(
     seed: int = 0,
     page: Path | None = None,
     overwrite: bool = False,
+    as_json: bool = False,
 ) -> Result:
     """Report on synthetic texts, of any tool: can they be told from real ones, do they repeat each
     other, what are they good for, and what do they give away?
@@ -316,19 +317,20 @@ def report(
         text_column: The column of the texts in all tables. [default: guessed]
         labels: A column of labels, as in stars. [default: all that both tables have]
         seed: The seed of the texts that the model generates.
-        page: The page to write. [default: ./NAME-report.html]
+        page: The page to write. [default: ./NAME-report.html; with --json, none]
     """
     from reviewgen.assessment.report import report
-    from reviewgen.web.rendering import refuse_file
 
-    name = Path(str(synthetic or model or "texts").partition("@")[0]).stem
-    page = page or Path(f"{name}-report.html")
-    refuse_file(page, overwrite=overwrite)
-    sources = [each and parse_data([each]) for each in (synthetic, train, held_out)]
+    if not as_json:
+        name = Path(str(synthetic or model or "texts").partition("@")[0]).stem
+        page = page or Path(f"{name}-report.html")
+    refuse_outputs(overwrite=overwrite, html=page)
+    sources = [each and parse_data(each) for each in (synthetic, train, held_out)]
     with show_status("Measuring the texts ..."):
         result = report(
             *sources, model=model, n=n, text_column=text_column, labels=labels, seed=seed
         )
-    result.save_html(page, overwrite=overwrite)
-    note(f"Page: {page}")
+    if page:
+        result.save_html(page, overwrite=overwrite)
+        note(f"Page: {page}")
     return Result(result.to_dict(), result.render())
