@@ -129,7 +129,7 @@ RECIPES = {
             {"model": {"hidden_size": 896}},
         ),
     ),
-    "gru-char": Recipe(
+    "gru-char": Recipe(  # then --further 70
         epochs=0.9,
         hours=0.5,
         model={"hidden_size": 704, "ngrams": 4, "ngram_buckets": 8192},

@@ -67,7 +67,7 @@ fewest bits up to each time:
 
 The learning rate falls until the end of a training, and much of the gain comes with it. So a training that is planned for ten
 minutes is better after ten minutes than a longer one: compare `rnn-word` with `gru-word`. Of the first two trainings of
-`lstm-word`, only the end is recorded. An n-gram counts all reviews in less than a minute, and more time does not change it.
+`lstm-word` and the first one of `gru-char`, only the end is recorded. An n-gram counts all reviews in less than a minute, and more time does not change it.
 
 ## What they have learned
 
