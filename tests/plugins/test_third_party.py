@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -132,16 +133,16 @@ def run_tests(package: Path, site: Path, root: Path, **env: str) -> None:
     run(words, site, root, **env)
 
 
-def test_the_plugin_that_writes_haiku(tmp_path):
-    """Its own tests pass, and the command of its README writes haiku."""
-    pytest.importorskip("syllapy", reason="syllapy is not installed: pip install syllapy")
-    package = EXAMPLES / "reviewgen-haiku"
-    site = install(package.name, tmp_path)
-    run_tests(package, site, tmp_path)
-    readme = (package / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["reviewgen-haiku", "reviewgen-music"])
+def test_a_readme_shows_what_its_command_writes(name, tmp_path):
+    """The tests of the package pass, too."""
+    pytest.importorskip("syllapy")
+    site = install(name, tmp_path)
+    run_tests(EXAMPLES / name, site, tmp_path)
+    readme = (EXAMPLES / name / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^    reviewgen (generate .*)$", readme, re.MULTILINE)
     said = run(["-m", "reviewgen", *shlex.split(command)], site, tmp_path)
-    assert "".join(f"    {line}\n" for line in said.splitlines()) in readme
+    assert indent(said, "    ") in readme
 
 
 def test_the_provider_of_faker(tmp_path):

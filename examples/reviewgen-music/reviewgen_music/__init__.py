@@ -1,0 +1,1 @@
+"""Presets and trained weights for reviewgen that write about music."""
