@@ -162,9 +162,11 @@ def _mixture_weights(model, state):
     """Return the context and the weights that the distribution of the next token is computed from.
 
     Returns:
-        The context that the next token depends on, shortened if too little probability remains
-        after it; the weight of the n-gram's probabilities; and the probability that a copy begins
-        at a given token of the fields, regardless of the n-gram (``anywhere`` in other functions).
+        context: The context that the next token depends on, shortened if too little probability
+            remains after it.
+        weight: The factor of the n-gram's probabilities.
+        begins_here: The probability that a copy begins at one given token of the fields. It is the
+            same for each of these tokens, and does not depend on the n-gram.
     """
     context = state[CONTEXT]
     remaining = _remaining(model, state, context)
@@ -182,25 +184,25 @@ def _mixture_weights(model, state):
 
 
 @inlined
-def _copy_probability(model, state, at, context, weight, anywhere):
+def _copy_probability(model, state, at, context, weight, begins_here):
     """Return the probability that the next token is copied from place ``at``. ``context``,
-    ``weight`` and ``anywhere`` are the results of ``_mixture_weights``.
+    ``weight`` and ``begins_here`` are the results of ``_mixture_weights``.
     """
-    p = state[BELIEFS + at] * UNIT + anywhere
+    p = state[BELIEFS + at] * UNIT + begins_here
     if _begins_value(model.marker, state, at):
         p += weight * _value_probability(model, state, context, at)
     return p
 
 
 @inner
-def _probability(model, state, context, weight, anywhere, token):
+def _probability(model, state, context, weight, begins_here, token):
     """Return the probability of a token: written by the n-gram, or copied from any place.
-    ``context``, ``weight`` and ``anywhere`` are the results of ``_mixture_weights``.
+    ``context``, ``weight`` and ``begins_here`` are the results of ``_mixture_weights``.
     """
     p = weight * probability_after(model.trie, context, token)
     for at in range(_known(state)):
         if state[FIELDS + at] == token:
-            p += _copy_probability(model, state, at, context, weight, anywhere)
+            p += _copy_probability(model, state, at, context, weight, begins_here)
     return p
 
 
@@ -232,13 +234,15 @@ def _update_beliefs(model, state, token):
     """
     if state[SIZE] == 0:
         return
-    context, weight, anywhere = _mixture_weights(model, state)
-    p = _probability(model, state, context, weight, anywhere, token)
+    context, weight, begins_here = _mixture_weights(model, state)
+    p = _probability(model, state, context, weight, begins_here, token)
     # backwards, since the new belief of a place depends on the old one of the place before
     for at in range(state[SIZE] - 1, 0, -1):
         goes_on = state[FIELDS + at - 1] == token and state[FIELDS + at] < model.marker and p > 0
         copied = (
-            _copy_probability(model, state, at - 1, context, weight, anywhere) if goes_on else 0.0
+            _copy_probability(model, state, at - 1, context, weight, begins_here)
+            if goes_on
+            else 0.0
         )
         state[BELIEFS + at] = np.int64(COPY_CONTINUE * copied / max(p, FORM_PRIOR) / UNIT)
     state[BELIEFS] = 0
@@ -274,14 +278,14 @@ def _match_value(model, state, token, before):
 @inner
 def _fill(model, state, row):
     """Write to ``row`` (V,) the probability of every id as the next one."""
-    context, weight, anywhere = _mixture_weights(model, state)
+    context, weight, begins_here = _mixture_weights(model, state)
     fill_row(model.trie, context, row)
     for token in range(len(row)):
         row[token] = weight * row[token] if token < model.marker else 0.0
     for at in range(_known(state)):
         if state[FIELDS + at] < model.marker:
             row[state[FIELDS + at]] += _copy_probability(
-                model, state, at, context, weight, anywhere
+                model, state, at, context, weight, begins_here
             )
     scale = 1 / add_up(row)
     for token in range(len(row)):
@@ -313,8 +317,10 @@ def score_with_fields(model, ids, targets, states, scores):
             _read(model, state, ids[b, t])
             scores[b, t] = 0.0
             if targets[b, t] < model.marker:
-                context, weight, anywhere = _mixture_weights(model, state)
-                scores[b, t] = _probability(model, state, context, weight, anywhere, targets[b, t])
+                context, weight, begins_here = _mixture_weights(model, state)
+                scores[b, t] = _probability(
+                    model, state, context, weight, begins_here, targets[b, t]
+                )
 
 
 @by_address

@@ -188,6 +188,7 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
 
 def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
     """Raise unless the arrays have the expected names, dtypes and numbers of axes."""
+    # the names that only one of the two has
     if unpaired := sorted(expected.keys() ^ arrays.keys()):
         name = unpaired[0]
         problem = "missing" if name in expected else "unexpected"
@@ -303,7 +304,14 @@ def _contexts_sum_to_one(trie):
 
 
 def _require(holds: Any, name: str, condition: str) -> None:
-    """Raise unless ``holds`` is true. In an array, each element must be true."""
+    """Raise unless ``holds`` is true; if it is an array, unless each element is.
+
+    Args:
+        holds: Whether the tensor is valid.
+        name: The name of the tensor.
+        condition: What is required of the tensor, for the message "the tensor is valid only if it
+            ...". It may go on with what the tensor has instead.
+    """
     if not np.all(holds):
         raise BundleError(
             f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is"

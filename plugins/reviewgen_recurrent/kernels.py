@@ -45,7 +45,8 @@ class PackedPointer(NamedTuple):
     key_size: int  # A
     slots: int  # W + 1
     bos_id: int  # -1 if the model has none
-    first_given: int  # ids from here on are not copied
+    # this id and those after it stand for conditions and fields, and are never copied
+    first_condition_id: int
 
 
 class Packed(NamedTuple):
@@ -222,7 +223,7 @@ def _point(pointer, inputs, ids, keys, ints, vocabulary, logits):
         token = ids[row]
         if token == pointer.bos_id:  # a text begins, which copies nothing of the last one
             ints[1 : 1 + pointer.slots, row] = -1
-        elif token < pointer.first_given:
+        elif token < pointer.first_condition_id:
             ints[1 + ints[0, row], row] = token
         slot = (ints[0, row] + 1) % pointer.slots
         ints[0, row] = slot

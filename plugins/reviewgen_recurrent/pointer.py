@@ -41,7 +41,7 @@ class Pointer(nn.Module):
         super().__init__()
         self.window = config.pointer
         self.bos_id = -1 if config.bos_id is None else config.bos_id
-        self.first_given = config.vocab_size - config.field_ids - config.condition_ids
+        self.first_condition_id = config.vocab_size - config.field_ids - config.condition_ids
         self.norm = nn.RMSNorm(width, NORM_EPSILON)
         self.query = nn.Linear(width, KEY_SIZE, bias=False)
         self.key = nn.Linear(width, KEY_SIZE, bias=False)
@@ -96,7 +96,7 @@ class Pointer(nn.Module):
         """
         keys = torch.cat([keys, self.key(n).to(keys.dtype)], dim=1)
         is_bos = ids == self.bos_id
-        copied = torch.where(is_bos | (ids >= self.first_given), -1, ids)
+        copied = torch.where(is_bos | (ids >= self.first_condition_id), -1, ids)
         text = F.pad(is_bos.long().cumsum(1), (self.window, 0))
         return keys, torch.cat([seen[:, :-1], copied], dim=1), text
 

@@ -262,7 +262,7 @@ def _pack_pointer(
         key_size=KEY_SIZE,
         slots=config.pointer + 1,
         bos_id=-1 if config.bos_id is None else config.bos_id,
-        first_given=config.vocab_size - config.field_ids - config.condition_ids,
+        first_condition_id=config.vocab_size - config.field_ids - config.condition_ids,
     )
 
 

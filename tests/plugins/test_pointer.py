@@ -42,7 +42,7 @@ def by_hand(model: Any, ids: list[int]) -> np.ndarray:
     tensor = torch.tensor([ids])
     features, _ = model.features(tensor, model.initial_state(1))
     output, bias = (part.double().numpy() for part in model.output_layer())
-    first_given = V - config.condition_ids - config.field_ids
+    first_condition_id = V - config.condition_ids - config.field_ids
     tokens: list[tuple[int, Any]] = []  # each token of the text with its key
     key = np.zeros(64)
     rows = []
@@ -57,7 +57,7 @@ def by_hand(model: Any, ids: list[int]) -> np.ndarray:
         pairs = [
             (token, query @ key / 8)
             for token, key in tokens[-config.pointer :]
-            if token != config.bos_id and token < first_given
+            if token != config.bos_id and token < first_condition_id
         ]
         if pairs:
             z = weights["pointer.gate.weight"][0] @ n + weights["pointer.gate.bias"][0]

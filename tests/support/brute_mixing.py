@@ -92,8 +92,8 @@ class BruteMixing:
             for bit, child in enumerate(pair):
                 self._place(node, bit, child)
         self.slots = self._read_slots()
-        first_given = config.vocab_size - config.condition_ids - config.field_ids
-        self.first_given = first_given
+        first_condition_id = config.vocab_size - config.condition_ids - config.field_ids
+        self.first_condition_id = first_condition_id
         contexts = list(range(9))
         contexts += range(9, 17) if config.words else ()
         contexts += range(17, 20) if config.sparse else ()
@@ -164,7 +164,7 @@ class BruteMixing:
             self.begin()
             self.expert[:] = 0
             return
-        if symbol >= self.first_given:
+        if symbol >= self.first_condition_id:
             self.given = mixed(self.given, symbol + 1)
             return
         if self.config.local_slots:

@@ -41,7 +41,7 @@ _MIN_CHARACTERS = 30_000  # no further batch is generated once there are this ma
 # Distinct n-grams are counted in this many words for every model, since their share of all n-grams
 # falls as a text grows.
 _WORDS = 4500
-_MAX_SECONDS = 10.0  # time limit of a batch; after twice this time, no further batch is generated
+_MAX_SECONDS = 10.0  # time limit of a batch; no batch begins after twice this time
 # Only texts of at least this length are looked up in a compact index. It gives upper bounds, and
 # may find shorter texts by chance.
 _SURE_CHARACTERS = 200
@@ -511,6 +511,7 @@ def _generate_texts(
     start = time.perf_counter()
     seconds = 0.0
     texts = list[str]()
+    # no batch begins after twice the time that one may take
     while len(texts) < _MAX_TEXTS and seconds < 2 * _MAX_SECONDS:
         texts += model.generate(generation_config=config, seed=seed + len(texts) // _BATCH)
         seconds = time.perf_counter() - start

@@ -222,7 +222,7 @@ def explain(
         tokens=tuple(tuple(map(batch.labels.__getitem__, row)) for row in batch.rows),
         batch=(batch.ids.size(0), batch.ids.size(1)),
         models=tuple(map(partial(_explain_model, batch), names, models, passes)),
-        loss=_explain_loss(logits, batch, _windows(passes, batch, subject)),
+        loss=_explain_loss(logits, batch, _window_tokens(passes, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
         word_map=_map_words(subject),
@@ -512,9 +512,11 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
         )
 
 
-def _windows(passes: Sequence[_ForwardPass], batch: TextBatch, subject: LoadedModel) -> Windows:
-    """Return the tokens of the window that each prediction is made from; empty for a model without
-    a window.
+def _window_tokens(
+    passes: Sequence[_ForwardPass], batch: TextBatch, subject: LoadedModel
+) -> Windows:
+    """Return the tokens that each prediction is made from, as labels, by its row and time. Return
+    an empty dict if the model does not predict from a window of tokens.
     """
     operations = chain.from_iterable(forward.operations for forward in passes)
     window = next((op.values for op in operations if op.kind == "window"), None)

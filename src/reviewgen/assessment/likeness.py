@@ -36,7 +36,7 @@ _MODELLED = 3_000  # texts that a language model is trained on
 _SCORED = 1_000  # texts that it scores
 _LISTED = 20  # n-grams that are listed
 _CANDIDATES = 4_000  # n-grams that are tried
-_CHARACTERS = 2_000  # of a text, n-grams are looked for in the first
+_CHARACTERS = 2_000  # n-grams are looked for in this number of characters of a text
 _EASY = 0.75  # from this area on, texts are easy to tell apart
 _HARD = 0.6  # below it, they are hard to tell apart
 
@@ -45,8 +45,8 @@ def measure_likeness(synthetic: Texts, real: Texts) -> Section:
     """Measure how alike synthetic and real texts are."""
     first, second = real.halves()
     count = min(len(synthetic), len(first), len(second))
-    made, one, other = (each.sample(count) for each in (synthetic, first, second))
-    area, between, tell_tales = _classify(made, one, other)
+    made, first, second = (each.sample(count) for each in (synthetic, first, second))
+    area, between, tell_tales = _classify(made, first, second)
     note = "" if is_installed() else INSTALL
     if area.value is not None:
         sides = f"{area.texts // 2:,} texts of each side"
@@ -54,7 +54,7 @@ def measure_likeness(synthetic: Texts, real: Texts) -> Section:
     figures = [
         Figure("auc", "classifier, area under the curve", (area, between), note=note),
         *_lengths(synthetic, real),
-        *_bits(made, one, other),
+        *_bits(made, first, second),
         *_labels(synthetic, real),
     ]
     lists = {"What tells them apart": tell_tales} if tell_tales else {}
@@ -81,24 +81,30 @@ def _describe(area: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
 
 
 def _classify(
-    made: Texts, one: Texts, other: Texts
+    made: Texts, first: Texts, second: Texts
 ) -> tuple[Measured, Measured, Sequence[Sequence[str]]]:
-    """Return the area under the curve of synthetic against real texts, the area of real against
-    real, and the n-grams that tell synthetic texts; none if the area may be chance.
+    """Tell synthetic texts, ``made``, from real ones, of which there are two halves.
+
+    Returns:
+        The area under the curve of synthetic against real texts; that of two halves of the real
+        texts against each other; and a table of the n-grams that tell synthetic texts from real
+        ones, empty if the first area may be chance.
     """
-    if not is_installed() or min(map(Texts.count_different, (made, one, other))) < MIN_TEXTS:
+    if not is_installed() or min(map(Texts.count_different, (made, first, second))) < MIN_TEXTS:
         return NOT_KNOWN, NOT_KNOWN, ()
-    made, one, other = (each.sample(_CLASSIFIED) for each in (made, one, other))
-    area, features, is_first = _area(made.texts, other.texts)
-    between, _, _ = _area(one.texts, other.texts)
+    made, first, second = (each.sample(_CLASSIFIED) for each in (made, first, second))
+    area, features, is_first = _area(made.texts, second.texts)
+    between, _, _ = _area(first.texts, second.texts)
     if not area.interval or area.interval[0] <= max(0.5, between.value or 0.5):
         return area, between, ()
     weights = fit(features, is_first).coef_[0]
-    return area, between, _tell_tales(made.texts, other.texts, weights)
+    return area, between, _tell_tales(made.texts, second.texts, weights)
 
 
 def _area(first: Sequence[str], second: Sequence[str]) -> tuple[Measured, Any, np.ndarray]:
-    """Return the area under the curve of two sets of texts, with the features and classes."""
+    """Return the area under the curve of a classifier between two sets of texts, the features of
+    all texts, and whether each text is of the first set.
+    """
     texts = [*first, *second]
     is_first = np.arange(len(texts)) < len(first)
     features = hash_texts(texts)
@@ -174,16 +180,17 @@ def _share_of(value: str, values: Sequence[str]) -> Measured:
     return measure(fmean, [each == value for each in values], True)
 
 
-def _bits(made: Texts, one: Texts, other: Texts) -> list[Figure]:
-    """Return the bits per character of synthetic texts under a model of the real ones, and the
-    other way round.
+def _bits(made: Texts, first: Texts, second: Texts) -> list[Figure]:
+    """Return the bits per character of synthetic texts under a model of real texts, and of real
+    texts under a model of synthetic ones. Beside each are those of real texts, ``second``, under
+    a model of other real texts, ``first``.
     """
-    if min(map(Texts.count_different, (made, one))) < MIN_TEXTS:
+    if min(map(Texts.count_different, (made, first))) < MIN_TEXTS:
         both = [(NOT_KNOWN, NOT_KNOWN)] * 2
     else:
-        of_real = _bits_under(one.sample(_MODELLED), made, other)
-        of_made = _bits_under(made.sample(_MODELLED), other)
-        both = [(of_real[0], of_real[1]), (of_made[0], of_real[1])]
+        by_real = _bits_under(first.sample(_MODELLED), made, second)
+        by_made = _bits_under(made.sample(_MODELLED), second)
+        both = [(by_real[0], by_real[1]), (by_made[0], by_real[1])]
     note = "An n-gram of characters, trained on {}; real: trained on other real texts."
     return [
         Figure(

@@ -111,7 +111,7 @@ def _near_duplicates(texts: Sequence[str]) -> list[int | None] | None:
     firsts = list[int]()  # the texts that had no near duplicate before them
     origins = list[int | None]()
     for index, text in enumerate(texts):
-        found = duplicates.find(text)
+        found = duplicates.find_or_add(text)
         origins.append(None if found is None else firsts[found])
         if found is None:
             firsts.append(index)

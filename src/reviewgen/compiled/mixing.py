@@ -181,10 +181,10 @@ def _sums(logits, largest, probs):
 
 @inner
 def _average(probs, weights, totals, mixed):
-    """Average the distributions of the parts by their weights, and write the logs of the result.
-    The unnormalised probabilities of a part add up to its entry in ``totals``.
+    """Write to ``mixed`` the logs of the weighted average of the parts' distributions. Return how
+    many of them are below ``LOW`` or NaN; the caller computes these again in double precision.
 
-    Return how many results are too low for float32.
+    The unnormalised probabilities of a part add up to its entry in ``totals``.
     """
     for token in range(len(mixed)):
         mixed[token] = ZERO
@@ -208,7 +208,8 @@ def _mix_token(logits, log_totals, weights):
     for part in range(len(weights)):
         if weights[part] > 0:
             largest = max(largest, logits[part] - log_totals[part])
-    # all parts give probability zero, or NaN, which numba's ``max`` leaves out
+    # Each part gives the token probability zero (-inf), or its logit is NaN, which numba's ``max``
+    # ignores.
     if not largest > -np.inf:
         return np.float32(largest)
     total = 0.0

@@ -190,8 +190,11 @@ def choose(
 
 @inner
 def _weigh(windows, scores, largest, temperature, params, probs):
-    """Write unnormalised probabilities after temperature and filters. If greedy, the most probable
-    token gets all of the probability.
+    """Write to ``probs`` the unnormalised probabilities after temperature and filters. If greedy,
+    the most probable token gets all of the probability.
+
+    ``windows`` is not read: if it is None, the temperature is the only setting in use, and numba
+    compiles nothing for the others.
     """
     if windows is not None and params.is_greedy:
         probs[:] = 0.0

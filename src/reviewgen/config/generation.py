@@ -154,8 +154,12 @@ class GenerationConfig:
             )
 
     def of_profile(self, name: str | None) -> "GenerationConfig":
-        """Return the settings of a profile. "reading", the default, is for texts that people prefer
-        to read; "likeness" is for texts whose statistics are close to those of human texts.
+        """Return the settings of the profile ``name``.
+
+        The profile "reading", the default, has these settings themselves: those for texts that
+        people prefer to read. The profile "likeness" also has these settings, but those in the
+        field ``likeness`` replace them: for texts whose statistics are close to those of human
+        texts.
 
         Raises:
             ConfigError: The profile is unknown, or the model was saved without this profile.

@@ -461,7 +461,7 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
 
 
 class NearDuplicates:
-    """Finds texts that nearly equal an earlier one.
+    """A growing collection of texts, which finds texts that nearly equal one of them.
 
     Args:
         threshold: The similarity from which on two texts count as equal.
@@ -479,9 +479,11 @@ class NearDuplicates:
         self._index = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1))
         self._known: dict[int, Any] = {}
 
-    def find(self, text: str) -> int | None:
-        """Return which of the texts that were looked up and not found before is similar to this
-        one, counted from 0; None if there is none.
+    def find_or_add(self, text: str) -> int | None:
+        """Return the number of the known text that nearly equals this one. If there is none, make
+        this text a known text, and return None.
+
+        The known texts are numbered from 0, in the order in which they were added.
         """
         from rensa import RMinHash
 
@@ -506,7 +508,7 @@ def _find_distinct(files: Sequence[Path], is_kept: np.ndarray, threshold: float)
     is_distinct = is_kept.copy()
     rows = np.flatnonzero(is_kept).tolist()
     for row, text in zip(rows, read_texts_of(files, is_kept), strict=True):
-        is_distinct[row] = duplicates.find(text) is None
+        is_distinct[row] = duplicates.find_or_add(text) is None
     return is_distinct
 
 

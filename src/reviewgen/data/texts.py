@@ -135,11 +135,12 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the ``data`` entries of training.json, one for each training of a model, the last
-    training first.
+    """Return how each training of a model read and cleaned its source: the entry ``data`` of its
+    training.json. The last training comes first, then the one it continued, and so on.
 
-    A blend has the entries of all its components. A training on several weighted corpora has an
-    entry for each corpus. Entries written by older versions get the values of ``LEGACY_OPTIONS``.
+    For a blend, these are the entries of all its components. If a training has several weighted
+    corpora, each corpus has its own entry. If an older version wrote an entry, the options that it
+    did not have are set to ``LEGACY_OPTIONS``.
     """
     if parts := training.get("parts"):
         return list(itertools.chain.from_iterable(map(data_records, parts)))

@@ -308,12 +308,12 @@ class ExactIndex(Index):
         """
         # no span is longer than the training text
         length = min(_check_max_copy(max_copy), len(self.ids)) + 1
-        return CopyGuard(self._windows(length), 1)
+        return CopyGuard(self._windows_of_length(length), 1)
 
     @cached_property
-    def _windows(self) -> Callable[[int], WindowSet]:
-        """A function that returns the set of all windows of a length; its last results are
-        cached.
+    def _windows_of_length(self) -> Callable[[int], WindowSet]:
+        """A function that returns the set of all windows of a given number of tokens in the
+        training text. Its last ``_MAX_GUARDS`` results are cached.
         """
         separators = self.bos_id, self.eos_id
         return lru_cache(_MAX_GUARDS)(
