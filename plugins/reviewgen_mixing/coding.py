@@ -97,7 +97,7 @@ class Network(NamedTuple):
     text: Int32[np.ndarray, " T"]  # the training text, if the model keeps it
     starts: Int64[np.ndarray, " H"]  # where it goes on after each hash
     bos_id: int
-    first_given: int  # the ids from here on are those of conditions and fields
+    first_condition_id: int  # this id and those after it stand for conditions and fields
     local_slots: int  # number of slots that a text has of its own; 0 if it does not adapt
     expert: int  # whether the distribution of another model is an input
     rare: float  # a subtree that is less probable is divided by the frequencies of its symbols
@@ -375,7 +375,7 @@ def read(network, floats, ints, text, work, symbol):
     if symbol == network.bos_id:
         ints[:, text] = 0
         floats[:, text] = 0
-    elif symbol >= network.first_given:
+    elif symbol >= network.first_condition_id:
         ints[GIVEN, text] = mixed(ints[GIVEN, text], symbol + 1)
     else:
         if network.local_slots > 0:
@@ -385,7 +385,9 @@ def read(network, floats, ints, text, work, symbol):
 
 @unmanaged
 def remember(network, ints, text, symbol):
-    """Update the registers and the matches with a symbol."""
+    """Update the state of a text, ``ints[:, text]``, with a symbol that it has read: its registers,
+    and its matches with the text itself and with the training text.
+    """
     state = ints[:, text]
     read_symbol(network.alphabet, symbol, state)
     if network.local_slots > 0:
@@ -396,8 +398,10 @@ def remember(network, ints, text, symbol):
 
 @unmanaged
 def score_symbol(network, floats, ints, text, work, symbol, is_learned):
-    """Return the log probability of a symbol, and how many of its decisions this depends on. If
-    ``is_learned``, the text learns from all of its decisions.
+    """Return the log probability of a symbol, and how many decisions on the way to the symbol were
+    predicted for it. Among rare symbols, the frequencies replace the predictions.
+
+    If ``is_learned``, all decisions are predicted, and the text learns from them.
     """
     tree = network.tree
     begin_symbol(network, ints, text, work)

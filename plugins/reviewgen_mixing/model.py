@@ -211,7 +211,7 @@ class Mixing:
         network = self._finished()
         batch = check_ids(ids)
         floats, ints = self._copied(state, batch)
-        opinions = self._opinions(ids, expert)
+        log_probs = self._expert_array(ids, expert)
         tokens = self._checked(ids)
         wanted = tokens[:, :0]
         width = self.config.vocab_size
@@ -223,14 +223,16 @@ class Mixing:
         for row in range(batch):
             # views of the shapes (F, 1, I) and (K, 1)
             text = floats[row][:, None], ints[row][:, None]
-            score(network, tokens[row], wanted[row], opinions[row], *text, results[row])
+            score(network, tokens[row], wanted[row], log_probs[row], *text, results[row])
         return _like(results, ids), (_like(floats, ids), _like(ints, ids))
 
-    def _opinions(
+    def _expert_array(
         self, ids: Int[Tensor, "B T"], expert: Float[Tensor, "B T V"] | None
     ) -> Float32[np.ndarray, "B U V"]:
-        """Return an expert's log probabilities as an array; without an expert, one of no tokens, or
-        of uniform distributions if the model has an expert.
+        """Return an expert's log probabilities as a float32 array.
+
+        If ``expert`` is None, return zeros for each token if the model has an expert: these stand
+        for uniform distributions. If it has none, return an array of no tokens.
 
         Raises:
             DataError: The model was not fitted to an expert, or the expert's log probabilities

@@ -183,7 +183,7 @@ def _connect(config: MixingConfig, arrays: Mapping[str, np.ndarray], slots: Slot
         text=text,
         starts=starts,
         bos_id=config.bos_id,
-        first_given=config.vocab_size - config.condition_ids - config.field_ids,
+        first_condition_id=config.vocab_size - config.condition_ids - config.field_ids,
         local_slots=config.local_slots,
         expert=int(config.expert),
         rare=min(max(MIN_RARE, RARE_PER_NODE * nodes), MAX_RARE),

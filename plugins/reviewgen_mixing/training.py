@@ -39,9 +39,9 @@ EXPERT_WEIGHT = 0.3  # first weight of the expert in each row
 def train_network(texts: Sequence[Integer[np.ndarray, " T"]], config: MixingConfig) -> Network:
     """Return a network that is trained on some texts, each from bos to eos, with packed slots."""
     ids = np.concatenate(texts)
-    first_given = config.vocab_size - config.condition_ids - config.field_ids
-    symbols = [symbol for symbol in range(first_given) if symbol != config.bos_id]
-    plain = ids[ids < first_given]
+    first_condition_id = config.vocab_size - config.condition_ids - config.field_ids
+    symbols = [symbol for symbol in range(first_condition_id) if symbol != config.bos_id]
+    plain = ids[ids < first_condition_id]
     structure = make_structure(config.alphabet, symbols, plain, config.vocab_size)
     frequencies = np.bincount(plain, minlength=config.vocab_size).astype(np.float32) + 0.1
     size = min(LINES_PER_SYMBOL * len(ids) + 64, MAX_LINES) * LINE

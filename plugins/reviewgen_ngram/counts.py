@@ -37,8 +37,8 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES = 1 << 27  # size of the rows of a block, without a memory limit
-MIN_BLOCK_BYTES = 1 << 20  # minimum size of the rows of a block, however low the memory limit is
+BLOCK_BYTES = 1 << 27  # size of the rows that are sorted in memory at once, without a memory limit
+MIN_BLOCK_BYTES = 1 << 20  # its minimum, however low the memory limit is
 MERGED_ROWS = 1 << 22  # number of rows merged before the memory pages of files are released
 DIGIT = 8  # number of bits that one pass of the radix sort orders by
 # rows of two words are sorted in groups if there are this many or more for each possible first word

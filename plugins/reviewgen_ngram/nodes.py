@@ -230,8 +230,8 @@ def _own_nodes(
 
 
 @compiled
-def _token(packed, row, position, packing):
-    """Return one plus the token at a position of a packed row; zero after the end of the text."""
+def _shifted_token(packed, row, position, packing):
+    """Return the token at a position of a packed row, plus one; zero after the end of the text."""
     bits, per_word, in_first, _, _ = packing
     if position < in_first:
         return (packed[row, 0] >> (bits * (in_first - 1 - position))) & ((1 << bits) - 1)
@@ -256,14 +256,14 @@ def _shared(packed, row, packing):
                 same -= 1
             return same
         same += packing.per_word
-    return same - packing.per_word  # not reached, since the rows are distinct
+    return same - packing.per_word  # never reached: two rows always differ
 
 
 @compiled
 def _length(packed, row, packing):
     """Return the number of tokens in a row; it is smaller than the order at the end of a text."""
     length = packing.order
-    while _token(packed, row, length - 1, packing) == 0:
+    while _shifted_token(packed, row, length - 1, packing) == 0:
         length -= 1
     return length
 
@@ -301,7 +301,7 @@ def _fill(
         for level in range(1, length + 1):
             if level > shared:
                 newest[level] += 1
-                tokens[newest[level]] = _token(packed, row, level - 1, packing) - 1
+                tokens[newest[level]] = _shifted_token(packed, row, level - 1, packing) - 1
                 first[newest[level - 1]] += 1
                 clear_counts(newest_counts, level)
             add_counts(newest_counts, level, row_counts, row)

@@ -293,8 +293,8 @@ def _sum_exp(numbers, shift):
 
 @reordered
 def _sum(numbers):
-    """Return the sum of numbers. It is a function of its own, since ``exp32`` depends on the order
-    of its operations.
+    """Return the sum of numbers, added in any order. ``exp32`` needs its operations in their order,
+    so it is not called in a function that is compiled with this freedom.
     """
     total = ZERO
     for j in range(len(numbers)):

@@ -481,7 +481,8 @@ class Conditions:
         by_condition: list[list[int]] = [[] for _ in first_ids]
         index = 0
         for token in ids:
-            if token >= self.first_id:  # any other token belongs to the field of the last marker
+            # a smaller token is a part of the value of the field before it
+            if token >= self.first_id:
                 index = bisect_right(first_ids, token) - 1
             by_condition[index].append(token)
         return by_condition

@@ -242,7 +242,7 @@ def _encode(
     """Make the files of the stage, and return its facts: those of ``store.json``."""
     progress("Training the tokenizer")
     Job.write_whole(
-        folder / "tokenizer", lambda target: _save(_train(corpus, encoding, folder), target)
+        folder / "tokenizer", lambda target: _save(_tokenizer_of(corpus, encoding, folder), target)
     )
     tokenizer: Tokenizer = encoding.cls.load(folder / "tokenizer")
     name = encoding.plugin["name"]
@@ -327,8 +327,10 @@ def _batch_files(corpus: Corpus) -> list[_Batch]:
     return batches
 
 
-def _train(corpus: Corpus, encoding: Encoding, folder: Path) -> Any:
-    """Return the trained tokenizer. If possible, it is combined from one trained on each file."""
+def _tokenizer_of(corpus: Corpus, encoding: Encoding, folder: Path) -> Any:
+    """Return the tokenizer of a corpus: the given one, or a new one. If possible, a tokenizer is
+    trained on each batch of files, and these are combined.
+    """
     cls = encoding.cls
     if encoding.trained is not None:
         return encoding.trained

@@ -201,7 +201,7 @@ def _prepare(
             tokenizer = encoding.cls.load(encoded.folder / "tokenizer")
             index = index_corpus(encoded, corpus.fingerprint, tokenizer, encoding, root, progress)
         progress("Finishing the store")
-        more = _facts(spec, encoding, corpus) | {"job": identity}
+        more = _store_facts(spec, encoding, corpus) | {"job": identity}
         _finish(encoded, index, {**facts, **more})
         yield _publish(encoded.folder, job, url)
 
@@ -222,8 +222,8 @@ def _settings(spec: CorpusSpec, encoding: Encoding) -> dict[str, Any]:
     }
 
 
-def _facts(spec: CorpusSpec, encoding: Encoding, corpus: Corpus) -> dict[str, Any]:
-    """Return what ``store.json`` says of a store, besides the facts of the encoded corpus."""
+def _store_facts(spec: CorpusSpec, encoding: Encoding, corpus: Corpus) -> dict[str, Any]:
+    """Return the facts of ``store.json`` on how the corpus was read and made."""
     return {
         **to_dict(spec.filters),
         "reading": spec.config.facts(),

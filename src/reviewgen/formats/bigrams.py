@@ -21,11 +21,13 @@ from reviewgen.errors import BundleError, GenerationError, storage_errors
 from reviewgen.protocols.stepper import Stepper
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
-_PAIRS = 20  # pairs for each token of the vocabulary
+_PAIRS = 20  # maximum number of saved pairs, as a multiple of the vocabulary size
 _MAX_TOKENS = 5_000_000  # tokens of the training text that are counted
-_DISCOUNT = 0.5
-_MIN_REST = 1e-4  # a format may need a pair of tokens that the training text does not have
-_STEPS = 16  # saved probabilities are powers of two of this many steps
+_DISCOUNT = 0.5  # subtracted from the count of each pair
+# The followers of a token that are not saved have at least this probability together: a format may
+# need one of them.
+_MIN_REST = 1e-4
+_STEPS = 16  # a probability is saved as a whole number of steps; this many steps halve it
 _BATCH = 64  # texts that a model predicts side by side
 _ROWS = (100, 1000)  # tokens whose followers a model is asked for
 

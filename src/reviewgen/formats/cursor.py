@@ -139,7 +139,7 @@ class GrammarPosition:
             return np.zeros(self.vocab_size, np.bool_)
         packed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
         allowed = np.unpackbits(packed, count=self.vocab_size, bitorder="little").view(np.bool_)
-        # llguidance allows the end also where no token can go on
+        # where nothing can follow, llguidance allows the end token even if the text is not complete
         allowed[self.eos] = self.matcher.is_accepting()
         return allowed
 
@@ -297,16 +297,16 @@ class Formats:
             position.start = len(ids)
         cursor = Cursor(self, positions)
         cursor.follow(ids)
-        if cursor.needed >= FAR:
+        if cursor.tokens_needed >= FAR:
             if not ids and not rest:
                 raise _no_text(" and ".join(self.names))
             raise ConfigError(
                 f"The prompt does not fit {' and '.join(self.names)}: change it, or leave out the"
                 " format."
             )
-        if not rest and cursor.needed > self.config.max_new_tokens:
+        if not rest and cursor.tokens_needed > self.config.max_new_tokens:
             raise ConfigError(
-                f"{' and '.join(self.names)} need at least {cursor.needed} tokens: raise"
+                f"{' and '.join(self.names)} need at least {cursor.tokens_needed} tokens: raise"
                 f" max_new_tokens, which is {self.config.max_new_tokens}."
             )
         return cursor
@@ -392,8 +392,10 @@ class Cursor:
         return all(position.is_complete for position in self.positions)
 
     @property
-    def needed(self) -> int:
-        """The minimum number of tokens that the words and choices still need."""
+    def tokens_needed(self) -> int:
+        """The minimum number of tokens that complete the text: with fewer, a word or a choice would
+        be missing.
+        """
         states = self._joint_states
         together = self.formats.joint.distance(states) if self.formats.joint and states else None
         if together is not None:
@@ -451,7 +453,7 @@ class Cursor:
             return -1, 0
         self.follow(ids)
         left = self.formats.config.max_new_tokens - new_tokens
-        return self.positions[0].state, self.needed if self.must_finish else left
+        return self.positions[0].state, self.tokens_needed if self.must_finish else left
 
     def follow(self, ids: Sequence[int]) -> None:
         """Read the tokens of the text, after some were added or removed at its end."""
@@ -510,7 +512,7 @@ class Cursor:
             scores[quote] = np.logaddexp(scores[quote], scores[formats.eos])
         scores[~allowed] = -np.inf
         automata = self._automata
-        needed = self.needed
+        needed = self.tokens_needed
         deadline = min(left, max(formats.horizon - new_tokens, needed + _LEEWAY))
         for position in automata:
             if position.look_ahead is not None and isinstance(position.state, int):

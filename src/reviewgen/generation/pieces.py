@@ -184,7 +184,9 @@ class TokenTexts:
         return spelling
 
     def with_rules(self, spelling: Spelling | None, formats: Formats | None) -> Spelling | None:
-        """Return a spelling whose texts also fit the formats, if a spelling can have these."""
+        """Return ``spelling`` with the formats as further rules, for the compiled loop. If there
+        are no formats, or the loop cannot follow them, return ``spelling`` as it is.
+        """
         if formats is None or formats.spelled is None:
             return spelling
         assert self._symbols is not None  # else there are no formats

@@ -31,7 +31,9 @@ _EXAMPLES = {
     "space": "owner/name",
 }
 _TASK = "text-generation"
-_LEFT_OUT = ("alphabet", "weights", "gate", "models")  # settings of models
+# Settings of models that the card does not list: the alphabet (it has the characters of the
+# tokenizer), and the settings of a blend that the card describes in words.
+_LEFT_OUT = ("alphabet", "weights", "gate", "models")
 _SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a Markdown link
 _LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTALL | re.MULTILINE)
 # The words of this line must not change: existing cards on the Hub and in saved folders have the
@@ -116,15 +118,14 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
 
 
 def _model_settings(config: Any) -> dict[str, dict[str, Any]]:
-    """Return the settings of a model, or of each model of a blend, by their label. Left out are
-    those of the blend, which the card describes in words.
+    """Return the settings of a model, or of each model of a blend, by the label of the model on the
+    card. Those of ``_LEFT_OUT`` are left out.
     """
     groups = {"model": to_dict(config)}
     if isinstance(config, BlendConfig):
         numbered = enumerate(config.models, start=1)
         groups = {f"model {number}, {part['name']}": part["config"] for number, part in numbered}
     for label, settings in groups.items():
-        # the alphabet is the tokenizer's characters, with NUL for other ids
         groups[label] = {key: settings[key] for key in settings if key not in _LEFT_OUT}
     return groups
 

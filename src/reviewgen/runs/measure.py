@@ -45,8 +45,10 @@ _MIN_TOKENS = 2_000  # minimum number of tokens of the chosen texts, even if the
 # time for scoring the wanted number of texts, even if the time budget is short
 _TEXT_SECONDS = 4.0
 _TEXTS = 100  # texts per call of the generator
-_MEMBERS = 100  # training texts, and held-out ones, that are told apart by their bits
-_MIN_MEMBERS = 50  # it is not measured on fewer
+# To measure how well training texts can be told from held-out ones by their bits, this number of
+# each is scored.
+_MEMBERS = 100
+_MIN_MEMBERS = 50  # with fewer texts of a kind, this is not measured
 _MAX_TEXTS = 2_000  # maximum number of generated texts
 # characters to generate with a model trained by counting; an n-gram model does so in 0.1 s
 _COUNTED_CHARACTERS = 100_000

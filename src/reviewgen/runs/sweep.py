@@ -222,7 +222,7 @@ def plot_sweep(
         )
         train_colour = 7
         copy_colour = 5
-        if len(lines) > 1:  # each series has one colour
+        if len(lines) > 1:  # with several lines of rows, each has one colour in all panels
             train_colour = colour
             copy_colour = colour
         bits.append(Series(f"{prefix}held-out text", _points(line, "bits"), colour))

@@ -422,11 +422,11 @@ class Experiment:
             self._store.identify({"corpus": corpus, **self.plan({}).facts(), **self.facts})
             self._is_identified = True
 
-    def stored(self, plan: TrainingPlan) -> list[dict[str, Any]]:
-        """Return the figures of all trainings in the store, in order.
+    def stored_figures(self, plan: TrainingPlan) -> list[dict[str, Any]]:
+        """Return the figures of each finished training in the store, in the order of training.
 
         Args:
-            plan: The plan of any training.
+            plan: The plan of any training of the experiment, which the store must belong to.
 
         Raises:
             CheckpointError: The store has trials with other settings.

@@ -282,7 +282,7 @@ def _search(experiment: Experiment, space: dict[str, Any], trials: int) -> Itera
             n_startup_trials=_STARTUP, n_warmup_steps=math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
         )
         study = optuna.create_study(pruner=pruner)
-        stored = experiment.stored(plan)
+        stored = experiment.stored_figures(plan)
         for figures in stored:
             study.enqueue_trial(figures["suggested"])
         # the first trial has the preset's own settings

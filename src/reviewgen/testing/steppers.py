@@ -46,8 +46,8 @@ NUMBERS = 1000  # random numbers per text
 _IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_module(sys.argv[1])"
 
 
-def _build(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield the arguments of the functions below: the stepper, the model and the factory. Yield
+def _law_arguments(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the arguments of the laws below, once: the stepper, the model and the factory. Yield
     nothing if a model with this config can generate only with torch.
     """
     model = make()
@@ -58,7 +58,7 @@ def _build(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, 
         yield factory(model.config, tensors), model, factory
 
 
-STEPPER_LAWS = Laws(_build)
+STEPPER_LAWS = Laws(_law_arguments)
 """All laws of a stepper, in the order in which to fix broken ones; each takes ``make`` and
 ``factory``.
 """

@@ -239,10 +239,10 @@ class Evaluator:
         share = min(1.0, tokens / max(1, all_tokens))
         count = max(1, round(share * len(self.documents)))
         self.documents = spread_documents(self.documents, count)
-        self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
+        self.copy_texts = max(1, min(self._max_copy_texts(), int(copy_texts)))
 
-    def _wanted_texts(self) -> int:
-        """Return how many texts to generate if there is no limit."""
+    def _max_copy_texts(self) -> int:
+        """Return how many texts an evaluation generates if its time is not limited."""
         factor = 1
         if self.index is not None:
             # a sparse index covers few windows, so more texts are needed
@@ -277,7 +277,7 @@ class Evaluator:
         training step then ends the run.
         """
         try:
-            generated = self._generate(model, device, self.copy_texts or self._wanted_texts())
+            generated = self._generate(model, device, self.copy_texts or self._max_copy_texts())
         except GenerationError:
             return "", None, {}
         ids, texts = zip(*generated, strict=True)

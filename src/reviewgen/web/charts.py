@@ -53,9 +53,9 @@ _MAP_HALF_WIDTHS = 7_500.0
 _WORD_HEIGHT = 1.3 * NOTE  # height of a word on a map, in pixels
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
 _CELL = 24.0  # minimum width of a column of a heat map, in pixels
-_ROW = 17.0  # height of a row
-_SIDE = 14.0  # size of a cell
-_BELOW = 10.0  # size of the texts below the columns
+_ROW = 17.0  # height of a row of a heat map
+_SIDE = 14.0  # width and height of the coloured square in a cell of a heat map
+_BELOW = 10.0  # font size of the texts below the columns of a heat map
 _LEFT = 46.0  # space on the left of a panel's area, for the labels of its axis
 _TOP = 26.0  # space above a panel's area
 _BETWEEN = 14.0  # space below a panel's area, before the next panel
@@ -563,7 +563,8 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
     for entry in series:
         name = shorten(entry.name, 44)
         entry_width = 30 + text_width(name, DETAIL) + 16  # the symbol, the name, and space
-        if x and x + entry_width > width + 16:  # the last space may stand outside
+        # an entry that does not fit begins a new line; the space after its name need not fit
+        if x and x + entry_width > width + 16:
             x = 0.0
             y += 18
         kind = "line"
