@@ -89,13 +89,13 @@ class Network(NamedTuple):
     slots: Slots
     weights: Weights
     contexts: Int64[np.ndarray, " C"]  # the contexts in use, then those of a text's own
-    first_own: int  # where the latter begin
+    first_own: int  # where those of a text's own begin in ``contexts``
     set_starts: Int64[np.ndarray, " S+1"]  # the first row of each set of weights
     frequencies: Float32[np.ndarray, " V"]
     log_frequencies: Float32[np.ndarray, " V"]
     below: Float64[np.ndarray, " N"]  # the sum of the frequencies of all symbols below a node
     text: Int32[np.ndarray, " T"]  # the training text, if the model keeps it
-    starts: Int64[np.ndarray, " H"]  # where it goes on after each hash
+    starts: Int64[np.ndarray, " H"]  # where the training text goes on after each hash of symbols
     bos_id: int
     first_condition_id: int  # this id and those after it stand for conditions and fields
     local_slots: int  # number of slots that a text has of its own; 0 if it does not adapt
@@ -108,12 +108,13 @@ class Work(NamedTuple):
     """Memory for the prediction of a symbol."""
 
     unit: Unit
-    hashes: Int64[np.ndarray, " 22"]  # of all contexts
-    bases: Int64[np.ndarray, " C"]  # of those in use
-    lines: Int64[np.ndarray, "D C"]  # of each context, for each depth of blocks
-    checks: Int64[np.ndarray, "D C"]  # the hashes that the checks in a line are made from
+    hashes: Int64[np.ndarray, " 22"]  # the hash of each context
+    bases: Int64[np.ndarray, " C"]  # the hashes of the contexts in use
+    # the line of slots of each context in use, for each depth of blocks in the tree; see ``slots``
+    lines: Int64[np.ndarray, "D C"]
+    checks: Int64[np.ndarray, "D C"]  # the hashes that the checks in these lines are made from
     seen: Int64[np.ndarray, " P"]  # the state that each context and match has; or -1
-    probs: Float32[np.ndarray, " P"]  # what these say
+    probs: Float32[np.ndarray, " P"]  # the probability that each of these states stands for
     expected: Int64[np.ndarray, "2 2"]  # the next symbol of each match, and the match's length
     masses: Float64[np.ndarray, " N"]  # the probability of each node; 0 within a rare subtree
 

@@ -66,8 +66,8 @@ def contributions(
 
 @compiled
 def _contribute(network, ids, expert, floats, ints, sums, was_seen):
-    """Add up what each input contributes to each symbol, (N, I), and write whether it said
-    anything.
+    """Add to ``sums``, (N, I), what each input of the mixer contributes to the log odds of each of
+    ``ids`` after the first, and set in ``was_seen``, (N, I), whether the input was not zero.
     """
     tree = network.tree
     weights = network.weights

@@ -76,7 +76,7 @@ def from_arpa(
     for level, (ids, log_probabilities, log_weights) in enumerate(ngrams, 1):
         if (ids[:, 1:] == bos_id).any():
             raise BundleError("the beginning of a text stands inside an n-gram")
-        parents = _find(keys, starts, ids[:, :-1], vocab_size)
+        parents = _find_nodes(keys, starts, ids[:, :-1], vocab_size)
         key = parents * vocab_size + ids[:, -1]
         ascending = np.argsort(key)
         keys.append(key[ascending])
@@ -84,7 +84,7 @@ def from_arpa(
             raise BundleError(f"an n-gram of order {level} occurs twice")
         nodes = slice(*starts[level : level + 2].tolist())
         tokens[nodes] = ids[ascending, -1]
-        links[nodes] = _find(keys[:-1], starts, ids[ascending, 1:], vocab_size)
+        links[nodes] = _find_nodes(keys[:-1], starts, ids[ascending, 1:], vocab_size)
         probabilities[nodes] = 10.0 ** log_probabilities[ascending]
         weights[nodes] = 10.0 ** log_weights[ascending]
         children += np.bincount(parents, minlength=size)
@@ -103,7 +103,7 @@ def from_arpa(
     return config, write_arrays(Trained(trie, starts, bos_id, [(0.0, 0.0, 0.0)] * order))
 
 
-def _find(
+def _find_nodes(
     keys: Sequence[Int64[np.ndarray, " M"]],
     starts: Int64[np.ndarray, " L"],
     ids: Integer[np.ndarray, "N n"],

@@ -244,7 +244,7 @@ class Ngram:
         """Return the number of n-grams of each length. The 1-gram bos is left out, since bos is
         never predicted.
         """
-        sizes = [] if self._trained is None else _sizes(self._trained.starts)
+        sizes = [] if self._trained is None else _ngrams_by_order(self._trained.starts)
         return {f"{length}-grams": size for length, size in enumerate(sizes, 1)}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -321,7 +321,7 @@ class Ngram:
             The report of ``finish``.
         """
         config = self.config
-        unpruned = _sizes(nodes.starts)
+        unpruned = _ngrams_by_order(nodes.starts)
         root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
             nodes, estimated = prune(
@@ -371,7 +371,7 @@ class Ngram:
         fallback_orders = [
             order for order, fell_back in enumerate(estimated.fell_back, 1) if fell_back
         ]
-        ngrams = _sizes(nodes.starts)
+        ngrams = _ngrams_by_order(nodes.starts)
         size = sum(tensor.nbytes for tensor in self.state_dict().values())
         size_note = (
             f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."
@@ -403,7 +403,7 @@ class Ngram:
         }
 
 
-def _sizes(starts: Int64[np.ndarray, " L"]) -> list[int]:
+def _ngrams_by_order(starts: Int64[np.ndarray, " L"]) -> list[int]:
     """Return the number of n-grams of each order. The 1-gram bos is left out, since bos is never
     predicted.
     """

@@ -147,7 +147,9 @@ class NnlmStepper(CompiledStepper):
 def _prepare(
     config: NnlmConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
 ) -> Packed:
-    """Return the weights of ``Packed``, with the table of products if it is small enough."""
+    """Return the weights in the form that the compiled loops take, with the table of products if it
+    is small enough.
+    """
     embedding = tensors["embedding.weight"]
     weight = tensors["hidden.weight"]
     rows, width = embedding.shape

@@ -180,7 +180,9 @@ class RecurrentStepper(CompiledStepper):
     def _prepare(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
     ) -> kernels.Packed:
-        """Return the weights of ``Packed``, with the table of products if it is small enough."""
+        """Return the weights in the form that the compiled loops take, with the table of products
+        if it is small enough.
+        """
         config = self.config
         embedding = tensors["embedding.weight"]
         weight_ih, weight_hh, bias_ih, bias_hh = (

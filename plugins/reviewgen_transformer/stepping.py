@@ -162,7 +162,7 @@ class TransformerStepper(CompiledStepper):
 def _prepare(
     config: TransformerConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
 ) -> kernels.Packed:
-    """Return the weights of ``Packed``."""
+    """Return the weights in the form that the compiled loops take."""
 
     def stack(*names: str, norm: str | None = None) -> Float32[np.ndarray, "L M K"]:
         """Return matrices of each layer below each other, multiplied by the weights of the

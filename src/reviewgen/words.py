@@ -325,7 +325,8 @@ def contrast_words(
     for index, value in enumerate(condition.values):
         measure = partial(_log_ratios, index=index)
         ratios = measure(expected)  # (W,)
-        is_frequent = expected[:, index].sum(axis=0) >= 1  # a share of at least _MIN_SHARE
+        # the counts are scaled: a word with the share _MIN_SHARE has the count 1
+        is_frequent = expected[:, index].sum(axis=0) >= 1
         is_candidate = is_frequent & (ratios >= _MIN_LOG_RATIO)
         highest_first = np.argsort(-ratios, kind="stable")
         candidates = highest_first[is_candidate[highest_first]]  # columns of ``expected``

@@ -113,7 +113,7 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()
     # results stand at the bottom
     last = [name for name in values if name not in sources] if len(drawn) > 1 else []
     labels = [_label(edge, style) for edge in edges]
-    links = [_link(edge, drawn, lines) for edge, lines in zip(edges, labels, strict=True)]
+    links = [_layout_edge(edge, drawn, lines) for edge, lines in zip(edges, labels, strict=True)]
     sizes = {name: (node.width, node.height) for name, node in drawn.items()}
     layout = compute_layout(sizes, [*links, *order], last)
     corners = layout.corners
@@ -160,7 +160,7 @@ def _end(end: str, drawn: Mapping[str, DrawnNode]) -> Box:
     return drawn[name].inside.get(port, drawn[name].box)
 
 
-def _link(edge: GraphEdge, drawn: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
+def _layout_edge(edge: GraphEdge, drawn: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
     """Return an edge for the layout, with room for its label. It may enter a node anywhere, unless
     it leads to a port or the node has loops.
     """
@@ -410,8 +410,8 @@ def _join_columns(
         width += 0.8 * _BETWEEN  # for the arrows of the last states
     for name, row in rows.items():
         for box, next_box in pairwise(row):
-            content += _state(box, next_box.left, labels[name])
-        content += _state(row[-1], width, [])
+            content += _state_arrow(box, next_box.left, labels[name])
+        content += _state_arrow(row[-1], width, [])
     return DrawnNode.of(content, width, max(column.height for column in columns), {})
 
 
@@ -485,7 +485,7 @@ def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:
     return lines
 
 
-def _state(box: Box, end: float, lines: Lines) -> list[str]:
+def _state_arrow(box: Box, end: float, lines: Lines) -> list[str]:
     """Return the arrow of a state from the right edge of a box to the x ``end``, with the name
     above the arrow and the shapes below it.
     """

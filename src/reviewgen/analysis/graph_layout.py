@@ -149,7 +149,7 @@ def compute_layout(
     # the last pieces of the lines that may enter their box anywhere
     free = [lines[id(link)][-1] for link in links if link.enters_at is None]
     for slot in slots.values():
-        _spread([piece for piece in free if piece.lower is slot])
+        _spread_ends([piece for piece in free if piece.lower is slot])
     _position(ranks)
     return _make_layout(ranks, slots, [lines[id(link)] for link in links])
 
@@ -213,7 +213,7 @@ def _index_and_count(ranks: Sequence[Sequence[_Slot]]) -> int:
     return crossings
 
 
-def _spread(pieces: list[_Span]) -> None:
+def _spread_ends(pieces: list[_Span]) -> None:
     """Set where lines enter a box: side by side around its centre, from left to right as their
     upper ends. ``pieces`` are the last pieces of these lines.
     """

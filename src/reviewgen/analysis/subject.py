@@ -63,10 +63,10 @@ class LoadedModel:
         if isinstance(source, str | Path):
             parsed = parse_source(source, preset_names())
             if isinstance(parsed, str) and find_weights(parsed) is None:
-                return _new(parsed, texts)
-            return _trained(ReviewModel.from_pretrained(source), str(source))
+                return _new_model(parsed, texts)
+            return _trained_model(ReviewModel.from_pretrained(source), str(source))
         if isinstance(source, ReviewModel):
-            return _trained(source, source.bundle.origin or source.preset)
+            return _trained_model(source, source.bundle.origin or source.preset)
         if not isinstance(source, LanguageModel):
             raise ConfigError(
                 "Give a preset, a saved model, a ReviewModel or a LanguageModel; got a"
@@ -75,7 +75,7 @@ class LoadedModel:
         return cls(type(source).__name__, type(source).__name__, source)
 
 
-def _trained(review: ReviewModel, source: str) -> LoadedModel:
+def _trained_model(review: ReviewModel, source: str) -> LoadedModel:
     """Return a trained model with the facts about it."""
     model = review.bundle.model
     if isinstance(model, nn.Module):
@@ -97,7 +97,7 @@ def _trained(review: ReviewModel, source: str) -> LoadedModel:
     )
 
 
-def _new(name: str, texts: Sequence[str]) -> LoadedModel:
+def _new_model(name: str, texts: Sequence[str]) -> LoadedModel:
     """Return a new model of a preset. A count model counts the texts; other models have random
     weights.
     """

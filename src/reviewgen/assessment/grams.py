@@ -15,8 +15,8 @@ from jaxtyping import Float64, Int64
 
 from reviewgen.assessment.texts import split_words
 
-_MAX_TEXTS = 300  # a run that is in more texts says nothing about which text is near
-LONGEST = 3  # words of a run
+_MAX_TEXTS = 300  # a run of words in more texts than this does not count in comparing two texts
+LONGEST = 3  # maximum number of words of a run
 
 
 class Runs(NamedTuple):

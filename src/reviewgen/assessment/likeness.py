@@ -33,7 +33,7 @@ from reviewgen.sentences import sentence_ends
 
 _CLASSIFIED = 2_000  # texts of each side that the classifier reads
 _MODELLED = 3_000  # texts that a language model is trained on
-_SCORED = 1_000  # texts that it scores
+_SCORED = 1_000  # texts that the language model scores
 _LISTED = 20  # n-grams that are listed
 _CANDIDATES = 4_000  # n-grams that are tried
 _CHARACTERS = 2_000  # n-grams are looked for in this number of characters of a text
@@ -62,6 +62,7 @@ def measure_likeness(synthetic: Texts, real: Texts) -> Section:
 
 
 def _describe(area: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
+    """Return the sentence on how well a classifier tells the texts from real ones, and by what."""
     if area.value is None:
         if not is_installed():
             return f"Whether these texts can be told from real ones is not known. {INSTALL}"

@@ -106,7 +106,7 @@ def measure_privacy(
 
 
 def _describe(figures: dict[str, Figure], replayed: int, model: Any) -> str:
-    """Return what the figures say, the worst first."""
+    """Return what the figures say in sentences, the worst first."""
     found = list[str]()
     copied, near, member = (figures[key] for key in ("copy_rate", "nearer", "membership"))
     share = copied.show(copied.synthetic._replace(interval=None))
@@ -171,6 +171,9 @@ def _copied(
 
 
 def _copy_rate(texts: Texts, spans: Sequence[Sequence[tuple[int, int]]]) -> Measured:
+    """Return the share of the characters of all texts that are in copied spans; ``spans`` has the
+    start and end of each span, for each text.
+    """
     pairs = [
         (sum(end - start for start, end in each), len(text))
         for text, each in zip(texts.texts, spans, strict=True)

@@ -95,6 +95,14 @@ def _measure(column: str, synthetic: Texts, real: Texts) -> tuple[str, list[Figu
 
 
 def _describe(column: str, ratio: Measured, of_real: Measured, is_chance: bool) -> str:
+    """Return the sentence on a classifier that learns a label from synthetic texts.
+
+    Args:
+        column: The label.
+        ratio: Its accuracy, as a share of that of a classifier that learns from real texts.
+        of_real: The same ratio for two classifiers that learn from real texts.
+        is_chance: Whether it is right hardly more often than by chance.
+    """
     assert ratio.value is not None
     assert of_real.value is not None
     if is_chance:
@@ -121,6 +129,7 @@ def _labelled(texts: Texts, column: str) -> _Labelled:
 
 
 def _take(labelled: _Labelled, count: int) -> _Labelled:
+    """Return ``count`` random texts with their labels, in order; all if there are fewer."""
     texts, values = labelled
     if count >= len(texts):
         return labelled
@@ -129,7 +138,9 @@ def _take(labelled: _Labelled, count: int) -> _Labelled:
 
 
 def _are_right(train: _Labelled, test: _Labelled) -> list[bool]:
-    """Return which texts a classifier labels correctly that has learned from others."""
+    """Return for each text of ``test`` whether a classifier that has learned from ``train`` gives
+    it the right label.
+    """
     if len(set(train[1])) < 2:
         guessed = np.full(len(test[1]), train[1][0])
     else:

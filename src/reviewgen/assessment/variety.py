@@ -76,6 +76,7 @@ def measure_variety(synthetic: Texts, real: Texts) -> Section:
 
 
 def _describe(figures: dict[str, Figure]) -> str:
+    """Return the sentence on the figures: what the texts repeat most, or how varied they are."""
     for key, what in (
         ("near_duplicates", "are near duplicates of another one"),
         ("beginnings", "begin as another one does"),
@@ -139,6 +140,9 @@ def _share_repeated(edges: Sequence[tuple[str, int]]) -> Measured:
 
 
 def _list_edges(both: Sequence[Sequence[tuple[str, int]]]) -> list[list[str]]:
+    """Return a table of the first or last words that several synthetic texts share, with the number
+    of texts of each side that have them. ``both`` has the counts of the two sides.
+    """
     mine, theirs = (dict(each) for each in both)
     ranked = sorted(mine, key=lambda edge: (-mine[edge], edge))[:_LISTED]
     rows = [
@@ -148,6 +152,9 @@ def _list_edges(both: Sequence[Sequence[tuple[str, int]]]) -> list[list[str]]:
 
 
 def _list_duplicates(texts: Sequence[str], origins: Sequence[int | None] | None) -> list[list[str]]:
+    """Return a table of the texts with the most near duplicates after them; ``origins`` is what
+    ``_near_duplicates`` returns.
+    """
     counts = Counter(origin for origin in origins or () if origin is not None)
     rows = [
         [texts[origin][:_MAX_SHOWN] + "…" * (len(texts[origin]) > _MAX_SHOWN), f"{count:,}"]
@@ -190,10 +197,12 @@ def _distinct(runs: Runs, count: int) -> Measured:
 
 
 def _sizes(count: int) -> list[int]:
+    """Return the numbers of texts at which a chart has points, up to ``count``."""
     return sorted({round(size) for size in np.geomspace(min(MIN_TEXTS, count), count, _POINTS)})
 
 
 def _distinct_chart(sides: Sequence[Encoded]) -> Chart:
+    """Return a chart of distinct-2 by the number of texts, with a line for each side."""
     lines = []
     for style, (name, texts) in enumerate(zip(("synthetic", "real"), sides, strict=True)):
         runs = texts.runs(2)
@@ -212,6 +221,9 @@ def _distinct_chart(sides: Sequence[Encoded]) -> Chart:
 
 
 def _duplicates_chart(origins: Sequence[Sequence[int | None] | None]) -> list[Chart]:
+    """Return a chart of the share of near duplicates by the number of texts, with a line for each
+    side; no chart if near duplicates are not known.
+    """
     if None in origins:
         return []
     lines = []

@@ -27,7 +27,7 @@ from reviewgen.errors import counted
 _WIDE = 120  # in a terminal of this width or more, formulas have a column of their own
 _BAR = 8  # characters of the bar for the value 1
 _MAX_BEFORE = 28  # maximum number of characters that are shown of the text before a token
-_MAX_BEFORE_NARROW = 12  # the same in a narrow terminal
+_MAX_BEFORE_NARROW = 12  # the same maximum in a narrow terminal
 
 
 def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:

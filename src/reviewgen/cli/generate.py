@@ -121,7 +121,7 @@ def generate(
         settings[name] = None if file is None else _read_rule(name, file)
     shards = DatasetOptions(**select(options, DatasetOptions))
     if best is not None or of is not None or by != "model":
-        _choose(settings, best, of, by, out)
+        _set_best_of(settings, best, of, by, out)
     _check_table_options(shards, out, receipt)
     if out is not None:
         return _write_table(
@@ -171,7 +171,7 @@ def generate(
     return Result(facts, status=int(problems > 0))
 
 
-def _choose(
+def _set_best_of(
     settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None
 ) -> None:
     """Add to ``settings`` how the best texts are chosen: how many, among how many, and the judge.
@@ -473,7 +473,7 @@ def _loop(walk: "Walk", k: int) -> None:
     )
     while True:
         expected = None if walk.has_ended else walk.next_tokens(k)
-        show(None, False, _step(walk.text, expected))
+        show(None, False, _show_step(walk.text, expected))
         message: str | None = ""
         while message is not None:  # until a command has changed the text
             command = input("> ")
@@ -520,7 +520,7 @@ def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | No
     return None
 
 
-def _step(text: str, expected: "NextTokens | None") -> list[RenderableType]:
+def _show_step(text: str, expected: "NextTokens | None") -> list[RenderableType]:
     """Return the text so far, and the table of the possible next tokens, for printing."""
     lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
     if expected is None:

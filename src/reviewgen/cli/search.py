@@ -95,7 +95,7 @@ def _describe_trial(trial: "TrainedTrial") -> str:
     return f"{trial.name}: {', '.join(results) or 'no bits'}{problem}, {trial.seconds:.1f} s."
 
 
-def _draw(
+def _table(
     trials: Sequence[Any], columns: Mapping[str, Callable[[Any], Any]], left: Sequence[str] = ()
 ) -> "Table":
     """Return a table with a row for each trial.
@@ -137,8 +137,10 @@ def _cell(value: Any, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _warn_unequal(trials: Sequence["TrainedTrial"]) -> list[str]:
-    """Return a list of the sentence on rows that are not comparable, if there are any."""
+def _unequal_notes(trials: Sequence["TrainedTrial"]) -> list[str]:
+    """Return the sentence that warns of rows that are not comparable, as a list; an empty list if
+    all rows are comparable.
+    """
     from reviewgen.runs.trials import describe_unequal
 
     sentence = describe_unequal({trial.name: trial.processor_share for trial in trials})
@@ -194,11 +196,11 @@ def sweep(
     }
     if any(row.ngrams for row in finished):
         columns["n-grams, of\nV^n possible"] = _ngrams_cell
-    table = _draw(finished, columns)
+    table = _table(finished, columns)
     for column in table.columns:
         column.no_wrap = False  # in a narrow terminal, a row takes several lines
     facts = {"command": "sweep", "preset": preset, "setting": swept}
-    return _result(facts, finished, [table, *_warn_unequal(finished)])
+    return _result(facts, finished, [table, *_unequal_notes(finished)])
 
 
 def _setting_cell(setting: str, trial: "TrainedTrial") -> Any:
@@ -255,8 +257,8 @@ def ablate(
         "parameters": lambda row: f"{sum(row.parameters.values()):,}",
     }
     lines: list[Any] = [
-        _draw(trained, columns, left=["without"]),
-        *(_warn_unequal(trained) or _describe_gains(trained)),
+        _table(trained, columns, left=["without"]),
+        *(_unequal_notes(trained) or _describe_gains(trained)),
         f"Parameters of the whole preset: {describe_parameters(finished[0].parameters)}",
         *(f"{row.name}: {row.description}" for row in trained if row.description),
     ]
@@ -367,7 +369,7 @@ def tune(
         "outcome": attrgetter("outcome"),
     }
     if not as_json:
-        lines: list[Any] = [_draw(finished, columns, left=["outcome"]), *_warn_unequal(finished)]
+        lines: list[Any] = [_table(finished, columns, left=["outcome"]), *_unequal_notes(finished)]
         show(None, False, lines)
     best = best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
@@ -507,14 +509,14 @@ def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") 
         "bits/char",
         "distance",
     )
-    rows = [["texts by people", *_figures(human), "-"]]
+    rows = [["texts by people", *_statistics_cells(human), "-"]]
     for trial in trials:
         distance = f"{trial.distance:.2f}"
-        rows.append([trial.name, *_figures(trial.generated), distance])
+        rows.append([trial.name, *_statistics_cells(trial.generated), distance])
     return make_table("", *columns, rows=rows, left=[""], is_boxed=False)
 
 
-def _figures(figures: "TextStatistics") -> list[str]:
+def _statistics_cells(figures: "TextStatistics") -> list[str]:
     """Return the cells on the statistics of some texts, by people or generated."""
     distinct = [f"{share:.3f}" for share in figures.distinct]
     texts = [

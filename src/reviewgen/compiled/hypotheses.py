@@ -28,7 +28,7 @@ IMPOSSIBLE = 1e-300
 
 
 @inner
-def _find(characters, starts, low, high, depth, wanted_id):
+def _first_rank(characters, starts, low, high, depth, wanted_id):
     """Find by binary search the first token of a range whose id at ``depth`` is at least
     ``wanted_id``; return its rank, or ``high`` if there is none.
     """
@@ -103,8 +103,8 @@ def _narrow(characters, starts, probs, span, next_id, weight, slot, scores, ages
         completes none.
     """
     depth = span[2]
-    low = _find(characters, starts, span[0], span[1], depth, next_id)
-    high = _find(characters, starts, low, span[1], depth, next_id + 1)
+    low = _first_rank(characters, starts, span[0], span[1], depth, next_id)
+    high = _first_rank(characters, starts, low, span[1], depth, next_id + 1)
     ended = 0.0  # probability of the tokens that the id completes
     mass = 0.0  # probability of the tokens that it does not complete
     best = low

@@ -42,7 +42,8 @@ _BATCH_CHARACTERS = 1 << 22  # min characters of a batch
 _BATCHES = 64  # after this many batches, the next ones are larger
 _SAMPLE_CHARACTERS = 1 << 24  # characters of a source that are searched for repeated lines
 _NAMED = 5  # number of repeated lines that a message shows
-# settings that are not in the key, since the columns and the width that result from them are
+# Settings that the folder of the stage does not depend on by themselves: it depends on what they
+# result in, the columns and the width.
 _NOT_FOR_ROWS = {"conditions", "fields", "weights", "width"}
 HELD_OUT = 0.05  # share of the texts for validation; test gets the same share
 

@@ -366,9 +366,9 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
         with (opener or open_input)(file) as stream:
             path = _copy(stream, folder, _unpacked(file).name)
     kind = kind_of(file) or ("text" if suffix else _kind_by_content(path))
-    digest, encoding, has_nul = _look(path)
+    digest, encoding, has_nul = _inspect(path)
     if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # write-ahead log
-        digest += _look(log)[0]
+        digest += _inspect(log)[0]
     facts = (suffix, path.stat().st_size, digest)
     if kind not in _TEXTS or (encoding == "utf-8" and not has_nul):
         return PlainFile(path, name, kind, facts)
@@ -408,7 +408,7 @@ def _copy_path(folder: Path, name: str) -> Path:
     return folder / f"{next(_numbers):05d}-{name}"
 
 
-def _look(path: Path) -> tuple[str, str | None, bool]:
+def _inspect(path: Path) -> tuple[str, str | None, bool]:
     """Return the digest of a file, its encoding, and whether it has NUL bytes.
 
     The encoding is that of the byte order mark, if there is one, or "utf-8" if all bytes are valid
@@ -469,7 +469,7 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     """
     from charset_normalizer import from_bytes  # imported here, since few files need it
 
-    sample = _sample(lines)
+    sample = _telling_lines(lines)
     text = sample.decode("utf-8", "surrogateescape")
     beyond_ascii = len(re.findall(rb"[^\x00-\x7f]", sample))
     if len(re.findall("[\udc80-\udcff]", text)) <= _MAX_DAMAGE * beyond_ascii:
@@ -495,7 +495,7 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     return max(names, key=lambda name: scores.get(name, -9.0)) if scores else None
 
 
-def _sample(lines: Iterable[bytes]) -> bytes:
+def _telling_lines(lines: Iterable[bytes]) -> bytes:
     """Return a sample of the lines that are not ASCII, since only these tell encodings apart: half
     of it are the first such lines, the other half is every hundredth.
     """

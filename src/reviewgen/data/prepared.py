@@ -173,7 +173,7 @@ def _prepare(
     with contextlib.ExitStack() as stack:
         copies = stack.enter_context(workspace())
         existing = None
-        with contextlib.suppress(DataError):  # it is damaged, or unfinished
+        with contextlib.suppress(DataError):  # raised for a damaged or unfinished store
             existing = find_store(url or out)
         if existing is None:
             _refuse_existing(out, url)

@@ -337,14 +337,14 @@ def workspace(root: Path | None = None) -> Iterator[Path]:
 
 def cache_size() -> int:
     """Return the size of the cache in bytes."""
-    return sum(size for _, size, _ in _entries())
+    return sum(size for _, size, _ in _cached_folders())
 
 
 def prune_cache(max_bytes: int = MAX_BYTES) -> None:
     """Remove the least recently used folders until the cache has at most ``max_bytes``, but none
     that was used within the last hour; and the temporary folders of processes that have ended.
     """
-    entries = sorted(_entries())
+    entries = sorted(_cached_folders())
     total = sum(size for _, size, _ in entries)
     for used, size, folder in entries:
         idle = time.time() - used
@@ -367,7 +367,7 @@ def _is_locked(folder: Path) -> bool:
         return True
 
 
-def _entries() -> Iterator[tuple[float, int, Path]]:
+def _cached_folders() -> Iterator[tuple[float, int, Path]]:
     """Yield the time of the last use, the size in bytes and the path of each folder of the
     cache.
     """

@@ -467,6 +467,7 @@ def note_sheets(file: PlainFile) -> list[str]:
 
 
 def _open_workbook(path: str) -> Any:
+    """Return the opened spreadsheet; raise if its reader is not installed, or a cell is far off."""
     try:
         from python_calamine import CalamineWorkbook
     except ImportError:

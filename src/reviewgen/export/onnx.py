@@ -112,6 +112,7 @@ def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) ->
 
 
 def _require_packages() -> None:
+    """Raise unless the packages of the extra ``onnx`` are installed."""
     for package in ("onnx", "onnxruntime", "onnxscript"):
         try:
             importlib.import_module(package)

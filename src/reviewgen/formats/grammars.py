@@ -74,10 +74,10 @@ class Grammars:
                 f"{rule} may have at most {_MAX_CHARACTERS:,} characters; it has {size:,}."
             )
         grammar = {
-            "regex": self._of_regex,
-            "json_schema": self._of_schema,
+            "regex": self._regex_grammar,
+            "json_schema": self._schema_grammar,
             "grammar": self._library.LLMatcher.grammar_from_lark,
-            "sentences": _of_sentences,
+            "sentences": _sentences_grammar,
         }[rule](value)
         if prefix:
             grammar = _with_prefix(grammar, prefix)
@@ -89,13 +89,16 @@ class Grammars:
             )
         return matcher
 
-    def _of_regex(self, regex: str) -> str:
+    def _regex_grammar(self, regex: str) -> str:
         return str(self._library.LLMatcher.grammar_from_regex(regex))
 
-    def _of_schema(self, schema: Mapping[str, Any]) -> str:
+    def _schema_grammar(self, schema: Mapping[str, Any]) -> str:
+        """Return the grammar of the JSON texts that fit a schema, whose strings may have the key
+        ``sentences``.
+        """
         columns = schema.get("properties") or {}
         if any(isinstance(each, Mapping) and "sentences" in each for each in columns.values()):
-            return _of_columns(columns)
+            return _columns_grammar(columns)
         try:
             return str(
                 self._library.LLMatcher.grammar_from_json_schema(
@@ -135,7 +138,7 @@ class _Tokens:
         return ids
 
 
-def _of_sentences(value: str) -> str:
+def _sentences_grammar(value: str) -> str:
     """Return the grammar of a number of sentences, as in "2..4" or "3".
 
     A sentence ends where ``reviewgen.sentences`` finds an end.
@@ -143,7 +146,7 @@ def _of_sentences(value: str) -> str:
     return f"start: ALL\nALL: {_repeated_sentences(value)}\n{_sentence_grammar()}"
 
 
-def _of_columns(columns: Mapping[str, Any]) -> str:
+def _columns_grammar(columns: Mapping[str, Any]) -> str:
     """Return the grammar of a JSON object some of whose strings are a number of sentences.
 
     Args:

@@ -40,27 +40,30 @@ class Joint:
         """Return the minimum number of tokens until the text may end; large if it never may, None
         if there are too many states.
         """
-        number = self._find(states)
+        number = self._number_of(states)
         return None if number is None else int(self._distance[number])
 
     def distances(self, states: Sequence[int]) -> Int64[np.ndarray, " V"] | None:
         """Return the distance after each next token; None if there are too many states."""
-        number = self._find(states)
+        number = self._number_of(states)
         if number is None:
             return None
         after: np.ndarray = self._distance[self._after[number]][self._classes]
         return after
 
-    def _find(self, states: Sequence[int]) -> int | None:
-        """Return the number of some states, which may be those of a text that begins."""
+    def _number_of(self, states: Sequence[int]) -> int | None:
+        """Return the number of a combination of states, one of each automaton. Return None if there
+        are too many combinations.
+        """
         code = 0 if DEAD in states else int(np.ravel_multi_index(tuple(states), self._sizes))
         if code not in self._numbers:
             self._explore(code)
         return self._numbers.get(code)
 
     def _explore(self, first: int) -> None:
-        """Number all states that can follow."""
-        numbers = {0: 0, first: 1}  # all states in which one automaton is dead are one
+        """Number the combinations of states that can follow the one with the code ``first``."""
+        # the code 0 stands for all states in which one of the automata is dead
+        numbers = {0: 0, first: 1}
         new = np.array([0, first])
         rows = list[np.ndarray]()
         while len(new):

@@ -127,12 +127,13 @@ class Pattern:
         return lambda after: reduce(or_, [part(after) for part in parts])
 
     def _sequence(self) -> _Part:
+        """Parse parts one after the other, each with its repetition, up to ``|`` or ``)``."""
         parts = list[_Part]()
         while self._at < len(self._text) and self._text[self._at] not in "|)":
             part = self._atom()
             while counts := _COUNTS.match(self._text, self._at):
                 self._at = counts.end()
-                self._take("?")  # as few as possible: the same texts
+                self._take("?")  # a lazy repetition matches the same texts as a greedy one
                 part = self._repeat(part, counts)
             parts.append(part)
 
@@ -143,6 +144,9 @@ class Pattern:
         return sequence
 
     def _repeat(self, part: _Part, counts: re.Match[str]) -> _Part:
+        """Return the repetition of a part; ``counts`` is the match of ``*``, ``+``, ``?`` or of
+        braces such as ``{2,4}``.
+        """
         low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(counts[0], (0, None))
         if counts[1]:
             low = int(counts[1])
@@ -230,8 +234,11 @@ def _spellings(low: int, high: int) -> Iterator[_Bytes]:
 
 
 def _same_length(low: int, high: int) -> Iterator[_Bytes]:
+    """Yield the UTF-8 of a range of characters that all have the same number of bytes. The range is
+    split where the last bytes do not take all their values.
+    """
     for bits in (6, 12, 18):
-        rest = (1 << bits) - 1  # of the last bytes
+        rest = (1 << bits) - 1  # the bits of the last one, two or three bytes
         if low >> bits == high >> bits:
             continue
         middle = high

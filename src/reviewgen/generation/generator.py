@@ -188,7 +188,7 @@ class Generator:
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.best_of:
-            return islice(self._choose(request, guard, start_late), first, None)
+            return islice(self._best_texts(request, guard, start_late), first, None)
         return self._generate_batches(request, guard, first, start_late)
 
     def stream(self, request: Request) -> Iterator[str]:
@@ -299,7 +299,7 @@ class Generator:
         """
         return self.pieces.unknown(prefix) if request.config.words == "known" else frozenset()
 
-    def _choose(
+    def _best_texts(
         self, request: Request, guard: CopyGuard | None, start_late: bool
     ) -> Iterator[Text]:
         """Generate ``best_of`` texts for each prompt, and yield the best ones, the best first."""

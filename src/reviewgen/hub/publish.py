@@ -103,7 +103,7 @@ def publish(
         _copy(bundle, folder, options.get("dtype"))
         own = {file.name for file in folder.iterdir()}
         written = own | {layout.CARD, layout.CURVE, layout.RESULTS}
-        names = push.attempt(_select, written, options)
+        names = push.attempt(_selected_files, written, options)
         # Accept changes, since paths were removed from training.json. ``_upload`` writes the new
         # manifest.
         copy = read_bundle(folder, accept_changes=True)
@@ -373,7 +373,7 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     file.write_bytes(dump_json(without_paths(read_json(file, MAX_RECORD)), MAX_RECORD))
 
 
-def _select(names: set[str], options: PushOptions) -> set[str]:
+def _selected_files(names: set[str], options: PushOptions) -> set[str]:
     """Return the names of the files that the patterns select for the upload.
 
     Raises:

@@ -86,7 +86,7 @@ class TextWindows:
         >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
         [[(0, 7)]]
         """
-        is_window_found = self._find(training)[self._hash_indexes]
+        is_window_found = self._are_in_training(training)[self._hash_indexes]
         starts = self._starts[is_window_found]
         # +1 where a copied window starts, -1 where one ends; the cumulative sum is above 0 in spans
         steps = np.zeros(self._bounds[-1] + 1, np.int64)
@@ -100,7 +100,7 @@ class TextWindows:
             spans.append(list(zip(changes[::2], changes[1::2], strict=True)))
         return spans
 
-    def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
+    def _are_in_training(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
         """Return for each hash whether it is the hash of a window of the training text."""
         is_found = np.zeros(len(self._hashes), np.bool_)
         if not len(is_found):

@@ -161,6 +161,7 @@ class Run:
             self._begin(corpus)
 
     def _begin(self, corpus: PreparedCorpus) -> None:
+        """Begin the record of the run and make the model; for a blend, only begin the record."""
         plan = self.plan
         started = self.record.started
         self.record = record = self._new_record(*self.record.notes)

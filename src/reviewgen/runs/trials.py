@@ -512,7 +512,7 @@ class Experiment:
         with suppress(*self._tolerated):
             tokens = plan.setup.training.evaluation_tokens if self._split else _HELD_OUT_TOKENS
             documents = sample_documents(corpus.stores[self._split or corpus.final_split], tokens)
-            result = _score(result, run.model, documents, corpus.tokenizer.vocab_size)
+            result = _with_bits(result, run.model, documents, corpus.tokenizer.vocab_size)
         return replace(
             result,
             characters_per_second=characters / training_seconds if is_timed else None,
@@ -522,7 +522,7 @@ class Experiment:
         )
 
 
-def _score(
+def _with_bits(
     training: Training, model: LanguageModel, documents: list[Document], vocab_size: int
 ) -> Training:
     """Return ``training`` with the bits of some documents under the model.

@@ -112,7 +112,7 @@ def tune(
         from optuna.distributions import distribution_to_json
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
-    space = {name: _parse(setup, name, entry) for name, entry in searched.items()}
+    space = {name: _parse_space(setup, name, entry) for name, entry in searched.items()}
     space = space or _usual_space(setup, experiment)
     for setting, distribution in space.items():
         choices = getattr(distribution, "choices", None)  # None for a range
@@ -206,7 +206,7 @@ def _usual_space(setup: TrainingSetup, experiment: Experiment) -> dict[str, Any]
     }
 
 
-def _parse(setup: TrainingSetup, setting: str, searched: Any) -> Any:
+def _parse_space(setup: TrainingSetup, setting: str, searched: Any) -> Any:
     """Return the distribution that the user has given for a setting: a range, as "low:high" or a
     tuple, or values, as "a,b,c" or a list.
 

@@ -163,7 +163,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
                 f"{folder} has schema {ascii(schema)[:40]} of {ascii(library)[:40]}; "
                 f"reviewgen {__version__} reads schema {layout.SCHEMA} of 'reviewgen'."
             )
-    _check(config, _CONFIG, layout.CONFIG, optional={"conditions", layout.SHARED_WEIGHTS})
+    _check_object(config, _CONFIG, layout.CONFIG, optional={"conditions", layout.SHARED_WEIGHTS})
     if layout.SHARED_WEIGHTS in config:
         shared = config[layout.SHARED_WEIGHTS]
         digests = shared.values() if isinstance(shared, dict) else ()
@@ -180,7 +180,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _check(
+def _check_object(
     values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str] = frozenset()
 ) -> None:
     """Raise unless a JSON value is an object with the keys of ``kinds`` and no others, and each
@@ -192,7 +192,7 @@ def _check(
         raise BundleError(f"The keys of {where} should be {sorted(kinds)}; got {got}.")
     for key, kind in kinds.items():
         if isinstance(kind, dict):
-            _check(values[key], kind, f"{key} in {layout.CONFIG}")
+            _check_object(values[key], kind, f"{key} in {layout.CONFIG}")
         elif type(values[key]) is not kind:
             raise BundleError(
                 f"{key} of {where} should be of type {kind.__name__}; got {quoted(values[key])}."
@@ -433,7 +433,7 @@ def _read_tokenizer_json(file: Path) -> tuple[Any, Plugin]:
         # raised for the file of another tokenizer; the library tokenizers raises bare Exceptions
         with contextlib.suppress(Exception):
             tokenizer = cls.from_tokenizer_json(text)
-            if _steps(tokenizer.tokenizer_json()) == _steps(text):
+            if _encoding_parts(tokenizer.tokenizer_json()) == _encoding_parts(text):
                 return tokenizer, plugin
     raise BundleError(
         f"{file} is of another tokenizer: only those that reviewgen exports, word and char, are"
@@ -441,7 +441,7 @@ def _read_tokenizer_json(file: Path) -> tuple[Any, Plugin]:
     )
 
 
-def _steps(text: str) -> dict[str, Any]:
+def _encoding_parts(text: str) -> dict[str, Any]:
     """Return the parts of a ``tokenizer.json`` that decide the ids of a text."""
     from tokenizers import Tokenizer as Parsed  # slow
 

@@ -157,7 +157,7 @@ def _routes(page: bool) -> list[Route]:
     return routes + [Route(path, hidden[path], include_in_schema=False) for path in hidden]
 
 
-def _service(request: Request) -> Service:
+def _authorized(request: Request) -> Service:
     """Check the API key of a request, and return the service.
 
     Raises:
@@ -170,13 +170,13 @@ def _service(request: Request) -> Service:
 
 async def _list_models(request: Request) -> Response:
     """The models."""
-    models = [_describe(request, name) for name in _service(request).engines]
+    models = [_describe(request, name) for name in _authorized(request).engines]
     return JSONResponse({"object": "list", "data": models})
 
 
 async def _show_model(request: Request) -> Response:
     """One model."""
-    name = find_model(request.path_params["name"], list(_service(request).engines))
+    name = find_model(request.path_params["name"], list(_authorized(request).engines))
     return JSONResponse(_describe(request, name))
 
 
@@ -192,7 +192,7 @@ async def _chat(request: Request) -> CompletionResponse:
 
 async def _embed(request: Request) -> Response:
     """Returns a vector of each text, of a model with a hidden state."""
-    return await _service(request).embed(request)
+    return await _authorized(request).embed(request)
 
 
 async def _health(request: Request) -> Response:
@@ -208,7 +208,7 @@ async def _health(request: Request) -> Response:
 
 async def _metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
-    service = _service(request)
+    service = _authorized(request)
     for name, engine in service.engines.items():
         service.metrics.live.labels(name).set(engine.live)
         service.metrics.waiting.labels(name).set(engine.waiting)
@@ -302,7 +302,7 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
     """Return the entry of a model in ``GET /v1/models``: OpenAI's fields and, under ``reviewgen``,
     the fields that a page needs.
     """
-    model = _service(request).engines[name].model
+    model = _authorized(request).engines[name].model
     details = {
         "preset": model.preset,
         "conditions": model.conditions.to_json(),

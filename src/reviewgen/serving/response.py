@@ -117,14 +117,14 @@ class Completion(CompletionCall):
                 group = sorted(group, key=lambda choice: -choice.mean_logprob)[: self.fields.n or 1]
             best += group
         choices = [self._choice(index, choice) for index, choice in enumerate(best)]
-        return self._object(choices) | {"usage": self.usage(started)}
+        return self._response(choices) | {"usage": self.usage(started)}
 
     def chunks(self) -> Iterator[dict[str, Any]]:
         """Yield a chunk for each text that has grown or ended since the last call."""
         more = {"usage": None} if self.fields.include_usage else {}
         for index, choice in enumerate(self.choices):
             if choice.served is not None and (choice.unsent or choice.tokens or choice.is_over):
-                yield self._object([self._choice(index, choice)]) | more
+                yield self._response([self._choice(index, choice)]) | more
 
     def last_chunks(self, started: Sequence[ServedText]) -> list[dict[str, Any]]:
         """Return the chunk with the numbers of tokens, if the client asked for them; otherwise no
@@ -132,7 +132,7 @@ class Completion(CompletionCall):
         """
         if not self.fields.include_usage:
             return []
-        return [self._object([]) | {"usage": self.usage(started)}]
+        return [self._response([]) | {"usage": self.usage(started)}]
 
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the number of tokens of all prompts, each counted once, and of all texts."""
@@ -148,7 +148,7 @@ class Completion(CompletionCall):
             "total_tokens": prompt_tokens + new_tokens,
         }
 
-    def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _response(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """Return OpenAI's object around choices: a whole response, or a chunk of a stream."""
         kind = "text_completion"
         if self.is_chat:

@@ -318,7 +318,7 @@ def novelty_row(novelty: Novelty | None) -> Row:
     return dict(zip(NOVELTY_COLUMNS, longest + shares, strict=True))
 
 
-def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
+def _score_rows(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     """Yield the row of each text: the text, its conditions and its scores. The bits include those
     of the end token.
     """
@@ -370,7 +370,7 @@ def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
     }
 
 
-def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
+def _copy_rows(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     """Yield the row of each text: the text, and what it copies from the training text."""
     index = require_index(model.bundle.index)
     tokenizer = model.tokenizer
@@ -406,6 +406,6 @@ def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
 # For each kind of table: its columns, the functions that make its rows and its summary, and the
 # name of the work.
 _KINDS: dict[str, tuple[dict[str, str], _Judge, _Summarize, str]] = {
-    "score": (_SCORE_COLUMNS, _score, _summarize_scores, "Scoring"),
-    "novelty": (NOVELTY_COLUMNS, _examine, _summarize_copies, "Looking for copies"),
+    "score": (_SCORE_COLUMNS, _score_rows, _summarize_scores, "Scoring"),
+    "novelty": (NOVELTY_COLUMNS, _copy_rows, _summarize_copies, "Looking for copies"),
 }

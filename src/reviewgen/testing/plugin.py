@@ -240,7 +240,7 @@ def resolve_plugin(name: str) -> CheckedPlugin:
         preset = f"rnn-{name}"
         tokenizer = name
     elif not named:
-        raise _unknown(name, [plugin.name for plugin in plugins])
+        raise _unknown_name(name, [plugin.name for plugin in plugins])
     parts = [
         plugin_of[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in plugin_of
     ]
@@ -268,7 +268,7 @@ def _named_after(owner: Plugin, plugins: Iterable[Plugin]) -> list[Plugin]:
     return related
 
 
-def _unknown(name: str, names: list[str]) -> UnknownPlugin:
+def _unknown_name(name: str, names: list[str]) -> UnknownPlugin:
     """Return the error for a name that is not among the names of the installed plugins."""
     # the package reviewgen-mine may have the preset gru-char-mine
     ending = f"-{name.removeprefix('reviewgen-')}"

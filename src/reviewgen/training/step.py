@@ -227,7 +227,7 @@ class TrainingStep:
         accelerator = self.accelerator
         if accelerator.num_processes == 1:
             return losses
-        # notices at once that another process has failed in this step
+        # this raises at once if another process has failed in this step
         self.processes.all_gather([0])
         # a frozen table has no gradient
         tables = [table for table in sparse_tables(self.model) if table.requires_grad]

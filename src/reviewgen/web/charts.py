@@ -139,7 +139,7 @@ class Chart:
 
 def draw_figure(chart: Chart) -> Markup:
     """Return a chart as a figure of a page, with a table of its values."""
-    shown = _keep(chart)
+    shown = _without_undrawable(chart)
     return Markup(  # the template escapes all texts
         render(
             "web/chart.html",
@@ -179,7 +179,7 @@ def save_chart(chart: Chart, file: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    shown = _keep(chart)
+    shown = _without_undrawable(chart)
     if file.suffix.lower() == ".svg":
         lines = [(line, DETAIL, "note") for line in wrap(chart.summary, DETAIL, _ALONE)]
         save_text(
@@ -210,7 +210,7 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
         start_x = (x - min(xs)) / (max(xs) - min(xs) or 1.0) * width
         start_y = (max(ys) - y) / (max(ys) - min(ys) or 1.0) * height
         # take the first free spot; the last spot if none is free
-        for spot_x, spot_y in _spots(start_x, start_y, half_width, width, height):
+        for spot_x, spot_y in _spiral_points(start_x, start_y, half_width, width, height):
             column = int(spot_x / cell_width)
             row = int(spot_y / _WORD_HEIGHT)
             if all(
@@ -334,7 +334,9 @@ def draw_heads(
     return document(content, full_width, full_height, title, summary, margin=8.0)
 
 
-def _spots(x: float, y: float, half_width: float, width: float, height: float) -> Iterator[Point]:
+def _spiral_points(
+    x: float, y: float, half_width: float, width: float, height: float
+) -> Iterator[Point]:
     """Yield the points of a sunflower spiral (Vogel 1979) around (x, y), from the centre outwards.
     Points at which a word of this half width would leave the map are skipped.
     """
@@ -377,7 +379,7 @@ def _matplotlib(chart: Chart) -> Any:
     figure.suptitle(_escaped(chart.title))
     summary = "\n".join(wrap(chart.summary, DETAIL, _ALONE))
     axes[0].set_title(_escaped(summary), fontsize=9, color="0.35")
-    handles = [legend[series.name] for series in _named(chart)]
+    handles = [legend[series.name] for series in _legend_series(chart)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -409,7 +411,7 @@ def _escaped(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def _keep(chart: Chart) -> Chart:
+def _without_undrawable(chart: Chart) -> Chart:
     """Return a chart without the points that cannot be drawn, and with at most ``_MAX_POINTS``
     points in each series.
     """
@@ -454,7 +456,7 @@ class _Axis(NamedTuple):
 
 def _draw(chart: Chart, width: float, head: Lines) -> str:
     """Return a chart as SVG, below the lines of text in ``head``. All its points can be drawn; see
-    ``_keep``.
+    ``_without_undrawable``.
     """
     points = chain.from_iterable(series.points for series in chart.series)
     x_axis = _make_axis([x for x, _ in points], _LEFT, width, chart.log_x, chart.from_zero)
@@ -474,12 +476,12 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
         content.append(tag("path", class_="grid", d=f"M{x} {number(y)}v5"))
         content.append(label(text, x, y + 14, NOTE, "note", "middle"))
     content.append(label(chart.x, width, y + 31, DETAIL, "detail", "end"))
-    legend, height = _draw_legend(_named(chart), width, y + 46)
+    legend, height = _draw_legend(_legend_series(chart), width, y + 46)
     content += legend
     return document(content, width, y + 46 + height, chart.title, chart.summary, margin=8.0)
 
 
-def _named(chart: Chart) -> list[Series]:
+def _legend_series(chart: Chart) -> list[Series]:
     """Return the series that the legend names: the series with points in the first panel, and the
     series with a level in any panel. Each name occurs once.
     """

@@ -46,6 +46,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
+    """Return the environment of the templates, with the filters that show numbers."""
     environment = Environment(
         loader=FileSystemLoader(_PACKAGE),
         autoescape=True,
