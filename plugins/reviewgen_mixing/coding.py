@@ -73,11 +73,12 @@ from reviewgen_mixing.tree import BLOCK, Tree
 ORDERS = len(ORDER_CONTEXTS)  # how many of the eight contexts of 1 to 11 symbols were seen
 OPINIONS = 15  # classes of the expert's logit
 BIAS = np.float32(0.3)
-MAX_STATE_COUNT = 600  # of the updates of a state's probability, which set its rate
+# The probability of a state changes less with each update; from this number on, the rate stays.
+MAX_STATE_COUNT = 600
 MIN_STATE = np.float32(1 / 4096)
 TEXT_RATE = 0.004  # additional learning rate at which a text changes the weights at first
-MIN_TEXT_RATE = 0.0005  # at which a long text changes the weights
-TEXT_SYMBOLS = 2000  # after these, the additional rate of a text is halved
+MIN_TEXT_RATE = 0.0005  # learning rate at which a long text changes the weights
+TEXT_SYMBOLS = 2000  # after this number of symbols, the additional rate of a text is halved
 MAX_EXPERT = 10.0  # limit of the expert's logits
 
 
@@ -492,7 +493,8 @@ def hear_expert(network, floats, text, log_probs):
 def expert_logits(tree, log_probs):
     """Return the expert's logit of each decision, (N,), from the log probabilities of symbols."""
     logs = log_probs[tree.leaves]
-    sums = np.zeros(len(logs) + 1)  # of the probabilities of the leaves before each place
+    # the sum of the probabilities of the leaves before each place
+    sums = np.zeros(len(logs) + 1)
     sums[1:] = np.cumsum(np.exp(logs - logs.max()).astype(np.float64))
     middle = sums[tree.spans[:, 1]]
     left = middle - sums[tree.spans[:, 0]] + 1e-12

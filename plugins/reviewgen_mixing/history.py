@@ -45,7 +45,7 @@ MATCHES = 2  # the match within the text, and the one with the training text
 MIN_MATCH = 5  # symbols of a repetition within a text
 MIN_COPY = 7  # symbols of a repetition of the training text
 MAX_MATCH = 31  # longer matches count as this long
-CLASSES = 8  # of lengths; 0 stands for no match
+CLASSES = 8  # number of classes of the lengths of matches; class 0 stands for no match
 
 LETTER = 1
 PUNCTUATION_MARK = 2
@@ -81,7 +81,7 @@ ORDER_CONTEXTS = range(9)  # 0 symbols and ``ORDERS``
 WORD_CONTEXTS = range(9, 17)
 SPARSE_CONTEXTS = range(17, 20)
 GIVEN_CONTEXTS = range(20, 22)
-LOCAL_CONTEXTS = (2, 3, 4, 6, 9, 10)  # those whose counts a text has of its own
+LOCAL_CONTEXTS = (2, 3, 4, 6, 9, 10)  # the contexts for which a text has counts of its own
 
 MASK = 0xFFFFFFFF
 FACTOR_A = 0x9E3779B1  # odd numbers with well mixed bits

@@ -51,7 +51,7 @@ class Unit(NamedTuple):
 
     inputs: Float32[np.ndarray, "D K"]
     rows: Int64[np.ndarray, "D S"]  # the chosen row of each set
-    logits: Float32[np.ndarray, "D S"]  # of the sets
+    logits: Float32[np.ndarray, "D S"]  # the logit of each set
     cells: Int64[np.ndarray, "D 3"]  # rows of the two maps, and the step nearest to the logit
     probs: Float32[np.ndarray, " D"]  # what the final unit says
 

@@ -37,13 +37,14 @@ MAX_COUNT = 31
 MAX_UPDATES = 63
 STATES = 242
 _LEVEL_OF_COUNT = [0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8, 8, 8, 8, *[9] * 7, *[10] * 6]
-LEVELS = np.array(_LEVEL_OF_COUNT)  # of each count from 0 to 31
+LEVELS = np.array(_LEVEL_OF_COUNT)  # the level of each count from 0 to 31
 # logits of the adaptive probability: 32 levels, evenly spaced between -LIMIT and LIMIT
 LIMIT = 7.5
 STRETCHED = np.linspace(-LIMIT, LIMIT, 32).astype(np.float32)
 CHUNK = 1 << 22  # slots that are written or read at once
 NEW = np.int64(1 << 25)  # the value of a slot without counts: a probability of one half
-RATES = 1 / (np.arange(MAX_UPDATES + 1) + 1.5)  # of the updates of a probability
+# the rate at which a probability changes, by the number of its updates so far
+RATES = 1 / (np.arange(MAX_UPDATES + 1) + 1.5)
 # where the check of a slot begins in its number: those of a model in training have an array of
 # their own
 IN_TRAINING = 0

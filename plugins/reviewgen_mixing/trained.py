@@ -36,7 +36,8 @@ RARE_PER_NODE = 6e-7
 MAX_RARE = 3e-3
 MAX_WEIGHT = 1e6  # larger weights give infinite logits
 _WEIGHTS = ("sets", "final", "maps", "states")
-_PRIOR_COUNTS = np.array([0, 1, 2, 3, 4, 5.5, 8, 11.5, 16, 22, 28.5])  # of the levels of a slot
+# the count that each level of a slot stands for
+_PRIOR_COUNTS = np.array([0, 1, 2, 3, 4, 5.5, 8, 11.5, 16, 22, 28.5])
 _MAP_LOGITS = np.arange(STEPS) / 2 - 8
 _MAX_INDEX = 1 << 22  # entries of the index of a training text
 

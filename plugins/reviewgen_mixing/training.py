@@ -24,7 +24,7 @@ from reviewgen_mixing.tree import make_structure
 BLOCK = 50_000  # symbols that are predicted before they are counted, at most
 MIN_BLOCK = 1_000
 BLOCKS = 20  # a small corpus has at least this many blocks
-LINES_PER_SYMBOL = 4  # of slots
+LINES_PER_SYMBOL = 4  # number of lines of slots for each symbol
 MAX_LINES = 7_000_000  # 672 MB while the model is trained
 LEARNED = 4_000_000  # symbols that the weights are learned from, about; all are counted
 RATE = 0.006  # the learning rate falls from this to a tenth, along a line

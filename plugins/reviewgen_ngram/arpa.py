@@ -72,7 +72,7 @@ def from_arpa(
     probabilities = np.zeros(size, np.float32)
     weights = np.ones(size, np.float32)
     children = np.zeros(size, np.int64)
-    keys: list[Int64[np.ndarray, " N"]] = []  # of each level: parent * V + token, sorted
+    keys: list[Int64[np.ndarray, " N"]] = []  # parent * V + token of each level, sorted
     for level, (ids, log_probabilities, log_weights) in enumerate(ngrams, 1):
         if (ids[:, 1:] == bos_id).any():
             raise BundleError("the beginning of a text stands inside an n-gram")

@@ -168,13 +168,13 @@ class NgramCounter:
         block_bytes = BLOCK_BYTES
         if arena.limit_bytes is not None:
             block_bytes = max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
-        self._columns = 1 + min_texts if min_texts > 1 else 1  # of counts
+        self._columns = 1 + min_texts if min_texts > 1 else 1  # number of columns of the counts
         self._row_words = self.packing.words + (min_texts > 1)  # with the number of the text
         self._block_tokens = max(1, block_bytes // (8 * self._row_words))
-        self._texts = 0  # texts in blocks
+        self._texts = 0  # number of texts that are counted in blocks
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
-        self._blocks: list[Block] = []  # the largest first
+        self._blocks: list[Block] = []  # the largest block first
 
     def add(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count the n-grams of a text, which begins with bos. A further bos starts another text."""

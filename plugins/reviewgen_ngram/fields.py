@@ -92,7 +92,7 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
     """
     marker = config.vocab_size - config.field_ids
     closing_id = config.vocab_size - 1  # closes the fields
-    # one character for each id
+    # the ids as a string, with one character for each id
     characters = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     bos = chr(ids[0])
     pieces = []

@@ -81,7 +81,7 @@ def prune(
     # number of kept nodes before each node, which is the new number of a kept one
     kept_before = np.concatenate([[0], np.cumsum(keep)])
     keep_context = keep[: nodes.starts[-2]]
-    kept_children = np.diff(kept_before[nodes.first])  # of each context
+    kept_children = np.diff(kept_before[nodes.first])  # number of kept children of each context
     changed = (kept_children < np.diff(nodes.first))[keep_context]
     changed[0] = False  # 1-grams stay
     first = np.concatenate([[1], 1 + np.cumsum(kept_children[keep_context])]).astype(np.int32)

@@ -129,7 +129,7 @@ class Pointer(nn.Module):
         yield make("query", "q_t = P_q n_t", query, "B T A", self.query.weight, products=size)
         key = self.key(n)
         yield make("key", "k_{t+1} = P_k n_t", key, "B T A", self.key.weight, products=size)
-        # of W + T tokens, the W that a token may copy
+        # the weights of the W tokens that each token may copy, among those of all W + T tokens
         weights = copies.weights.unfold(2, self.window, 1)[:, :, 1:].diagonal(0, 1, 2).mT.clone()
         # where there is no token to copy, the gate is 0, and the token itself gets the weight
         weights[..., -1] += copies.log_odds[..., 0].isinf()

@@ -36,7 +36,7 @@ class Packed(NamedTuple):
     expand: Matrix  # W_gate and W_up
     contract: Matrix  # W_down
     output: Matrix
-    cosine: Float32[np.ndarray, "W2 D2"]  # of the angles of 2 W positions, for D / 2 pairs
+    cosine: Float32[np.ndarray, "W2 D2"]  # the cosines of the angles of 2 W positions
     sine: Float32[np.ndarray, "W2 D2"]
     epsilon: float
     bos_id: int  # -1 if the model has none

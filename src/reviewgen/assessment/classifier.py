@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 _WORDS = 2**17  # features of words and pairs of words
 _CHARACTERS = 2**16  # features of 2 to 4 characters
-_MAX_CHARACTERS = 1_000  # of a text, its first characters are read
+_MAX_CHARACTERS = 1_000  # maximum number of characters of a text that are read
 FOLDS = 5
 INSTALL = "This needs scikit-learn: pip install 'reviewgen[report]'."
 

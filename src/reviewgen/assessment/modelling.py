@@ -8,7 +8,7 @@ from reviewgen.assessment.texts import Texts
 from reviewgen.data.tokens import frame_texts
 from reviewgen.evaluation.evaluate import evaluate_totals
 
-_TOKENS = 400  # of a text, the first are scored
+_TOKENS = 400  # maximum number of tokens of a text that are scored, from its beginning
 _QUIET: Any = {"training": {"novelty": "none", "copy_tokens": 0}, "progress": False}
 
 
@@ -36,6 +36,6 @@ def score(model: Any, texts: Sequence[str]) -> list[Scored]:
     evaluate_totals(model.bundle.model, documents, model.tokenizer.vocab_size, nats=nats)
     found = []
     for value, (cut, length), (whole, _) in zip(nats, documents, framed, strict=True):
-        # of a text that is cut, the characters are its share of the tokens
+        # if a text was cut, the same share of its characters counts as of its tokens
         found.append(Scored(value, len(cut) - 1, round(length * len(cut) / len(whole))))
     return found

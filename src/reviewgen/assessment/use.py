@@ -17,9 +17,11 @@ from reviewgen.assessment.figures import MIN_TEXTS, NOT_KNOWN, Figure, Measured,
 from reviewgen.assessment.texts import Texts
 from reviewgen.web.rendering import percent
 
-_TEXTS = 2_000  # of each side that a classifier reads
-_GOOD = 0.97  # of the accuracy of real texts
-_NOTHING = 0.15  # of what a classifier gains over chance by real texts
+_TEXTS = 2_000  # maximum number of texts of each side that a classifier reads
+# with this share of the accuracy that real texts give, texts are as good as real ones
+_GOOD = 0.97
+# a classifier that gains over chance at most this share of what real texts give has learned nothing
+_NOTHING = 0.15
 _Labelled = tuple[Sequence[str], np.ndarray]
 
 

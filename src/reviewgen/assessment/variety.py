@@ -13,10 +13,10 @@ from reviewgen.assessment.texts import Texts, split_words
 from reviewgen.data.split import NearDuplicates
 from reviewgen.web.charts import Chart, Panel, Series
 
-_TEXTS = 5_000  # of each side
+_TEXTS = 5_000  # maximum number of texts of each side that are measured
 _EDGE = 3  # words of a beginning or an ending
 _SIMILAR = 0.5  # near duplicates share half of their runs of three words
-_POINTS = 12  # of a curve
+_POINTS = 12  # maximum number of points of a line in a chart
 _LISTED = 20
 _MAX_SHOWN = 100  # characters of a listed text
 _DISTINCT = (1, 2, 3, 4)

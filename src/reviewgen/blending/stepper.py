@@ -101,7 +101,7 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         steps = [stepper.compiled_step for stepper in self._steppers]
-        starts = self._layout[:2]  # of the floats and of the ints
+        starts = self._layout[:2]  # where those of each model begin, in the floats and in the ints
         vocab_size = self.config.vocab_size
         mixture = Mixture(*addresses(steps), *starts, self._prior, self._gate, vocab_size)
         return CompiledStep(step_mixture, mixture, steps)

@@ -237,7 +237,7 @@ def _generate(
         for slot in range(live):
             row = rows[slot]
             size = start + sampled[row]
-            count = new_tokens[row] + sampled[row]  # of new tokens
+            count = new_tokens[row] + sampled[row]  # number of new tokens
             ids[slot] = NONE
             if used[row] >= uniform.shape[1] or count >= params.max_new_tokens:
                 continue

@@ -49,7 +49,7 @@ forbidden. NOTHING_LEFT: every token has probability zero. NOT_A_NUMBER: a logit
 infinity.
 """
 
-MAX_REDRAWS = 8  # after so many, all tokens that may not follow are ruled out at once
+MAX_REDRAWS = 8  # after this number, all tokens that may not follow are ruled out at once
 MASK = 0xFFFFFFFF  # 32 bits
 GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio; spreads ids that are close
 
@@ -392,7 +392,7 @@ def filter_top_k_top_p(probs, top_k, top_p):
         _sift_down(heap, size, position, probs)
     # the sum of what top-k keeps; not known yet if top-k drops some tokens
     total = probs.sum() if top_k >= size else np.inf
-    count = 0  # of the tokens that were kept
+    count = 0  # number of tokens that were kept
     kept_sum = 0.0
     while (
         size > 0

@@ -317,7 +317,7 @@ def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
             dropped.append(stripped)
             is_after_dropped = True
             continue
-        # of the blank lines before and after a dropped line, keep only those before it
+        # drop the blank lines after a dropped line if there is one before it
         if is_after_dropped and not stripped and kept and not kept[-1].strip():
             continue
         kept.append(line)

@@ -38,7 +38,7 @@ from reviewgen.version import __version__
 if TYPE_CHECKING:
     import pyarrow
 
-MAX_BYTES = 10_000_000_000  # of the cache
+MAX_BYTES = 10_000_000_000  # maximum size of the cache
 STAGE_FILE = "stage.json"  # the facts of a stage, written last
 _LOCK = ".lock"  # a file in a temporary folder
 _WORKSPACE = "tmp-"  # prefix of the names of temporary folders
@@ -129,9 +129,9 @@ def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) ->
     with Job(target, name, {}, waits=True) as job:
         if (stage := _read(target)) is not None:
             return stage  # another process has made it
-        remove(target)  # its removal was interrupted, or the power failed
+        remove(target)  # it is incomplete: its removal was interrupted, or the power failed
         files = job.path("files")
-        (files / STAGE_FILE).unlink(missing_ok=True)  # of an interrupted call
+        (files / STAGE_FILE).unlink(missing_ok=True)  # left by an interrupted call
         try:
             facts = make(files)
             files.mkdir(exist_ok=True)

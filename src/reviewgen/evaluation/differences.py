@@ -101,7 +101,7 @@ def compare_bits(
     value = 0.0 if base_sum == candidate_sum else candidate_sum - base_sum
     value /= math.log(2) * max(1, int(characters.sum()))
     known = [] if seed_spread is None else [seed_spread]
-    share = 0.0  # of the variance over seeds in that of the difference
+    share = 0.0  # the factor of the variance over seeds in the variance of the difference
     for nats in (base, candidate):
         own = find_seed_spread(nats, characters)
         # a model that is trained by counting is the same from each seed

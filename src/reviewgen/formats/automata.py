@@ -34,7 +34,7 @@ HOLDS = 1
 FIRST = 2  # the state before the first byte
 _SYMBOLS = HALF + 16  # bytes, and the sixteen half bytes
 FAR = 1 << 20  # more tokens than any text has
-_MAX_CELLS = 1 << 24  # states times tokens
+_MAX_CELLS = 1 << 24  # maximum of states times tokens
 
 State: TypeAlias = int | tuple[int, ...]
 """A state of an automaton, or the bytes of the prompt that are still to be spelled."""

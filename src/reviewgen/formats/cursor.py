@@ -46,7 +46,7 @@ from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.stepper import Stepper
 
 _HORIZON = 60  # words; an included word is in the text after at most about this many
-_CHARACTERS = 5  # of a word
+_CHARACTERS = 5  # number of characters of an average word
 _EXCLUDED_HORIZON = 3  # tokens; keeps a text from the beginning of an excluded word
 _LEEWAY = 8  # tokens between the deadline of the words and the fewest tokens that they need
 _MARGIN = 16  # a text is completed at least this many tokens before its limit

@@ -25,7 +25,7 @@ from reviewgen.formats.automata import DEAD, FIRST, HOLDS, Automaton, distances
 from reviewgen.protocols.stepper import Stepper
 
 _MAX_PAIRS = 10_000_000  # states of the model times states of the format
-_MAX_CELLS = 50_000_000  # of a table
+_MAX_CELLS = 50_000_000  # maximum number of values of a table
 
 
 class ExactTable:

@@ -16,7 +16,7 @@ from reviewgen.errors import ConfigError, quoted
 from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.sentences import ABBREVIATIONS, NUMBER_ABBREVIATIONS
 
-_MAX_CHARACTERS = 100_000  # of a grammar
+_MAX_CHARACTERS = 100_000  # maximum number of characters of a grammar
 # no white space that the schema does not need, so that a text cannot end in spaces without end
 _JSON_OPTIONS: Any = {"whitespace_flexible": False}
 _RANGE = re.compile(r"(\d{1,4})(?:\.\.(\d{1,4}))?")

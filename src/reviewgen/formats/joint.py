@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from reviewgen.formats.automata import DEAD, Automaton, distances
 
-_MAX_CELLS = 1 << 21  # states times classes
+_MAX_CELLS = 1 << 21  # maximum of states times classes of tokens
 
 
 class Joint:

@@ -63,7 +63,7 @@ class Pattern:
             raise Unsupported
         self._text = text
         self._alphabet = "".join(sorted({*alphabet})) or _all_characters()
-        self._spellings = dict[str, list[_Bytes]]()  # of each set of characters
+        self._spellings = dict[str, list[_Bytes]]()  # UTF-8 of each set of characters
         self._at = 0
         self._positions: dict[tuple[int, int, int], int] = {}  # the first and last byte, the next
         self._edges: list[tuple[int, int, int]] = [(1, 0, 0)] * (END + 1)

@@ -383,7 +383,7 @@ class Walk:
                     self._steps[-1].scores, self._tokenizer, self._temperature
                 )
                 self.take(int(sample_from(probabilities, 0, 1.0, 0.0, self._rng.random())))
-        finally:  # of the new steps, only the last stays, also if the next one raised an error
+        finally:  # keep only the last of the new steps, also if a further one raised an error
             del self._steps[start:-1]
 
     def undo(self) -> bool:

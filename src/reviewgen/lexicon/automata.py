@@ -178,7 +178,7 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     if not 2 <= len(nodes) < _MAX_WORDS or nodes[0]:
         return None
     offsets = np.array(_node_offsets(nodes))
-    counts = (nodes[offsets] >> 1).astype(np.int64)  # of the edges of each node
+    counts = (nodes[offsets] >> 1).astype(np.int64)  # number of edges of each node
     if offsets[-1] + 1 + counts[-1] != len(nodes):
         return None
     edges = np.delete(nodes, offsets).astype(np.int64)

@@ -155,7 +155,7 @@ def fit_blend(
     scores, characters = score_tokens(parts, document_list, vocab_size)
     equal = np.full(len(parts), 1 / len(parts))
     fixed = fit_weights(scores)
-    count = len(parts) - len(mixing)  # of the averaged models
+    count = len(parts) - len(mixing)  # number of averaged models
     weights, gate, fitted = _fit_average(
         parts[:count], scores[:, :count], document_list, vocab_size
     )
@@ -225,7 +225,7 @@ def _expert_texts(
     """
     tokens = sum(len(ids) for ids, _ in documents)
     chosen = spread_documents(documents, max(1, len(documents) * FIT_TOKENS // tokens))
-    max_tokens = max(2, MAX_LOGITS // expert.config.vocab_size)  # of a batch
+    max_tokens = max(2, MAX_LOGITS // expert.config.vocab_size)  # tokens of a batch
     texts = [ids[:max_tokens] for ids, _ in chosen]
     rows = min(MAX_ROWS, max_tokens // max(map(len, texts)))
     for start in range(0, len(texts), rows):
@@ -395,7 +395,7 @@ def _character_bundle(bundles: Sequence[Bundle], symbols: list[Any]) -> Bundle:
     return replace(
         first,
         tokenizer=tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config()),
-        bigrams=None,  # those of other tokens
+        bigrams=None,  # the saved ones are of other tokens
         tokenizer_plugin=plugin,
         tokenizer_config=tokenizer_class.Config(),
         generation=generation,

@@ -225,7 +225,7 @@ class Run:
             self._parts.append(run)
             return run
 
-        self._parts.clear()  # of a training that was interrupted
+        self._parts.clear()  # left by a training that was interrupted
         self.record.parts.clear()
         self._model = None
         yield from train_parts(self.plan, self.record, start)

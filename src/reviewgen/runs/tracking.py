@@ -186,7 +186,7 @@ class RunLog:
         }
         # by its name, accelerate would start the tracker with a folder and a project of its own
         tracker = tracker_class(project, *arguments, **options)
-        # in the precision of the training, since the process computes in one
+        # all accelerators of a process have the same precision, so this one has the training's
         device = process_state().device.type
         precision = choose_precision(settings["training.precision"], device)
         accelerator = make_accelerator(precision, log_with=tracker)

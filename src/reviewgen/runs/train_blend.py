@@ -56,13 +56,13 @@ def train_parts(
             length = Budget(seconds=share * left)
         run = start(replace(plan, setup=setup, length=length))
         record.parts[setup.preset] = run.record
-        # in the end, those of the network
+        # the network is trained last, so that its facts stay in the record
         record.training = run.record.training
         record.token_copy_rate = run.record.token_copy_rate
         record.last = run.record.last
         for report in run:
             record.last = report
-            # without repetitions
+            # a note of an earlier model is not repeated
             notes = dict.fromkeys((*run.record.notes, *report.notes))
             new_notes = [note for note in notes if note not in record.notes]
             record.note(*new_notes)

@@ -63,7 +63,7 @@ class TrialStore:
         self._path = path
         self._place = "file" if is_file else "folder"
         self._file = path if path is None or is_file else path / _FILE
-        self._facts: dict[str, Any] | None = None  # those in the file
+        self._facts: dict[str, Any] | None = None  # the facts in the file
         self.results: dict[str, Any] = {}
         self._size = 0  # bytes of the complete lines in the file
         if path is None or self._file is None:

@@ -336,7 +336,7 @@ def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RequestError: There is no message of the user, or its content is not text.
     """
-    content = None  # of the last message of the user
+    content = None  # the content of the user's last message
     for message in _objects(chat.get("messages")):
         if message.get("role") == "user":
             content = message.get("content")

@@ -218,7 +218,7 @@ class Completion(CompletionCall):
             and choice.is_over
             and served.finish_reason == "end"
         ):
-            score = served.out.scores[len(served.ids)]  # of eos, which follows the ids
+            score = served.out.scores[len(served.ids)]  # the score of eos, which follows the ids
             listed.append(Token(self.tokenizer.eos_id, _END, len(choice.text), score))
         return {
             "tokens": [token.text for token in listed],

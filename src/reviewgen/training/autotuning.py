@@ -46,7 +46,7 @@ _STEPS = 3  # timed steps of each configuration
 _MIN_LENGTH = 8  # time steps of a shortened batch
 # if twice the time steps raise the throughput by more than this factor, batches are not shortened
 _FIXED_COST_GAIN = 1.5
-# of gradients in mixed precision; the rounding of bf16 makes 0.02 at most
+# larger errors of gradients in mixed precision are faults; the rounding of bf16 makes at most 0.02
 _MAX_RELATIVE_ERROR = 0.1
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 

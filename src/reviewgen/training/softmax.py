@@ -159,7 +159,7 @@ def _count_tokens(train: Tokens, vocab_size: int) -> Int[np.ndarray, " V"]:
     corpus, these cover all texts.
     """
     total = int(train.offsets[-1])
-    length = min(SPAN_TOKENS, -(-total // SPANS))  # of a span, rounded up
+    length = min(SPAN_TOKENS, -(-total // SPANS))  # length of a span, rounded up
     starts = range(0, total, max(length, total // SPANS))
     spans = [
         train.ids_between(start, min(start + length, train.shard_end(start))) for start in starts

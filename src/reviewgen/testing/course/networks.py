@@ -34,7 +34,7 @@ V = 11
 E = 10
 H = 7
 HEADS = 2
-ORDER = 5  # of the neural n-gram
+ORDER = 5  # the order n of the neural n-gram
 
 # 4, 5, 7 and 8: networks, whose ``forward(ids, state)`` returns logits and the state after them.
 
