@@ -87,7 +87,7 @@ def process_state() -> Any:
             state = PartialState(cpu=cpu, timeout=_CONNECTING_TIMEOUT)
             if state.num_processes > 1:
                 _lasting_group()
-    # a ValueError if the environment variables have no address
+    # torch raises a ValueError if the environment variables have no address
     except (RuntimeError, ValueError) as error:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             raise

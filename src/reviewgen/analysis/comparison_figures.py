@@ -234,7 +234,8 @@ def measure_repeat(model: ReviewModel, row: ComparisonRow, held_out: HeldOut) ->
     """
     try:
         nats, figures = _measure_bits(model, held_out)
-    except NotADistribution:  # as for the first seed, whose row says so
+    # the row of the first seed already says that the scores are not probabilities
+    except NotADistribution:
         return Measured(row, None)
     seconds = model.training.get("seconds")
     return Measured(replace(row, training_seconds=seconds, **figures), nats)

@@ -65,10 +65,11 @@ class Pattern:
         self._alphabet = "".join(sorted({*alphabet})) or _all_characters()
         self._spellings = dict[str, list[_Bytes]]()  # UTF-8 of each set of characters
         self._at = 0
-        self._positions: dict[tuple[int, int, int], int] = {}  # the first and last byte, the next
+        # the set of one position, by its edge: first byte, last byte, and the positions after it
+        self._positions: dict[tuple[int, int, int], int] = {}
         self._edges: list[tuple[int, int, int]] = [(1, 0, 0)] * (END + 1)
         self._jumps = dict[int, int]()  # positions that wait for nothing, and what they stand for
-        self._jump_set = 0  # the set of these
+        self._jump_set = 0  # the set of the positions that wait for nothing
         self._work = 0
         try:
             whole = self._alternatives()
