@@ -319,7 +319,7 @@ class Decoder:
             text.forced = self.pieces.tokenizer.encode(text.rest)
             text.rest = ""
         elif token == DEAD_END and text.retries >= (
-            _MAX_FORMAT_RETRIES if text.cursor else MAX_RETRIES
+            _MAX_FORMAT_RETRIES if self.config.include else MAX_RETRIES
         ):
             # too many dead ends: first allow unknown words, then also copied spans; a text with a
             # format must not copy even then
