@@ -70,7 +70,7 @@ def measure_privacy(
             "characters in copied spans",
             (copied, of_real),
             is_share=True,
-            note=f"Spans of {COPY_CHARACTERS} characters or more of a training text.",
+            note=f"Spans of {COPY_CHARACTERS} characters or more of a training text, joined.",
         ),
         *_near(synthetic, trained_on, others),
         *_membership(synthetic, trained_on, others, model),
@@ -90,7 +90,7 @@ def measure_privacy(
         ),
     ]
     lists = {
-        "Longest copied spans": spans,
+        "Longest copied spans, joined where they overlap": spans,
         "Personal data": personal,
         "Names and words of one training text only": runs,
     }

@@ -92,7 +92,7 @@ class Novelty:
             rate = f"{100 * self.false_positive_rate:.1f} %"
             lines.append(
                 f"These are upper bounds: the compact index takes up to {rate} of all new windows"
-                " for copied ones."
+                " for copied ones, and joins spans of several training texts."
             )
         return lines
 

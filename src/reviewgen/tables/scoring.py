@@ -239,7 +239,7 @@ def score_texts(
         elif require_index(loaded.bundle.index).form == "compact":
             _logger.info(
                 "These are upper bounds: the compact index of this model takes about 1 % of all new"
-                " windows for copied ones."
+                " windows for copied ones, and joins spans of several training texts."
             )
         texts: Iterator[Example] = read_texts(source, loaded.bundle, **settings)
         first_text = next(texts)  # raises if the source cannot be read
