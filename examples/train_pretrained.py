@@ -82,32 +82,28 @@ DROPOUT = {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0
 
 RECIPES = {
     "lstm-word": Recipe(
-        epochs=12.0,
-        hours=3.0,
-        model={"hidden_size": 1024, "embedding_size": 256} | DROPOUT,
-        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.02, "weight_decay": 0.1},
-        variants=(
-            {},
-            {"training": {"weight_decay": 0.02}},
-            {"training": {"batch_size": 256}},
-        ),
+        epochs=7.0,
+        hours=1.5,
+        model={
+            "hidden_size": 896,
+            "embedding_size": 256,
+            "output_dropout": 0.3,
+            "locked_dropout": True,
+            "embedding_dropout": 0.05,
+        },
+        training={
+            "batch_size": 128,
+            "bptt": 64,
+            "learning_rate": 0.005,
+            "weight_decay": 0.1,
+        },
     ),
     "lstm-char": Recipe(
-        epochs=8.0,
-        hours=5.0,
-        model={
-            "hidden_size": 1024,
-            "ngrams": 4,
-            "ngram_buckets": 8192,
-            "output_dropout": 0.2,
-            "locked_dropout": True,
-        },
-        # many lanes: a recurrent matrix is then read for more of them at once
-        training={"batch_size": 256, "bptt": 64},
-        variants=(
-            {},
-            {"training": {"batch_size": 128}},
-        ),
+        epochs=3.8,
+        hours=1.6,
+        model={"hidden_size": 896, "ngrams": 4, "ngram_buckets": 8192},
+        # a third of the preset's rate, near whose peak the training would stand still
+        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.005},
     ),
     "transformer-word": Recipe(
         epochs=3.0,
@@ -165,7 +161,7 @@ RECIPES = {
     ),
     "nnlm-char": Recipe(epochs=1.0, hours=0.3),
     "ngram-char": Recipe(model={"order": 10, "prune_entropy": 2.3e-7} | COUNTS),
-    "ngram-word": Recipe(model={"order": 3, "prune_entropy": 4.1e-7} | COUNTS),
+    "ngram-word": Recipe(model={"order": 3, "prune_entropy": 4.3e-7} | COUNTS),
 }
 BLENDS = {"blend-char": ("lstm-char", "ngram-char"), "blend-word": ("lstm-word", "ngram-word")}
 COPY_TEXTS = 500
