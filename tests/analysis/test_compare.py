@@ -126,6 +126,7 @@ def related():
     return {"a": letters(0), "b": letters(1), "nearly a": letters(0, scale=2.001)}
 
 
+@pytest.mark.slow
 def test_intervals_and_pairs_are_those_of_scipy():
     """Of texts that are drawn with replacement; models are compared on the same texts."""
     given = related()
@@ -302,6 +303,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(tmp_path, run_command):
     (tmp_path / "data.txt").write_text("\n".join(DATA))
     words = (
@@ -444,6 +446,7 @@ KILLED = """if True:
 TWO = {"first": "ngram-char", "second": "ngram-word"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [3, 2])
 def test_a_comparison_that_was_killed_trains_only_what_is_missing(added, tmp_path, monkeypatch):
     """Two entries are added before the first training, and one after each."""
@@ -565,6 +568,7 @@ NETWORK = {
 }
 
 
+@pytest.mark.slow
 def test_a_row_of_several_seeds_has_the_mean_and_the_spread_of_its_trainings(tmp_path):
     given = {"narrow": "rnn-char", "wide": "rnn-char"}
     own = {"wide": {"model": {"hidden_size": 16}}}
@@ -589,6 +593,7 @@ def test_a_row_of_several_seeds_has_the_mean_and_the_spread_of_its_trainings(tmp
     assert "±" in page_of(result, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_time_budget_records_the_share_of_processor_time():
     [row] = reviewgen.compare(["rnn-char"], DATA, budget=1, **NETWORK).rows
     assert 0 < row.processor_share <= 1
@@ -606,6 +611,7 @@ def test_settings_of_a_row_need_a_row_that_is_trained(models):
         reviewgen.compare(["ngram-char"], "missing.csv", seeds=0)
 
 
+@pytest.mark.slow
 def test_a_preset_without_probabilities_has_no_bits_from_several_seeds_either():
     settings = {"model": {"smoothing": "stupid-backoff", "order": 2}}
     [row] = reviewgen.compare(["ngram-char"], DATA, settings=settings, seeds=2, progress=False).rows
@@ -754,6 +760,7 @@ def test_the_command_ends_with_1_if_a_row_fails(run, words, tmp_path):
     assert len(result["pairs"]) == 3 and "gone" in result["rows"][3]["failed"]
 
 
+@pytest.mark.slow
 def test_the_command_sets_a_setting_of_one_row(run):
     words = ("first=ngram-char", "second=ngram-char", "--data", "data.txt", "--steps", 2, "--json")
     words += ("--set", "model.order=1", "--set", "second:model.order=3", "--seeds", 2)

@@ -302,6 +302,7 @@ def test_each_probability_of_a_blend_is_the_weighted_sum(gate):
     assert explanation.models[0].gates and explanation.models[1].counts
 
 
+@pytest.mark.slow
 def test_conditions_are_tokens_and_a_model_without_weights_is_initialised(micro):
     model = micro("conditional")
     assert reviewgen.explain(model, "ab", conditions={"stars": "3"}).tokens[0][:2] == (

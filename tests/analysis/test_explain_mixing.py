@@ -145,6 +145,7 @@ def test_each_text_of_a_batch_is_explained_by_itself():
     assert repr(two.models[0].contributions[1].parts) == repr(alone.heat_map().parts)
 
 
+@pytest.mark.slow
 def test_a_blend_whose_last_model_mixes_the_others_shows_the_expert(tmp_path):
     network = make_network("gru", vocab_size=LETTERS.vocab_size, hidden_size=6, embedding_size=4)
     rows = [(np.array([0, *LETTERS.encode(text), 1]), None) for text in TEXTS]

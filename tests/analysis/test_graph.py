@@ -259,6 +259,7 @@ def test_the_modules_of_any_model_have_the_shapes_that_hooks_see():
     assert model.training and not any(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_modules_that_are_called_token_by_token_are_drawn_once_and_the_state_is_a_loop(pictures):
     described = pictures["Deep", 1].graph
     inside = node(described, "model").inside

@@ -23,6 +23,7 @@ def value(section: Section, key: str) -> float:
     return found
 
 
+@pytest.mark.slow
 def test_other_real_texts_give_nothing_away() -> None:
     real = real_texts()
     section = measure_privacy(table(real[:8000]), table(real[8000:16000]), table(real[16000:24000]))
@@ -32,6 +33,7 @@ def test_other_real_texts_give_nothing_away() -> None:
     assert "no more" in section.words
 
 
+@pytest.mark.slow
 def test_more_training_than_held_out_texts_are_no_nearer() -> None:
     real = real_texts()
     section = measure_privacy(table(real[:3000]), table(real[3000:9000]), table(real[9000:12000]))
@@ -61,6 +63,7 @@ def memorised() -> tuple[Sequence[str], Sequence[str], reviewgen.ReviewModel]:
     return generated, texts, model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_model", [False, True])
 def test_a_memorising_model_is_found(
     memorised: tuple[Sequence[str], Sequence[str], reviewgen.ReviewModel], has_model: bool
@@ -82,6 +85,7 @@ def test_a_memorising_model_is_found(
     assert f"{subject} tells training texts from other real texts" in section.words
 
 
+@pytest.mark.slow
 def test_planted_personal_data_and_names_are_listed() -> None:
     real = real_texts()
     draw = random.Random(0)

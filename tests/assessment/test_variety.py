@@ -9,6 +9,7 @@ from reviewgen.assessment.variety import measure_variety
 from tests.assessment.real import real_texts, table
 
 
+@pytest.mark.slow
 def test_real_texts_are_as_varied_as_real_texts() -> None:
     real = real_texts()
     section = measure_variety(table(real[:2000]), table(real[2000:6000]))

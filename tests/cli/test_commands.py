@@ -366,6 +366,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.wrong_types
 def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(tmp_path, monkeypatch):
     import numpy as np

@@ -433,6 +433,7 @@ TAGS += [
 WORDS = ["word", " ", "\n", "é", "😀", "3 ", "> ", "& ", ".", "'", '"', "=", "/", "<hr/>"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(TAGS + WORDS), max_size=25).map("".join))
 @settings(max_examples=100)
 def test_no_word_is_lost_or_moved(text):
@@ -555,6 +556,7 @@ def test_refrains_and_whole_texts_stay():
     assert dropped.texts[60:] == named.texts[60:] == ["Read more", *whole[30:]]
 
 
+@pytest.mark.slow
 def test_what_a_training_has_dropped_is_dropped_from_what_its_model_reads(tmp_path):
     model = reviewgen.train(
         "gru-char", MANY, validation=SHORT, drop_repeated_lines=True, progress=False, **SMALL

@@ -364,6 +364,7 @@ def test_evaluations_have_the_probabilities_of_plain_calls(name, ngram, micro):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ngram", "gru"])
 def test_texts_have_the_probabilities_of_plain_calls(name, ngram, micro):
     model = ngram if name == "ngram" else micro("conditional")

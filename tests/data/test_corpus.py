@@ -42,6 +42,7 @@ def test_texts_keep_their_order_and_come_back_exactly():
         texts_of(["a", "b"], split="test")
 
 
+@pytest.mark.slow
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=3), min_size=1, max_size=10))
 @settings(max_examples=150)
 def test_a_tiny_corpus_has_train_and_validation_and_duplicates_stay_on_one_side(texts):
@@ -137,6 +138,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 def test_the_texts_of_a_large_file_are_those_cut_by_hand(tmp_path):
     draw = random.Random(0)
     file = write(tmp_path / "a.txt", "".join(draw.choices(PIECES, k=6_000_000)))

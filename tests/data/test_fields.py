@@ -112,6 +112,7 @@ def test_ids_are_split_into_the_parts_that_they_were_joined_from(values):
     assert end == [tokenizer.vocab_size + 3] == known.unspecified_ids
 
 
+@pytest.mark.slow
 def test_any_fields_are_given_and_cost_no_bits(model):
     tokenizer = model.tokenizer
     conditions = model.conditions

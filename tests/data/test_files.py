@@ -232,6 +232,7 @@ def bad_runs(data):
     return "".join(repaired), runs
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.sampled_from(
@@ -290,6 +291,7 @@ STYLES = [
 ]
 
 
+@pytest.mark.slow
 @given(TABLES, st.sampled_from(STYLES), st.sampled_from(",;\t|"))
 @settings(max_examples=60)
 def test_the_rows_are_those_of_the_csv_module(tmp_path_factory, table, style, separator):

@@ -46,6 +46,7 @@ def read(folder, *contents, name="a.txt"):
     return corpus_of(*files, documents="file")
 
 
+@pytest.mark.slow
 @given(st.text("ab \n\r😀\u0301", min_size=1, max_size=60), st.integers(500, 5000))
 @settings(max_examples=40)
 def test_the_parts_joined_are_the_text(folder, piece, characters):

@@ -117,6 +117,7 @@ CODES = [
 ]
 
 
+@pytest.mark.slow
 def test_columns_of_numbers_dates_and_ids_are_not_guessed(tmp_path):
     for values, name in itertools.product(CODES, ("text", "x", "review")):
         rows = [

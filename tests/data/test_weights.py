@@ -208,6 +208,7 @@ def test_bad_weights_are_one_sentence(files, monkeypatch, source, weights, said)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_line(files, tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(files[0].parent)
     run: Callable[..., Any] = lambda *words: run_command(*words)  # noqa: E731

@@ -154,6 +154,7 @@ def test_a_num_proc_out_of_range_is_refused(tmp_path, small, number):
             call()
 
 
+@pytest.mark.slow
 def test_num_proc_is_the_number_of_processes_that_encode(monkeypatch, small, own_cache):
     monkeypatch.delenv("REVIEWGEN_WORKERS", raising=False)
     tokenized(small, Deadly, num_proc=1)

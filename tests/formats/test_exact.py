@@ -62,6 +62,7 @@ def p_value(samples: list[str], expected: dict[str, float]) -> float:
     return float(chisquare(observed, np.array(shares) * len(samples)).pvalue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "fits"),
     [
@@ -80,6 +81,7 @@ def test_samples_have_the_distribution_of_the_model(model, settings, fits):
     assert p_value(model.generate(**options, exact=True), expected) > 0.01
 
 
+@pytest.mark.slow
 def test_masks_alone_have_another_distribution(model):
     choices = ["ab", "a ba", "bb a"]
     expected = {text: value for text, value in enumerate_texts(model).items() if text in choices}

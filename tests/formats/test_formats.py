@@ -263,6 +263,7 @@ def test_a_text_is_complete_at_its_limit(micro, limit):
             assert re.fullmatch("[a-z ]*[.]{3}", text)
 
 
+@pytest.mark.slow
 def test_words_known_copies_and_a_format_hold_together(micro):
     model = micro("exact")
     options: dict[str, Any] = {"seed": 1, "num_return_sequences": 20, "max_new_tokens": 60}

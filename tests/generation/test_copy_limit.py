@@ -37,6 +37,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, max_copy",
     [("table", 0), ("table", 3), ("ngram", 0), ("ngram", 8), ("ngram of words", 3)],

@@ -193,6 +193,7 @@ def test_one_text_gives_what_a_list_of_it_has(micro):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [600, pytest.param(900, marks=pytest.mark.slow)])
 def test_a_map_of_many_words_has_all_of_them_inside_the_picture(micro, count):
     points = np.random.default_rng(0).standard_normal((count, 2)).astype(np.float32)

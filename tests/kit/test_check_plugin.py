@@ -152,6 +152,7 @@ def test_a_fault_of_a_model_s_package_is_found(fault, tmp_path, monkeypatch):
         report.raise_for_failure()
 
 
+@pytest.mark.slow
 def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(tmp_path, monkeypatch):
     plant(
         "fakegone",

@@ -79,6 +79,7 @@ def test_probabilities_are_those_of_the_mixture_by_hand(kind):
         np.testing.assert_allclose(row.double().exp(), by_hand(model, text), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("bits, tolerance", [(32, 1e-4), (16, 2e-3), (8, 0.3)])
 def test_a_stepper_has_the_logits_and_states_of_a_call_in_any_chunks(kind, bits, tolerance):

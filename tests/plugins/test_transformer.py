@@ -131,6 +131,7 @@ def test_a_token_reads_the_last_window_of_each_layer():
     assert changed.nonzero().flatten().tolist() == [5, 6, 7, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits, tolerance", [(16, 2e-3), (8, 0.5)])
 def test_logits_with_fewer_bits(bits, tolerance):
     model = make("n-grams")

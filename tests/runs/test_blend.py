@@ -85,6 +85,7 @@ def both(parts: list[ReviewModel]) -> ReviewModel:
     return reviewgen.blend(parts, data=HELD_OUT)
 
 
+@pytest.mark.slow
 def test_a_blend_is_better_than_its_parts(parts, both):
     others = [model.evaluate(OTHERS).bits_per_character for model in (*parts, both)]
     assert others[2] < min(others[:2]) - 0.01, "it is better than its parts on other texts"
@@ -228,6 +229,7 @@ def test_the_texts_that_a_training_held_out_are_not_taken_for_training_texts(
     assert "was trained on" not in said_of(run_command, *command)
 
 
+@pytest.mark.slow
 def test_a_model_whose_weight_is_0_is_named(folders, tmp_path, run_command):
     train_ngram(["zq" * 40] * 2 + ["qz" * 40]).save_pretrained(tmp_path / "useless")
     command = [
@@ -279,6 +281,7 @@ def trained(tmp_path_factory) -> tuple[ReviewModel, list[Any], Path]:
     return run.finish(), reports, folder
 
 
+@pytest.mark.slow
 def test_it_is_the_blend_of_its_models_trained_one_by_one(trained):
     blend = trained[0]
     common: dict[str, Any] = {"tokenizer": WORDS, "training": TRAINING}

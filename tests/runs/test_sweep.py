@@ -50,6 +50,7 @@ def orders() -> list[SweepRow]:
     return list(reviewgen.sweep("ngram-char", iter(TEXTS), "model.order", [1, 2, 4]))
 
 
+@pytest.mark.slow
 def test_a_row_has_the_numbers_of_a_run_of_its_own(orders):
     rows = orders
     assert [row.value for row in rows] == [1, 2, 4]
@@ -122,6 +123,7 @@ def test_without_smoothing_more_is_impossible_at_higher_orders(smoothings):
     assert shares[:3] == [0.0, 0.0, 0.0] and shares[3] < shares[4] < shares[5]
 
 
+@pytest.mark.slow
 def test_the_vocabulary_of_a_tokenizer():
     rows = list(
         reviewgen.sweep(
@@ -187,6 +189,7 @@ def swept() -> list[SweepRow]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_draws_it(words, swept, tmp_path, run_command):
     plot = tmp_path / "reviews.svg"
     status, out, err = run_command(*words, "--plot", plot)

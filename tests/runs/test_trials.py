@@ -67,6 +67,7 @@ def lines_of(folder: Path) -> list[str]:
     return content[: content.rfind("\n") + 1].splitlines()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_resumes_and_trains_only_what_is_missing(
     words, tmp_path, run_command
 ):
@@ -132,6 +133,7 @@ def test_an_ablation_resumes(tmp_path):
     assert timeless(rows) == timeless(list(reviewgen.ablate("rnn-char", TEXTS, **options)))
 
 
+@pytest.mark.slow
 def test_a_resumed_ablation_has_the_model_size_that_was_chosen_before(tmp_path):
     options: Any = {"budget": "1s", "out": tmp_path / "ablated"}
     options["settings"] = {"training": TRAINING | {"evaluation_tokens": 200}}
@@ -189,6 +191,7 @@ class Fragile(TableModel):
         return {}
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_has_a_row_and_the_others_go_on(untouched_registry):
     reviewgen.register_model("fragile", Fragile)
     good, bad, other = reviewgen.sweep("fragile-char", TEXTS, "model.size", [1, 2, 3])
@@ -198,6 +201,7 @@ def test_a_trial_that_fails_has_a_row_and_the_others_go_on(untouched_registry):
         list(reviewgen.sweep("fragile-char", TEXTS, "model.size", [2, 1]))
 
 
+@pytest.mark.slow
 def test_rows_with_less_processor_time_are_not_comparable(words, monkeypatch, run_command):
     """The first training has a processor all the time, the other ones have none at all."""
     times = iter([0.0, 1e9, *[0.0] * 4])
@@ -218,6 +222,7 @@ def test_rows_with_about_the_same_processor_time_are_comparable():
     assert "b (78%" in str(describe_unequal({"a": 0.99, "b": 0.78, "c": None}))
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_is_that_of_a_bootstrap_over_texts():
     texts = [f"{n} times {n} is {n * n}, and {n * 7919 % 1000} more" for n in range(500)]
     whole, row, _ = reviewgen.ablate("ngram-char", texts, settings={"model": {"order": 4}})

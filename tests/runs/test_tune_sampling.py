@@ -70,6 +70,7 @@ def nearest(trials: list[Any]) -> Any:
     return min(trials, key=lambda trial: trial.distance)
 
 
+@pytest.mark.slow
 def test_each_combination_is_a_trial(trials):
     expected = [
         dict(zip(SEARCH, each, strict=True)) for each in itertools.product(*SEARCH.values())

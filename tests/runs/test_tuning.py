@@ -297,6 +297,7 @@ def test_a_setting_that_is_a_list_is_not_swept(words, run_command):
     assert status == 0, "a list that is the only setting is swept, as each other one is"
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_the_command_that_trains(words, run_command):
     status, out, err = run_command(*words, "--lowercase")
     assert status == 0, err

@@ -99,6 +99,7 @@ def test_an_exported_file_scores_as_the_model(settings, tokenizer, tmp_path):
         np.testing.assert_allclose(scores(again, line), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_conditions_are_words_and_fields_are_refused(tmp_path):
     file = tmp_path / "reviews.csv"
     rows = [f"{number % 3},a band,{text}" for number, text in enumerate(TEXTS)]

@@ -83,6 +83,7 @@ def test_logits_are_those_of_the_class_that_wrote_the_folder(kind, tmp_path):
     torch.testing.assert_close(torch.from_numpy(last), expected[:, -1], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_folder_evaluates_compares_probes_explains_and_generates(folder, tmp_path, run_command):
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))

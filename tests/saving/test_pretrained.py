@@ -198,6 +198,7 @@ def test_a_missing_tensor_and_another_tokenizer_are_refused(folder):
         reviewgen.load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "examples, settings, said",
     [

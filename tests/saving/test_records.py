@@ -161,6 +161,7 @@ def test_a_record_with_all_facts_is_shown(saved):
     show(loaded(saved))
 
 
+@pytest.mark.slow
 def test_a_fact_of_another_type_is_refused(saved):
     wrong = []
     for path, value in facts_of(RECORD):

@@ -60,6 +60,7 @@ def test_texts_of_people_are_not_marked(model, tmp_path, is_marked):
         assert not is_marked(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_marked_table_trains_as_before_and_a_condition_keeps_its_values(
     model, tmp_path, is_marked
 ):

@@ -64,6 +64,7 @@ def facts_of(model: reviewgen.ReviewModel) -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet", "txt", "validation", "one long text", "list"])
 def test_a_training_from_a_store_is_that_from_its_source(kind, tmp_path):
     source, options = make(kind, tmp_path)

@@ -86,6 +86,7 @@ def text_model(reviews: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_row_of_a_table_fits_its_schema(json_model, tmp_path):
     out = tmp_path / "t.parquet"
     reviewgen.generate_dataset(json_model, 60, out=out, schema=SCHEMA, **OPTIONS)
@@ -153,6 +154,7 @@ def test_rows_without_repeats_differ_in_a_generated_column(json_model):
     assert len(table) == len(rows) == 4
 
 
+@pytest.mark.slow
 def test_one_generated_column_is_the_text(text_model):
     schema = {
         "stars": {"type": "integer", "minimum": 5, "maximum": 5},

@@ -624,6 +624,7 @@ def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluat
     assert report.stopped == "nothing to train" and report.evaluation is not None and report.is_best
 
 
+@pytest.mark.slow
 def test_counting_says_why_it_ended_and_heeds_the_budget():
     assert reviewgen.train("ngram-char", TEXTS).training["stopped"] == "all texts counted"
     late = reviewgen.train("ngram-char", TEXTS, budget=0.0001).training

@@ -123,6 +123,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]
 LONG = pytest.param("random lengths over epochs", marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*(case for case in CASES if case not in LONG.values), LONG])
 def test_a_resumed_run_is_the_run_that_was_never_cut_short(case, tmp_path):
     given, choose = CASES[case]

@@ -18,6 +18,7 @@ from tests.support.models import SMALL
 from tests.support.trainings import MODEL, TRAINING, prepared, trained
 
 
+@pytest.mark.slow
 def test_small_corpora():
     with pytest.raises(DataError, match="single review"):
         reviewgen.train("ngram-char", ["just one"])

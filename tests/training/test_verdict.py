@@ -140,6 +140,7 @@ def words(count: int, seed: int, length: int = 8) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_big_model_on_a_tiny_corpus_overfits():
     settings = {
         "bptt": 24,

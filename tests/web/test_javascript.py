@@ -201,6 +201,7 @@ def requests_of_all_settings(step: int) -> list[dict[str, Any]]:
     return requests
 
 
+@pytest.mark.slow
 def test_texts_are_those_of_python_for_all_settings(tmp_path):
     """In one run of Node, with seeds, conditions, ties, dead ends and damaged logits too."""
     given = [{"stars": 1}, {"stars": "5"}, {}, {"film": "Zyx très"}, {"stars": 2, "film": "abc "}]
