@@ -2,6 +2,6 @@
 room may import it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 # major.minor of ``reviewgen.protocols``; docs/explanation/plugin-contract.md says how it changes
 API_VERSION = "1.0"
