@@ -9,8 +9,6 @@
     python examples/train_pretrained.py lstm-word --train
     # train the shipped weights further for 45 minutes, and ship them if they are better
     python examples/train_pretrained.py gru-word --further 45
-    # train weights of another vocabulary further, with that of the corpus, and ship them
-    python examples/train_pretrained.py lstm-word --adopt OLD_FOLDER 20
     # train nothing: write defaults, copy rate and card anew
     python examples/train_pretrained.py lstm-word --defaults
 
@@ -38,8 +36,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 import reviewgen
 from reviewgen.data.texts import read_documents
@@ -85,8 +81,8 @@ COUNTS = {"smoothing": "witten-bell", "quantized": True, "min_count": 2}
 DROPOUT = {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}
 
 RECIPES = {
-    "lstm-word": Recipe(
-        epochs=7.0,
+    "lstm-word": Recipe(  # then --further
+        epochs=3.1,
         hours=1.5,
         model={
             "hidden_size": 896,
@@ -177,7 +173,6 @@ MIN_TEXTS = 3  # a word that fewer training reviews have is not generated
 TRIAL_SHARE = 0.1  # of the epochs of a recipe
 # of the learning rate of a training from scratch; more of it loses in minutes what hours gained
 FURTHER_SHARE = 0.15
-ADOPTED_RATE = 0.002
 CHECKPOINT_SECONDS = 300.0
 REPORT_SECONDS = 60.0
 
@@ -197,16 +192,14 @@ def main(name: str, *options: str) -> None:
             name in RECIPES and not name.startswith("ngram") and minutes.isdecimal()
         ):
             train_further(name, int(minutes))
-        case ("--adopt", folder, minutes) if name in RECIPES and minutes.isdecimal():
-            adopt(name, reviewgen.load(folder), int(minutes))
         case ("--trial", number) if name in RECIPES and number in map(
             str, range(len(RECIPES[name].variants))
         ):
             train_trial(name, int(number))
         case _:
             sys.exit(
-                f"{name} takes one of --defaults, --train, --further MINUTES, --trial NUMBER and"
-                f" --adopt FOLDER MINUTES; got {' '.join(options)}."
+                f"{name} takes one of --defaults, --train, --further MINUTES and --trial NUMBER;"
+                f" got {' '.join(options)}."
             )
 
 
@@ -237,41 +230,6 @@ def train_further(name: str, minutes: int) -> None:
     print(f"{name}: {before:.4f} bits per character of validation texts before, {after:.4f} after")
     if after < before:
         ship(name, trained)
-
-
-def adopt(name: str, old: reviewgen.ReviewModel, minutes: int) -> None:
-    """Train a recurrent network over word pieces further, with the vocabulary of the corpus, and
-    ship it. Tokens that the old vocabulary has keep their embeddings; others start with the mean of
-    their pieces.
-    """
-    fresh = train(name, TRAINED / "adopted" / "fresh" / name, {}, epochs=0.01)
-    weights = dict(fresh.model.state_dict()) | dict(old.model.state_dict())
-    before, after = old.tokenizer, fresh.tokenizer
-    ids = {spelling: token for token, spelling in enumerate(before.token_bytes())}
-    origins = list[list[int]]()  # of each token of the vocabulary, its old tokens
-    for token, spelling in enumerate(after.token_bytes()):
-        if token == after.bos_id:
-            origins.append([before.bos_id])
-        elif token == after.eos_id:
-            origins.append([before.eos_id])
-        else:
-            pieces = [ids[spelling[i : i + 1]] for i in range(len(spelling))]
-            origins.append([ids[spelling]] if spelling in ids else pieces)
-    # the ids of conditions follow the vocabulary
-    extra = len(weights["embedding.weight"]) - before.vocab_size
-    origins += [[before.vocab_size + number] for number in range(extra)]
-    for key in ("embedding.weight", "output.bias"):
-        weights[key] = torch.stack([weights[key][tokens].mean(0) for tokens in origins])
-    weights["held"] = torch.zeros_like(fresh.model.state_dict()["held"])
-    fresh.model.load_state_dict(weights)
-    # so that the record names the trainings of these weights
-    fresh.training.clear()
-    fresh.training.update(old.training)
-    start = TRAINED / "adopted" / "start" / name
-    fresh.save_pretrained(start, overwrite=True)
-    variant = {"training": {"learning_rate": ADOPTED_RATE, "batch_size": 64}}
-    out = TRAINED / "adopted" / name
-    ship(name, train(name, out, variant, start=reviewgen.load(start), budget=60 * minutes))
 
 
 def train_trial(name: str, number: int) -> reviewgen.ReviewModel:
