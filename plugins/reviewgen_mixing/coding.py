@@ -500,6 +500,7 @@ def expert_logits(tree, log_probs):
     left = middle - sums[tree.spans[:, 0]] + 1e-12
     right = sums[tree.spans[:, 2]] - middle + 1e-12
     logits = np.log(right / left)
-    # an expert of which only bos or a condition has a probability says nothing
+    # NaN if the expert gives all probability to bos and conditions, which are not leaves: such an
+    # expert has no opinion, so its logit is 0
     logits = np.where(np.isnan(logits), 0.0, logits)
     return np.minimum(np.maximum(logits, -MAX_EXPERT), MAX_EXPERT).astype(np.float32)

@@ -22,20 +22,21 @@ RECENT = 16  # the last symbols, the newest first, at places 0 to 15
 WORD = 16  # hash of the letters of the current word so far, in lower case; 0 between words
 LETTERS = 17  # number of these letters
 GAP = 18  # hash of the symbols since the last word
-PREVIOUS = 19  # hashes of the previous word and the two before it
-SECOND = 20
-THIRD = 21
+PREVIOUS = 19  # hash of the previous word
+PREVIOUS_2 = 20  # hash of the word before ``PREVIOUS``
+PREVIOUS_3 = 21  # hash of the word before ``PREVIOUS_2``
 ENDING = 22  # the last three letters of the current word
 SUFFIX = 23  # the ending and the length of the previous word
 PUNCTUATION = 24  # the last punctuation mark
 SINCE = 25  # number of words since the last punctuation mark
-FIRST = 26  # hash of the first word of the line
+FIRST_OF_LINE = 26  # hash of the first word of the line
 COLUMN = 27
 GIVEN = 28  # hash of the conditions
 READ = 29  # number of symbols that were read
-MATCH = 30  # where the text goes on that the last symbols repeat, within this text
+# within this text, the position after the passage that the last symbols repeat
+MATCH = 30
 MATCHED = 31  # length of this match
-SOURCE = 32  # where the training text goes on after its passage that the last symbols repeat
+SOURCE = 32  # in the training text, the position after the passage that the last symbols repeat
 COPIED = 33  # length of this match
 REGISTERS = 34  # the number of these places
 SUCCESSORS = 512  # number of pairs of symbols whose last successors are remembered
@@ -150,11 +151,11 @@ def read_symbol(alphabet, symbol, state):
         state[LETTERS] += 1
         state[ENDING] = ((state[ENDING] << 10) ^ alphabet.folded[symbol]) & 0x3FFFFFFF
         return
-    if state[LETTERS] > 0:
-        if state[FIRST] == 0:
-            state[FIRST] = state[WORD]
-        state[THIRD] = state[SECOND]
-        state[SECOND] = state[PREVIOUS]
+    if state[LETTERS] > 0:  # the symbol ends a word
+        if state[FIRST_OF_LINE] == 0:
+            state[FIRST_OF_LINE] = state[WORD]
+        state[PREVIOUS_3] = state[PREVIOUS_2]
+        state[PREVIOUS_2] = state[PREVIOUS]
         state[PREVIOUS] = state[WORD]
         state[SUFFIX] = mixed(state[ENDING], min(state[LETTERS], 15))
         state[SINCE] = min(state[SINCE] + 1, 255)
@@ -166,7 +167,7 @@ def read_symbol(alphabet, symbol, state):
         state[SINCE] = 0
     elif kind == NEWLINE:
         state[COLUMN] = 0
-        state[FIRST] = 0
+        state[FIRST_OF_LINE] = 0
 
 
 @unmanaged
@@ -184,11 +185,11 @@ def write_contexts(state, contexts):
     two_words = mixed(word, state[PREVIOUS])
     contexts[9] = word
     contexts[10] = two_words
-    contexts[11] = mixed(two_words, state[SECOND])
-    contexts[12] = mixed(word, state[SECOND])
+    contexts[11] = mixed(two_words, state[PREVIOUS_2])
+    contexts[12] = mixed(word, state[PREVIOUS_2])
     contexts[13] = mixed(word, state[SUFFIX])
-    contexts[14] = mixed(two_words, state[THIRD])
-    contexts[15] = mixed(word, state[FIRST])
+    contexts[14] = mixed(two_words, state[PREVIOUS_3])
+    contexts[15] = mixed(word, state[FIRST_OF_LINE])
     contexts[17] = mixed(mixed(state[1] + 1, state[2] + 1), state[3] + 1)
     contexts[18] = mixed(state[place_of_pair(state)], state[0] + 1)
     contexts[19] = mixed(state[COLUMN], state[0] + 1)
@@ -224,8 +225,8 @@ def is_state(
 
 @compiled
 def index_text(text, first, starts):
-    """Write where a text, int32 (T,), goes on after each hash, int64 (H,), from the position
-    ``first`` on.
+    """Write to ``starts``, int64 (H,), the position after the last occurrence of each hash in
+    ``text``, int32 (T,). Positions before ``first`` are left out.
     """
     for position in range(max(first, MIN_COPY), len(text)):
         starts[hash_symbols(text[:position][::-1], MIN_COPY) % len(starts)] = position

@@ -21,19 +21,20 @@ from reviewgen_mixing.slots import LINE, Slots, pack
 from reviewgen_mixing.trained import new_network
 from reviewgen_mixing.tree import make_structure
 
-BLOCK = 50_000  # symbols that are predicted before they are counted, at most
+BLOCK = 50_000  # max symbols of a block; a whole block is predicted before it is counted
 MIN_BLOCK = 1_000
 BLOCKS = 20  # a small corpus has at least this many blocks
 LINES_PER_SYMBOL = 4  # number of lines of slots for each symbol
 MAX_LINES = 7_000_000  # 672 MB while the model is trained
-LEARNED = 4_000_000  # symbols that the weights are learned from, about; all are counted
+# the weights are learned from about this many symbols of a large corpus; all symbols are counted
+LEARNED = 4_000_000
 RATE = 0.006  # the learning rate falls from this to a tenth, along a line
-WARM_UP = 0.02  # the first learning rate, which is halved after these symbols
-WARM_UP_SYMBOLS = 3_000
+WARM_UP = 0.02  # the learning rate at the beginning, if it is higher than the falling one
+WARM_UP_SYMBOLS = 3_000  # after these symbols, the learning rate of the warm-up is halved
 MAP_RATE = 0.02
 EXPERT_PASSES = 3  # over the held-out texts, to fit an expert
 EXPERT_RATE = 0.002
-EXPERT_WEIGHT = 0.3  # first weight of the expert in each row
+EXPERT_WEIGHT = 0.3  # initial weight of the expert in each row
 
 
 def train_network(texts: Sequence[Integer[np.ndarray, " T"]], config: MixingConfig) -> Network:
@@ -47,15 +48,20 @@ def train_network(texts: Sequence[Integer[np.ndarray, " T"]], config: MixingConf
     size = min(LINES_PER_SYMBOL * len(ids) + 64, MAX_LINES) * LINE
     slots = Slots(np.zeros(size, np.uint16), np.zeros(size, np.uint32))
     text = ids.astype(np.int32) if config.keep_text else np.empty(0, np.int32)
-    network = new_network(config, structure, frequencies.astype(np.float32), slots, text)
+    network = new_network(config, structure, frequencies, slots, text)
+    # the index starts empty, and ``_read`` adds each block after it was counted: a prediction must
+    # not copy from text that comes later
     network.starts[:] = 0
     _read(network, ids)
+    # this changes ``slots.values`` in place; a packed slot contains a part of its check
     pack(slots.checks, slots.values, config.min_count)
     return network._replace(slots=Slots(np.empty(0, np.uint16), slots.values))
 
 
 def _read(network: Network, ids: Integer[np.ndarray, " T"]) -> None:
-    """Count each block of the texts; predict it before, in a large corpus only every k-th one."""
+    """Count each block of the texts. The weights learn from a block before it is counted, in a
+    large corpus from every k-th block only.
+    """
     updates = np.zeros(network.weights.states.shape, np.float32)
     learning = network._replace(weights=network.weights._replace(own_rows=0))
     counting = learning._replace(local_slots=0, text=network.text[:0])

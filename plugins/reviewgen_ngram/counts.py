@@ -37,8 +37,9 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES = 1 << 27  # size of the rows that are sorted in memory at once, without a memory limit
-MIN_BLOCK_BYTES = 1 << 20  # its minimum, however low the memory limit is
+# bytes of the rows that are sorted in memory at once, if there is no memory limit
+BLOCK_BYTES = 1 << 27
+MIN_BLOCK_BYTES = 1 << 20  # min bytes of these rows, however low the memory limit is
 MERGED_ROWS = 1 << 22  # number of rows merged before the memory pages of files are released
 DIGIT = 8  # number of bits that one pass of the radix sort orders by
 # rows of two words are sorted in groups if there are this many or more for each possible first word
@@ -147,8 +148,9 @@ def pack_for(vocab_size: int, order: int) -> Packing:
     """
     bits = vocab_size.bit_length()
     per_word = min(63 // bits, order)
-    words = -(-order // per_word)
-    return Packing(bits, per_word, order - (words - 1) * per_word, words, order)
+    words = -(-order // per_word)  # rounded up
+    in_first = order - (words - 1) * per_word  # all words but the first are full
+    return Packing(bits, per_word, in_first, words, order)
 
 
 def token_dtype(vocab_size: int) -> np.dtype:

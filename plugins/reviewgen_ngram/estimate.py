@@ -43,7 +43,7 @@ from reviewgen_ngram.nodes import NodeRange, Nodes
 FALLBACK = (0.5, 1.0, 1.5)  # for kneser-ney, as with lmplz --discount_fallback
 ABSOLUTE_FALLBACK = 0.5  # for absolute
 
-STUPID_BACKOFF = 0.4  # the back-off weight of a context after which a token was seen
+STUPID_BACKOFF = 0.4  # the back-off weight of each context after which any token was seen
 
 Discounts = tuple[float, float, float]
 
@@ -280,7 +280,7 @@ def _smooth(
     of these contexts.
 
     ``discounts`` has one for each of the counts 0, 1, 2, and 3 or more. ``fixed_backoff`` is the
-    back-off weight of every context after which a token was seen; if negative, the weight follows
+    back-off weight of every context after which any token was seen; if negative, the weight follows
     from the discounts. An n-gram that is not ``in_texts`` is discounted by its whole count.
     """
     for parent in range(start, stop):

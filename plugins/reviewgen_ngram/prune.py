@@ -108,24 +108,25 @@ def quantize(
     Raises:
         TrainingError: After some context every token was seen.
     """
-    positive = estimated.probabilities[estimated.probabilities > 0]
+    probabilities = estimated.probabilities
+    positive = probabilities[probabilities > 0]
     edges = np.geomspace(positive.min(), positive.max(), CODES)
     bins = np.clip(np.searchsorted(edges, positive, side="right") - 1, 0, CODES - 2)
     bin_sizes = np.bincount(bins, minlength=CODES - 1)
     bin_sums = np.bincount(bins, positive, minlength=CODES - 1)
-    # an empty bin has its geometric middle
+    # the value of a bin is the mean of its numbers; if it is empty, the geometric mean of its edges
     means = np.where(
         bin_sizes, bin_sums / np.maximum(bin_sizes, 1), np.sqrt(edges[1:] * edges[:-1])
     )
     book = np.zeros(CODES, np.float32)
     book[1:] = np.minimum(means, 1 - MIN_UNSEEN)
-    codes = np.empty(len(estimated.probabilities), np.uint8)
-    _quantize_all(estimated.probabilities, book, codes)
-    _adjust_sums(nodes.starts[1], nodes.first, estimated.probabilities, book, codes)
+    codes = np.empty(len(probabilities), np.uint8)
+    _quantize_all(probabilities, book, codes)
+    _adjust_sums(nodes.starts[1], nodes.first, probabilities, book, codes)
     values = book[codes]
     backoffs = estimated.backoffs.copy()
     # ``root`` keeps the exact probabilities of 1-grams
-    values[: nodes.starts[2]] = estimated.probabilities[: nodes.starts[2]]
+    values[: nodes.starts[2]] = probabilities[: nodes.starts[2]]
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
     if not _balance(nodes.first, nodes.links, nodes.tokens, root, changed, values, backoffs):

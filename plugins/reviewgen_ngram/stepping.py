@@ -181,13 +181,13 @@ class NgramStepper(CompiledStepper):
     ) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state in the form that the compiled step needs.
 
-        There are no floats. The integers are the context of each row; with fields, all numbers of
-        the state.
+        The array of floats is empty, since the state has none. The array of integers has a column
+        for each row of the batch: its context alone, or with fields all numbers of its state.
 
         Raises:
             DataError: The state is not one of this model.
         """
-        checked = checked_state(state, self._trained)
+        checked = checked_state(state, self._trained)  # (B,); with fields (B, S)
         ints = np.ascontiguousarray(checked.T) if self.config.field_ids else checked[None]
         return np.empty((0, len(state), 0), np.float32), ints
 

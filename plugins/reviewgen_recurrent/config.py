@@ -30,7 +30,8 @@ from reviewgen.config import (
 from reviewgen.errors import ConfigError
 
 KEY_SIZE = 64  # width of the keys of the pointer, A
-GATE_BIAS = -3.0  # first bias of the pointer's gate: about 5 % of the probability is copied
+# initial bias of the pointer's gate: at first, sigmoid(-3), about 5 % of the probability, is copied
+GATE_BIAS = -3.0
 NORM_EPSILON = 1e-6  # added to the mean square that the pointer's normalisation divides by
 DROPOUTS = (
     "dropout",

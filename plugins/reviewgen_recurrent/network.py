@@ -175,11 +175,11 @@ class Recurrent(nn.Module):
             ShapeError: The ids or a tensor of the state have another shape.
         """
         features, after = self.features(ids, state)
-        logits = F.linear(features.transpose(0, 1), *self.output_layer())  # (T, B, V)
+        logits = F.linear(features.transpose(0, 1), *self.output_layer()).transpose(0, 1)
         copies = self.copies(features, ids, state)
         if copies is not None:
-            return copies.mix(logits.transpose(0, 1)), after
-        return logits.transpose(0, 1), after
+            return copies.mix(logits), after
+        return logits, after
 
     def features(
         self, ids: Int[Tensor, "B T"], state: State
@@ -192,6 +192,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
+        # ``memory`` is [h], or [h, c] for the lstm; the other parts may be None
         *memory, past, sums, keys, seen = check_call(self.parts, ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
@@ -244,6 +245,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
+        # ``memory`` is [h], or [h, c] for the lstm; the other parts may be None
         *memory, past, sums, keys, seen = check_call(self.parts, ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
@@ -265,16 +267,20 @@ class Recurrent(nn.Module):
         for layer, weights in enumerate(self.recurrent.all_weights):
             suffix = f", layer {layer + 1}" if config.layers > 1 else ""
             first = tuple(vectors[:, layer] for vectors in memory)  # each (B, H)
-            for operation in layer_operations(self.cell, config, tuple(weights), x, first, suffix):
-                yield operation
-            x = operation.values.transpose(0, 1)  # (T, B, H)
-        for operation in self._output_operations(x, shift):
-            if self.pointer is None or operation.axes != "B T V":
-                yield operation
-        if self.pointer is not None:
-            yield replace(operation, name="output layer", formula=f"u{operation.formula[6:]}")
-            x = self.output(x, shift).transpose(0, 1)
-            yield from self.pointer.operations(x, ids, keys, seen, operation.values)
+            *before, hidden = layer_operations(self.cell, config, tuple(weights), x, first, suffix)
+            yield from before
+            yield hidden
+            x = hidden.values.transpose(0, 1)  # (T, B, H)
+        *projection, scores = self._output_operations(x, shift)
+        yield from projection
+        if self.pointer is None:
+            yield scores
+            return
+        # with a pointer, the scores are not the logits yet
+        formula = scores.formula.replace("logits_t", "u_t")
+        yield replace(scores, name="output layer", formula=formula)
+        features = self.output(x, shift).transpose(0, 1)  # (B, T, K)
+        yield from self.pointer.operations(features, ids, keys, seen, scores.values)
 
     def _output_operations(
         self, hidden: Float[Tensor, "T B H"], shift: Float[Tensor, "T B K"] | None

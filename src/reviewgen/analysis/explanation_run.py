@@ -181,7 +181,7 @@ def explain(
 
     Raises:
         DataError: A text is empty or not a string.
-        ConfigError: A condition is unknown.
+        ConfigError: A condition is unknown, or the model has no tokenizer.
         SourceError, BundleError, HubError: As ``reviewgen.load``.
         UnknownPlugin, PluginConflict: The preset or the model's plugin is not installed, or two
             packages provide it.
@@ -197,30 +197,18 @@ def explain(
     batch = make_batch(
         texts, subject, subject.conditions.encode({} if conditions is None else conditions)
     )
+    names = [subject.name]
+    models = [subject.model]
     if isinstance(subject.model, Blend):
-        count = subject.model.config.averaged
-        names = [str(part["name"]) for part in subject.model.config.models[:count]]
-        models = list(subject.model.components[:count])
-        passes = [_run_forward(model, batch) for model in models]
-        logits, mixture = _mix(subject.model, passes, batch)
-        if subject.model.config.has_expert:
-            names.append(str(subject.model.config.models[-1]["name"]))
-            models.append(subject.model.components[-1])
-            passes.append(_run_with_expert(models[-1], logits, batch))
-            logits = passes[-1].logits
-            mixture = ()  # it is only an input of the last model
-    else:
-        names = [subject.name]
-        models = [subject.model]
-        passes = [_run_forward(subject.model, batch)]
-        logits = passes[0].logits
-        mixture = ()
+        names = [str(part["name"]) for part in subject.model.config.models]
+        models = list(subject.model.components)
+    passes, logits, mixture = _run_all(subject.model, batch)
     return Explanation(
         source=subject.source,
         is_trained=bool(subject.is_trained),
         texts=batch.texts,
         tokens=tuple(tuple(map(batch.labels.__getitem__, row)) for row in batch.rows),
-        batch=(batch.ids.size(0), batch.ids.size(1)),
+        batch=(len(batch.ids), batch.ids.size(1)),
         models=tuple(map(partial(_explain_model, batch), names, models, passes)),
         loss=_explain_loss(logits, batch, _window_tokens(passes, batch, subject)),
         mixture=mixture,
@@ -292,6 +280,24 @@ def _run_with_expert(
     return _ForwardPass([_logits_line(model, logits, batch)], logits, [], expert)
 
 
+def _run_all(
+    model: Any, batch: TextBatch
+) -> tuple[list[_ForwardPass], Tensor, tuple[explanation.MixedToken, ...]]:
+    """Run a model, or each component of a blend, on a batch. Return the forward passes; the logits
+    of the model, (B, T, V); and for an average of components how each target is averaged.
+    """
+    if not isinstance(model, Blend):
+        alone = _run_forward(model, batch)
+        return [alone], alone.logits, ()
+    passes = [_run_forward(each, batch) for each in model.components[: model.config.averaged]]
+    logits, mixture = _mix(model, passes, batch)
+    if not model.config.has_expert:
+        return passes, logits, mixture
+    # the average is only the expert of the last component, whose logits are those of the blend
+    last = _run_with_expert(model.components[-1], logits, batch)
+    return [*passes, last], last.logits, ()
+
+
 def _logits_line(model: Any, logits: Float[Tensor, "B T V"], batch: TextBatch) -> Line:
     """Return the line of a model without modules, which has its logits."""
     figures = _mean_and_spread(logits, batch.is_read)
@@ -317,7 +323,7 @@ def _module_lines(
         # called
         used = set(module.parameters(recurse=not name)) - counted
         counted |= used
-        computes = used or products or not any(True for _ in module.children())
+        computes = used or products or not list(module.children())
         if name and not computes:
             continue
         # the first floating-point tensor; if there is none, the first tensor

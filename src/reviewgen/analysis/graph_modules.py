@@ -164,7 +164,8 @@ class _Flow:
         for step in self.traced.steps:
             call = step.call
             if call is not None and _is_box(call):
-                # at the end of the call, add its box; the call of the model itself has none
+                # At the end of a call, ``operation`` is empty: add the box of the call. The call of
+                # the model itself, which no call is around, has no box.
                 if not step.operation and call.around is not None:
                     self._add_module(call)
             # an operation outside all boxes
@@ -248,9 +249,8 @@ class _Flow:
         # a parameter of a module that is called has a box already
         if not any(parameter in node.parameters for node in self.nodes.values()):
             self._add(GraphNode(id=name, label=_last_name(module)))
-            self.nodes[name] = replace(
-                self.nodes[name], parameters=(*self.nodes[name].parameters, parameter)
-            )
+            box = self.nodes[name]
+            self.nodes[name] = replace(box, parameters=(*box.parameters, parameter))
         return (name,) if name in self.nodes else ()
 
     def _join(self, step: Step) -> tuple[str, ...]:
@@ -281,7 +281,7 @@ class _Flow:
         """
         graph = self._level(())
         if _has_cycle(graph):
-            graph = replace(self, paths=dict.fromkeys(self.paths, ()))._level(())
+            return replace(self, paths=dict.fromkeys(self.paths, ()))._level(())
         return graph
 
     def _level(self, path: tuple[str, ...]) -> ModelGraph:
@@ -298,7 +298,8 @@ class _Flow:
             elif name in within and f"{around[depth]}/" not in nodes:
                 nodes[f"{around[depth]}/"] = self._frame(around[: depth + 1], first_frames)
         edges = dict[Ends, tuple[Axis, ...]]()
-        # the ids of input nodes begin with "to", those of output nodes with "from"
+        # Edges from outside the frame lead to its input nodes, whose ids are "to SOURCE". Edges to
+        # the outside come from its output nodes, whose ids are "from SOURCE".
         inputs = list[str]()
         outputs = list[str]()
         for (source, target), axes in self.edges.items():
@@ -336,8 +337,8 @@ class _Flow:
 
     def _frame(self, path: tuple[str, ...], first_frames: dict[tuple[str, ...], str]) -> GraphNode:
         """Return the frame ``path``. If an earlier frame at its level has the same content, return
-        a box that names the earlier frame. ``first_frames`` has the name of the first frame with
-        each content, and is updated.
+        a box that names the earlier frame. ``first_frames`` maps each content to the name of the
+        first frame that has it; a frame with new content is added.
         """
         inside = self._level(path)
         name = path[-1]
@@ -347,9 +348,8 @@ class _Flow:
             detail = f"as {first_frames[content]}"
             return GraphNode(id=name, label=name, detail=detail, parameters=parameters)
         first_frames[content] = name
-        return GraphNode(
-            id=name, label=name.rstrip("."), inside=inside
-        )  # the dot is from ``_node_id``
+        # ``_node_id`` may have added a dot to the id
+        return GraphNode(id=name, label=name.rstrip("."), inside=inside)
 
 
 def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
