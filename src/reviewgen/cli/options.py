@@ -142,16 +142,21 @@ def takes(
         described = _SHARED | parse_entries(text, "Args:")
         signature = inspect.signature(command, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        shows_result = "as_json" not in signature.parameters
-        if shows_result:
+        # a command without a parameter ``as_json`` gets the option, but not its value
+        adds_as_json = "as_json" not in signature.parameters
+        if adds_as_json:
             own.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
         accepted = [_own_option(each, described.get(each.name)) for each in own] + options
         parameters = [option.parameter for option in accepted]
 
         @wraps(command)
         def run(**values: Any) -> None:
-            parsed = {each.name: parse(values[each.name]) for each, parse in accepted}
-            as_json = parsed.pop("as_json") if shows_result else parsed["as_json"]
+            parsed = {
+                parameter.name: parse(values[parameter.name]) for parameter, parse in accepted
+            }
+            as_json = parsed["as_json"]
+            if adds_as_json:
+                del parsed["as_json"]
             result = command(**parsed)
             if result is not None:
                 show(result.facts, as_json, result.lines)

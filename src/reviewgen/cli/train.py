@@ -195,7 +195,7 @@ def _describe(record: "RunRecord", model: "ReviewModel", out: Path) -> Iterator[
     yield facts["verdict"]["words"]
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
-        yield f"Copy rate: {describe_copies(novelty)}{_describe_measuring(novelty)}"
+        yield f"Copy rate: {describe_copies(novelty)}{_end_of_copy_rate(novelty)}"
     gains = () if evaluation is None else evaluation.conditions
     advice = suggest_next(gains, model.bundle.model)
     yield from advice
@@ -236,18 +236,19 @@ def _describe_improvement(facts: dict[str, Any]) -> Iterator[str]:
         yield "The training did not improve them: the original model is better."
 
 
-def _describe_measuring(novelty: dict[str, Any]) -> str:
-    """Return the end of the sentence on the copy rate: of what the rate is a share, and the copy
-    rate of held-out reviews. Return "" if too few characters were measured.
+def _end_of_copy_rate(novelty: dict[str, Any]) -> str:
+    """Return what follows the copy rate in its sentence, such as " of 20,000 generated characters
+    are in spans of 50 or more characters of the training text; of held-out reviews 1.2%". Return ""
+    if too few characters were measured.
     """
     characters = novelty["copy_rate_characters"]
     if characters < MIN_CHARACTERS:
         return ""
     held_out = novelty["held_out_copy_rate"]
-    beside = "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
+    held_out_part = "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
     return (
         f" of {characters:,} generated characters are in spans of {novelty['copy_characters']} or"
-        f" more characters of the training text{beside}"
+        f" more characters of the training text{held_out_part}"
     )
 
 

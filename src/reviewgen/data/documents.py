@@ -71,9 +71,10 @@ SPLIT_CYCLE = ("train", "validation", "train", "test")
 """The splits of the consecutive parts of a long text; the cycle repeats."""
 
 _MIN_CHARACTERS = 500  # a text must have this many to be cut
-_MIN_BLOCK = 500  # characters of a block, unless blocks would exceed _MAX_BLOCK
-_MAX_BLOCK = 1 << 14  # characters of a block
-_PAIRS = 16  # pairs of a validation and a test block, if the text is long enough
+# The lengths of blocks are approximate, since the cuts are at separators.
+_MIN_BLOCK = 500  # min characters of a block, if the validation split has this many
+_MAX_BLOCK = 1 << 14  # max characters of a block
+_PAIRS = 16  # max pairs of a validation and a test block, unless blocks would exceed _MAX_BLOCK
 # the ends of paragraphs, lines and words
 _SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))
 

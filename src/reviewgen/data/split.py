@@ -314,30 +314,30 @@ def split_sources(
 ) -> Corpus:
     """Return the corpus of opened sources; see ``read_corpus``."""
     weights = spec.config.weights
-    count = len(weights) or 1  # number of sources to train on
+    training_count = len(weights) or 1  # number of sources to train on
     progress("Reading and cleaning")
-    cut: Any = "blocks" if len(sources) > count else "splits"
-    cleaned = [clean_source(source, root, cut) for source in sources[:count]]
+    cut: Any = "blocks" if len(sources) > training_count else "splits"
+    cleaned = [clean_source(source, root, cut) for source in sources[:training_count]]
     # validation texts lose the lines that repeat in the training texts
     lines = list(dict.fromkeys(itertools.chain(*(each.dropped_lines for each in cleaned))))
-    cleaned += [clean_source(source, root, cut, lines) for source in sources[count:]]
+    cleaned += [clean_source(source, root, cut, lines) for source in sources[training_count:]]
     known = [[each.key, each.source.info.name] for each in cleaned]
-    inputs = [known, count, to_dict(spec.filters), list(weights)]
+    inputs = [known, training_count, to_dict(spec.filters), list(weights)]
     stage = run_stage(
         root,
         "split",
         inputs,
-        lambda folder: _split(cleaned, count, spec.filters, weights, folder, progress),
+        lambda folder: _split(cleaned, training_count, spec.filters, weights, folder, progress),
     )
     corpus = Corpus.from_json(stage.facts)
-    _set_codes(cleaned, np.load(stage.folder / "codes.npy"))
+    _attach_codes(cleaned, np.load(stage.folder / "codes.npy"))
     corpus.attach_rows(cleaned)
     return corpus
 
 
 def _split(
     cleaned: Sequence[Cleaned],
-    count: int,
+    training_count: int,
     filters: Filters,
     weights: Sequence[float],
     folder: Path,
@@ -347,24 +347,24 @@ def _split(
 
     Args:
         cleaned: The sources, the validation source last.
-        count: The number of sources to train on.
+        training_count: The number of sources to train on.
         filters: Which texts are left out.
         weights: For several sources, the share of each in the characters to train on.
         folder: The folder of the stage.
         progress: Called with each step.
     """
-    codes, notes = _decide_codes(cleaned, count, filters, progress)
+    codes, notes = _decide_codes(cleaned, training_count, filters, progress)
     joined = list(map(_describe_source, cleaned))
     members = [corpus for corpus, _ in joined]
     corpus = members[0]
     if weights:
         info, report = join_sources(
-            [member.source for member in members[:count]],
-            [member.report for member in members[:count]],
+            [member.source for member in members[:training_count]],
+            [member.report for member in members[:training_count]],
         )
-        corpus = replace(corpus, source=info, report=report, corpora=members[:count])
+        corpus = replace(corpus, source=info, report=report, corpora=members[:training_count])
     corpus.counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
-    if len(members) > count:
+    if len(members) > training_count:
         corpus.validation = (members[-1].source, members[-1].report)
     corpus.attach_rows(cleaned)
     if weights:
@@ -377,23 +377,27 @@ def _split(
 
 
 def _decide_codes(
-    cleaned: Sequence[Cleaned], count: int, filters: Filters, progress: Progress
+    cleaned: Sequence[Cleaned], training_count: int, filters: Filters, progress: Progress
 ) -> tuple[np.ndarray, list[str]]:
     """Return the code of each row of all sources, (rows,), and notes for the user."""
     files = list(itertools.chain(*(each.files for each in cleaned)))
-    has_validation = len(cleaned) > count
+    has_validation = len(cleaned) > training_count
     progress("Looking for duplicates")
-    codes = np.concatenate([_mark_duplicates(cleaned[:count]), _mark_duplicates(cleaned[count:])])
+    codes = np.concatenate(
+        [_mark_duplicates(cleaned[:training_count]), _mark_duplicates(cleaned[training_count:])]
+    )
     if filters.near_duplicates is not None:
         progress("Looking for near duplicates")
         is_kept = codes == _KEPT
         is_distinct = _find_distinct(files, is_kept, filters.near_duplicates)
         codes[is_kept & ~is_distinct] = _NEAR_DUPLICATE
-    _set_codes(cleaned, codes)
+    _attach_codes(cleaned, codes)
+    # each.codes is a view of ``codes``: what is written to it below is also in ``codes``
     for number, each in enumerate(cleaned):
         is_kept = each.codes == _KEPT
         if has_validation:
-            each.codes[is_kept] = _VALIDATION if number == count else TRAIN
+            # the validation source comes after those to train on
+            each.codes[is_kept] = _VALIDATION if number == training_count else TRAIN
         else:
             each.codes[is_kept] = _split_rows(each, is_kept)
     progress("Looking for held-out texts in the training texts")
@@ -409,8 +413,8 @@ def _decide_codes(
     return codes, notes
 
 
-def _set_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
-    """Set the codes of each source to its part of the codes of all rows, without copying."""
+def _attach_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
+    """Set the codes of each source to a view of its part of the codes of all rows."""
     ends = np.cumsum([len(each.hashes) for each in cleaned])
     for each, view in zip(cleaned, np.split(codes, ends[:-1]), strict=True):
         each.codes = view

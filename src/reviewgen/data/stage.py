@@ -279,14 +279,15 @@ def open_rows(file: Path) -> "pyarrow.Table":
 
 
 def read_column(files: Sequence[Path], name: str, dtype: Any) -> np.ndarray:
-    """Return a numeric column of some Arrow files together, (N,)."""
+    """Return a numeric column of some Arrow files as one array, (N,)."""
     return to_numpy((open_rows(file).column(name) for file in files), dtype)
 
 
 def to_numpy(columns: Iterable["pyarrow.ChunkedArray"], dtype: Any) -> np.ndarray:
-    """Return numeric columns without missing values together, (N,)."""
+    """Concatenate numeric columns to one array, (N,). The columns must have no missing values."""
     # pyarrow's own conversion imports pandas, which takes a third of a second
     chunks = itertools.chain.from_iterable(column.chunks for column in columns)
+    # np.concatenate needs at least one array, and there may be no chunks
     return np.concatenate([np.empty(0, dtype), *map(np.from_dlpack, chunks)]).astype(dtype)
 
 

@@ -186,8 +186,11 @@ def regex(pattern: str, symbols: Symbols, eos: int) -> Automaton | None:
 
 
 def _alphabet(symbols: Symbols) -> str:
-    """Return the characters that tokens spell; none if a token is a part of a character."""
-    tokens = [bytes(token) for token in symbols.tokens() if max(token, default=HALF) < HALF]
+    """Return the characters that tokens spell, or an empty string if a token is only a part of a
+    character. Tokens that are half of a byte are ignored.
+    """
+    # bos and eos have no bytes
+    tokens = [bytes(token) for token in symbols.tokens() if token and max(token) < HALF]
     try:
         return "".join(token.decode() for token in tokens)
     except UnicodeDecodeError:

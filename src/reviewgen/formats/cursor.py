@@ -47,12 +47,14 @@ from reviewgen.protocols.stepper import Stepper
 
 _HORIZON = 60  # words; an included word is in the text after at most about this many
 _CHARACTERS = 5  # number of characters of an average word
-_EXCLUDED_HORIZON = 3  # tokens; keeps a text from the beginning of an excluded word
+# tokens that the look-ahead of excluded words has, so that a text rarely begins such a word
+_EXCLUDED_HORIZON = 3
 _LEEWAY = 8  # tokens between the deadline of the words and the fewest tokens that they need
 _MARGIN = 16  # a text is completed at least this many tokens before its limit
 _MAX_SEARCH = 64  # tokens of a completion that is searched for
 _MAX_NODES = 6  # positions at each step of the search
 _SAME_KIND = 3  # tokens of a kind that the search tries at each position
+_AT_ONCE = 1 << 40  # more tokens than any text has left
 
 
 @dataclass
@@ -384,7 +386,7 @@ class Cursor:
     size: int = 0
     must_finish: bool = False
     _plan: list[int] = field(default_factory=list)  # the tokens that complete the text
-    _check_at: int = 1 << 40  # the completion is searched for when this many tokens are left
+    _check_at: int = _AT_ONCE  # a completion is searched for once at most this many tokens are left
 
     @property
     def is_complete(self) -> bool:
@@ -467,7 +469,7 @@ class Cursor:
                 position.advance(token)
         if kept < self.size:
             self._plan = []
-            self._check_at = 1 << 40
+            self._check_at = _AT_ONCE
         self.size = len(ids)
 
     def fits(self, ids: Sequence[int]) -> bool:

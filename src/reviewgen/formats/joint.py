@@ -32,7 +32,7 @@ class Joint:
         self._next = [table[:, tokens].astype(np.int64) for table in tables]
         self._ends = [automaton.distance == 0 for automaton in automata]
         self._sizes = [len(table) for table in tables]
-        self._numbers: dict[int, int] = {}
+        self._indexes: dict[int, int] = {}  # by the codes of the combinations explored last
         self._after: Int64[np.ndarray, "P C"] = np.empty((0, 0), np.int64)
         self._distance: Int64[np.ndarray, " P"] = np.empty(0, np.int64)
 
@@ -40,30 +40,32 @@ class Joint:
         """Return the minimum number of tokens until the text may end; large if it never may, None
         if there are too many states.
         """
-        number = self._number_of(states)
-        return None if number is None else int(self._distance[number])
+        index = self._index_of(states)
+        return None if index is None else int(self._distance[index])
 
     def distances(self, states: Sequence[int]) -> Int64[np.ndarray, " V"] | None:
         """Return the distance after each next token; None if there are too many states."""
-        number = self._number_of(states)
-        if number is None:
+        index = self._index_of(states)
+        if index is None:
             return None
-        after: np.ndarray = self._distance[self._after[number]][self._classes]
+        after: np.ndarray = self._distance[self._after[index]][self._classes]
         return after
 
-    def _number_of(self, states: Sequence[int]) -> int | None:
-        """Return the number of a combination of states, one of each automaton. Return None if there
-        are too many combinations.
+    def _index_of(self, states: Sequence[int]) -> int | None:
+        """Return the index of a combination of states, which has one state of each automaton; see
+        ``_explore``. Return None if there would be too many combinations.
         """
+        # the code 0 stands for all combinations with a dead state
         code = 0 if DEAD in states else int(np.ravel_multi_index(tuple(states), self._sizes))
-        if code not in self._numbers:
+        if code not in self._indexes:
             self._explore(code)
-        return self._numbers.get(code)
+        return self._indexes.get(code)
 
     def _explore(self, first: int) -> None:
-        """Number the combinations of states that can follow the one with the code ``first``."""
-        # the code 0 stands for all states in which one of the automata is dead
-        numbers = {0: 0, first: 1}
+        """Fill the indexes and tables with the combinations of states that can follow the one with
+        the code ``first``. Leave them as they are if there are too many combinations.
+        """
+        indexes = {0: 0, first: 1}
         new = np.array([0, first])
         rows = list[np.ndarray]()
         while len(new):
@@ -72,15 +74,15 @@ class Joint:
             codes = np.ravel_multi_index(tuple(after), self._sizes)  # (new, C)
             codes[np.any([state == DEAD for state in after], axis=0)] = 0
             rows.append(codes)
-            new = np.array([code for code in np.unique(codes).tolist() if code not in numbers], int)
+            new = np.array([code for code in np.unique(codes).tolist() if code not in indexes], int)
             for code in new.tolist():
-                numbers[code] = len(numbers)
-            if len(numbers) * codes.shape[1] > _MAX_CELLS:
+                indexes[code] = len(indexes)
+            if len(indexes) * codes.shape[1] > _MAX_CELLS:
                 return
-        known = np.array(list(numbers))
+        known = np.array(list(indexes))
         order = np.argsort(known)
         self._after = order[np.searchsorted(known, np.vstack(rows), sorter=order)]
         states = np.unravel_index(known, self._sizes)
         is_end = np.all([end[state] for end, state in zip(self._ends, states, strict=True)], axis=0)
-        self._numbers = numbers
+        self._indexes = indexes
         self._distance = distances(self._after, is_end)

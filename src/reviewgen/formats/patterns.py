@@ -25,8 +25,9 @@ _SEARCHED = 2_000  # characters that are searched for a class in the time of one
 # the first and last of the characters whose UTF-8 has one, two, three (twice) and four bytes
 _BLOCKS = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF))
 _ESCAPE = r"\\[dwsDWSnrt\W]"
-# a set of characters, as both Rust and Python read it
-_CHARACTERS = re.compile(
+# what matches one character, in the syntax that Rust and Python share: an escape, a class in
+# brackets, or the character itself
+_ONE_CHARACTER = re.compile(
     rf"{_ESCAPE}|\[\^?\]?({_ESCAPE}|[^][\\])*\]|[^][\\(){{}}|*+?^$]", re.DOTALL
 )
 _SET_OPERATOR = re.compile(r"[&~|-]{2}")
@@ -174,7 +175,7 @@ class Pattern:
         return repeat
 
     def _atom(self) -> _Part:
-        """Parse a group or a set of characters."""
+        """Parse a group, or what matches one character."""
         if self._take("("):
             if not self._take("?:") and self._take("?"):
                 raise Unsupported
@@ -182,7 +183,7 @@ class Pattern:
             if not self._take(")"):
                 raise Unsupported
             return inner
-        characters = _CHARACTERS.match(self._text, self._at)
+        characters = _ONE_CHARACTER.match(self._text, self._at)
         if characters is None or _SET_OPERATOR.search(characters[0]):
             raise Unsupported
         self._at = characters.end()

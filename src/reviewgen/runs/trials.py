@@ -412,14 +412,16 @@ class Experiment:
         return corpus
 
     def _identify(self, plan: TrainingPlan) -> None:
-        """Compare the facts that all trials depend on with those in the store, or write them.
+        """Check that the store belongs to the same facts, which all trials depend on. If the store
+        is new, write the facts to it.
 
         Raises:
             CheckpointError: The store has trials with other facts.
         """
         if not self._is_identified:
-            corpus = self.corpus(plan).texts.fingerprint
-            self._store.identify({"corpus": corpus, **self.plan({}).facts(), **self.facts})
+            fingerprint = self.corpus(plan).texts.fingerprint
+            # the plan of no varied settings has the facts that are the same for all trials
+            self._store.identify({"corpus": fingerprint, **self.plan({}).facts(), **self.facts})
             self._is_identified = True
 
     def stored_figures(self, plan: TrainingPlan) -> list[dict[str, Any]]:

@@ -310,10 +310,11 @@ class _Table:
         shard.
         """
         file = self._shard_path(first // self.size)
+        # the name of the digest's file has the digest of the shard as it is now, so the file of a
+        # damaged shard is not found
         if file.exists() and self._digest_path(file).exists():
             return list(read_rows(file))
-        # The shard does not exist; or it is damaged, or its process was killed before it recorded
-        # the digest.
+        # missing, damaged, or left by a process that was killed before it recorded the digest
         remove(file)
         last = first + self.size
         if not self.unique:  # if texts must differ, all shards have the same size
@@ -449,9 +450,11 @@ class _Table:
     def _write_file(
         self, file: Path, rows: Iterable[Row], format: str | None, is_marked: bool
     ) -> None:
-        """Write rows to a file that has its name only once it is complete. If it is marked, it says
-        that its texts are synthetic: in a column, or in parquet, whose readers expect the columns
-        of the plan, in the metadata of the schema.
+        """Write rows to a file, which appears under its name only when it is complete.
+
+        A marked file says that its texts are synthetic. A parquet file says so in the metadata of
+        its schema, because its readers expect exactly the columns of the plan; any other file has a
+        column ``synthetic``.
         """
         columns = self.plan.columns
         if is_marked and format != "parquet":

@@ -122,7 +122,7 @@ def _choose_texts(
 
 
 def _countable_share(model: Any, train: Tokens, seconds: float, speedup: float) -> float:
-    """Estimate the share of the texts, at most 1, that can be counted and finished in a given time.
+    """Estimate which share of the texts can be counted and finished in a given time (at most 1).
 
     Args:
         model: The model. It is not changed: new models with its settings are timed on samples.
@@ -138,11 +138,12 @@ def _countable_share(model: Any, train: Tokens, seconds: float, speedup: float) 
     sample_share = _SAMPLE_TOKENS / train.count
     if sample_seconds > seconds / 8:  # there is no time for the second sample
         return sample_share
+    # the second sample has four times as many tokens
     added_seconds = _time_sample(model, train, 4 * _SAMPLE_TOKENS) - sample_seconds
-    # the time for all texts, if it grows from the second sample on as from the first to the second
-    needed = added_seconds / (3 * _SAMPLE_TOKENS) * train.count / speedup
+    seconds_per_token = added_seconds / (3 * _SAMPLE_TOKENS)  # without what each sample takes once
+    seconds_for_all = seconds_per_token * train.count / speedup
     time_left = _SAFETY * (seconds - (clock() - start))
-    return 1.0 if needed <= time_left else max(sample_share, time_left / needed)
+    return 1.0 if seconds_for_all <= time_left else max(sample_share, time_left / seconds_for_all)
 
 
 def _time_sample(model: Any, train: Tokens, tokens: int) -> float:
@@ -151,14 +152,16 @@ def _time_sample(model: Any, train: Tokens, tokens: int) -> float:
     """
     start = clock()
     new_model = type(model)(model.config)
-    for number in _spread(np.arange(len(train)), min(1.0, tokens / train.count)).tolist():
+    for number in _spread(np.arange(len(train)), tokens / train.count).tolist():
         new_model.observe(train.document(number))
     new_model.finish()
     return clock() - start
 
 
 def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
-    """Return an evenly spread share of the numbers; at least one, unless there are none."""
+    """Return an evenly spread share of the numbers: at least one, unless there are none; all if the
+    share is 1 or more.
+    """
     if not len(numbers):
         return numbers
     count = min(len(numbers), max(1, round(share * len(numbers))))

@@ -136,9 +136,9 @@ def choose_size(
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
         training |= _interpolate(preset.training_by_epochs, preset.training_settings, scaled)
         chosen = Sizing({**settings, **by_epochs}, training, parameters, throughput, epochs)
-    # settings that depend on the epochs may change the number of parameters
     if chosen is None or chosen.model.keys() == preset.sizes[0].keys():
         return chosen
+    # the settings that were added for the number of epochs may change the number of parameters
     return replace(chosen, parameters=_count_parameters(build(chosen.model)))
 
 

@@ -87,6 +87,7 @@ def loss(make: Callable[[], Any]) -> None:
     """The loss of a held-out text equals that of the reference, which counts in another way."""
     model = _count(make())
     probs = [float(model.probs(_HELD_OUT[:t])[_HELD_OUT[t]]) for t in range(len(_HELD_OUT))]
+    # how d is computed from the positive counts; the first is right, the others are mistakes
     rules = {
         "P = (c(h, w) + d(h) P') / (c(h) + d(h)); P' is after a shorter h, and first 1 / V": len,
         "d(h) is the number of different tokens that followed h, not 1.": lambda _: 1,
@@ -106,9 +107,13 @@ def _count(model: Any, counted: Iterable[list[int]] = _COUNTED) -> Any:
     return model
 
 
-def _witten_bell(context: list[int], new: Callable[[Any], int]) -> Any:
-    """Return the probabilities (V,) after a context (Witten & Bell 1991). ``new`` returns d(h) for
-    the positive counts of the tokens that followed h.
+def _witten_bell(context: list[int], weight_of: Callable[[Any], int]) -> Any:
+    """Return the probabilities (V,) after a context (Witten & Bell 1991).
+
+    Args:
+        context: The tokens before.
+        weight_of: Returns d, the weight of the probabilities after the next shorter context, from
+            the positive counts of the tokens that followed a context.
     """
     probs = np.full(V, 1 / V)
     for k in range(min(COUNT_ORDER, len(context) + 1)):
@@ -116,10 +121,11 @@ def _witten_bell(context: list[int], new: Callable[[Any], int]) -> Any:
         counts = np.zeros(V)
         for text in _COUNTED:
             for t in range(k, len(text)):
-                counts[text[t]] += text[t - k : t] == suffix
+                if text[t - k : t] == suffix:
+                    counts[text[t]] += 1
         if counts.any():
-            others = new(counts[counts > 0])
-            probs = (counts + others * probs) / (counts.sum() + others)
+            d = weight_of(counts[counts > 0])
+            probs = (counts + d * probs) / (counts.sum() + d)
     return probs
 
 
@@ -136,7 +142,7 @@ def bits(measure: Callable[..., float]) -> None:
     """The value equals the reference: the bits of all tokens of all rows, per character."""
     logits, targets = _scores()
     is_token = targets != PADDING  # (B, T)
-    characters = torch.tensor([len(text) for text in _TEXTS])  # (B,)
+    characters = torch.tensor(list(map(len, _TEXTS)))  # (B,)
 
     def chosen(scores: Tensor) -> Tensor:
         """Return the scores (B, T) of the targets, negative."""
@@ -149,14 +155,14 @@ def bits(measure: Callable[..., float]) -> None:
     padded = chosen(logits.log_softmax(-1))
     nats = padded * is_token
     is_followed = F.pad(is_token[:, 1:], (0, 1))
+    # the first value is right, the others come from mistakes
     results = {
         "the sum of -log2 p over B and T, divided by the characters of all texts": (
             per_character(nats)
         ),
         "These are nats: divide by ln 2.": nats.sum() / characters.sum(),
-        "These are bits per token: divide by the characters of the texts, not by B and T.": (
-            nats.sum() / math.log(2) / is_token.sum()
-        ),
+        "These are bits per token: divide by the characters of the texts,"
+        " not by B and T.": nats.sum() / math.log(2) / is_token.sum(),
         "The end tokens are left out, which have bits too.": per_character(nats * is_followed),
         "It is the mean of the rows: sum over B before you divide.": (
             (nats.sum(1) / characters).mean() / math.log(2)
@@ -264,22 +270,22 @@ def step_equals_whole(make: Callable[[], Any], cost: Callable[..., float]) -> No
 @MIXING_LAWS.law()
 def learning(make: Callable[[], Any], cost: Callable[..., float]) -> None:
     """The cost equals that of the reference."""
+    # the learning rate for a prediction p = P(1); the first is right, the others are mistakes
     rules = {
-        "z = ln(p / (1 - p)), P(1) = 1 / (1 + exp(-sum(w z))), w += learning_rate (bit - P(1)) z": (
-            lambda p: _RATE
-        ),
+        "z = ln(p / (1 - p)), P(1) = 1 / (1 + exp(-sum(w z))),"
+        " w += learning_rate (bit - P(1)) z": lambda p: _RATE,
         "The weights do not change: update them with each bit.": lambda p: 0.0,
         "The weights move the wrong way: add learning_rate * (bit - P(1)) * z.": lambda p: -_RATE,
         "The step has a factor P(1) (1 - P(1)), which is the gradient of the squared error, not of"
         " the cost.": lambda p: _RATE * p * (1 - p),
     }
-    results = {sentence: _mixing_cost(rate) for sentence, rate in rules.items()}
+    results = {sentence: _mixing_cost(rule) for sentence, rule in rules.items()}
     assert_result(float(cost(make(), _PROBS, _BITS)), results, "cost")
 
 
-def _mixing_cost(rate: Callable[[float], float]) -> float:
-    """Return the cost in bits of logistic mixing (Mahoney 2005), with a learning rate that depends
-    on the prediction.
+def _mixing_cost(rate_of: Callable[[float], float]) -> float:
+    """Return the cost in bits of logistic mixing (Mahoney 2005). ``rate_of`` returns the learning
+    rate for a prediction P(1).
     """
     inputs = torch.tensor(_PROBS).double().logit()
     weights = torch.full((3,), 1 / 3).double()
@@ -287,5 +293,5 @@ def _mixing_cost(rate: Callable[[float], float]) -> float:
     for z, bit in zip(inputs, _BITS, strict=True):
         p = (weights @ z).sigmoid().item()
         total -= math.log2(p if bit else 1 - p)
-        weights += rate(p) * (bit - p) * z
+        weights += rate_of(p) * (bit - p) * z
     return total
