@@ -37,7 +37,7 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-# bytes of the rows that are sorted in memory at once, if there is no memory limit
+# max bytes of rows that one sort in memory takes; a lower memory limit lowers it
 BLOCK_BYTES = 1 << 27
 MIN_BLOCK_BYTES = 1 << 20  # min bytes of these rows, however low the memory limit is
 MERGED_ROWS = 1 << 22  # number of rows merged before the memory pages of files are released
