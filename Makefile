@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 	$(BIN)/reviewgen generate demo-model -n 5 --seed 1
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "$(QUICK)"
+	ACCELERATE_USE_CPU=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(QUICK)"
 
 # Everything, with annotations and shapes checked at run time, but where a test passes wrong types on purpose.
 test-all: lint

@@ -37,10 +37,20 @@ if os.environ.get("REVIEWGEN_CHECK_TYPES"):
         PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     )
 
+# the workers share the cores, and tiny products are far slower on several threads; before torch is
+# imported, which reads it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # a shell's background job ignores it, and so would its children
 signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test of what this system does not have."""
+    for name, has in {"linux": sys.platform == "linux", "posix": os.name == "posix"}.items():
+        if not has and item.get_closest_marker(name):
+            pytest.skip(f"needs {name}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,17 +141,6 @@ def run_command(
     from tests.support.fakes import run_command
 
     return functools.partial(run_command, monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny products are far slower on several threads, above all where tests run side by side."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

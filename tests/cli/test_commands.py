@@ -427,6 +427,7 @@ def test_settings_lists_no_setting_of_training_by_gradient_for_an_n_gram(run, pr
     )
 
 
+@pytest.mark.posix
 def test_signals_raise_an_interrupt_inside_a_command_and_are_restored():
     # a shell may ignore some in the background
     found = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}

@@ -190,6 +190,7 @@ def test_files_behind_urls(tmp_path):
     assert refusal(url).startswith(f"{url} cannot be read: row 2 has 2 fields")
 
 
+@pytest.mark.posix
 def test_a_pipe_is_read_from_its_first_byte(tmp_path):
     # such as <(zcat reviews.txt.gz) in a shell: without a suffix, and read only once
     pipe = tmp_path / "63"

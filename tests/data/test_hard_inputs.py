@@ -220,15 +220,16 @@ LITTLE_MEMORY = """if True:
     import resource
     import sys
     from reviewgen.errors import DataError
+    from tests.support.disks import peak_memory
     from tests.support.texts import texts_of
     texts_of(["a b"])
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = peak_memory()
     resource.setrlimit(resource.RLIMIT_DATA, (used + (1 << 30), resource.RLIM_INFINITY))
     try:
         texts_of(sys.argv[1])
     except DataError as error:
         print(error)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < used + (200 << 20)
+    assert peak_memory() < used + (200 << 20)
 """
 
 

@@ -301,7 +301,7 @@ def test_datasets_of_the_hub_and_their_shards(tmp_path):
     write(tmp_path / "s.jsonl", "".join(shards.values()))
     with LoopbackHub(repositories) as hub:
         environment = hub.environment(tmp_path / "home") | {
-            "PYTHONPATH": str(__file__).rpartition("/tests/")[0]
+            "PYTHONPATH": str(Path(__file__).parents[2])
         }
         done = run_python(["-c", HUB], env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

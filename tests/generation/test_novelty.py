@@ -286,6 +286,7 @@ DAMAGE: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.posix
 def test_a_damaged_file_is_refused_or_harmless(saved, tmp_path):
     index, file = saved
     whole = file.read_bytes()

@@ -3,6 +3,7 @@ named, and harm no other.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,10 @@ ENDING = {
         "import sys\nwhile True: print('x' * 99); print('y', file=sys.stderr)",
         "was not imported within",
     ),
-    "crashes": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+    "crashes": (
+        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        "SIGSEGV" if os.name == "posix" else "exit status",
+    ),
     "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
 }
 """Module and cause of packages that only another process can import."""

@@ -46,7 +46,7 @@ def check_pages() -> Iterator[str]:
         re.MULTILINE,
     )
     yield from _differ(
-        "docs/mkdocs/mkdocs.yml", listed, (str(page.relative_to(DOCS)) for page in TEXT)
+        "docs/mkdocs/mkdocs.yml", listed, (page.relative_to(DOCS).as_posix() for page in TEXT)
     )
     names = {*reviewgen.__all__} - {
         "__version__",

@@ -167,6 +167,7 @@ def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size, order):
         np.testing.assert_allclose(scores[0].numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.linux
 def test_a_memory_limit_changes_no_bit_and_uses_files(monkeypatch):
     rng = np.random.default_rng(2)
     texts = [[BOS, *rng.integers(2, 30, 60).tolist(), EOS] for _ in range(400)]

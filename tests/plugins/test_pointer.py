@@ -14,7 +14,6 @@ from reviewgen.protocols.model import flatten_state
 from reviewgen.testing.models import call, some_ids
 from tests.support.plugin_models import GIVEN, PLAIN, make_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 V = 17
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {"pointer": 6},

@@ -17,7 +17,6 @@ from reviewgen.protocols.model import flatten_state
 from reviewgen.testing.models import some_ids
 from tests.support.plugin_models import make_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("rnn", "gru", "lstm")
 LAYERS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}

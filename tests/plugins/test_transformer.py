@@ -17,7 +17,6 @@ from reviewgen.testing import MODEL_LAWS, STEPPER_LAWS
 from reviewgen.testing.models import call, some_ids
 from tests.support.plugin_models import GIVEN, PLAIN
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "shared": {"heads": 4, "key_value_heads": 2, "feed_forward_size": 24},

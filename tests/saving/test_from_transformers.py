@@ -17,7 +17,6 @@ from tests.support.fakes import TEXTS, TableModel, review_model, table
 from tests.support.saved import edit_json, edit_tensors, refusal
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOW = 48
 SIZES = {
     "hidden_size": 32,

@@ -132,6 +132,7 @@ def test_a_full_disk_leaves_what_was_there(model_folder, tmp_path):
 # Targets that exist.
 
 
+@pytest.mark.posix
 def test_an_existing_target_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
@@ -143,6 +144,7 @@ def test_an_existing_target_is_refused(tmp_path):
         letters().save_pretrained(tmp_path / ("x" * 300))
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("what", ["model", "empty folder", "link"])
 def test_overwrite_replaces_a_model_an_empty_folder_and_a_link(what, tmp_path):
     target = tmp_path / "home" / "m"

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -126,7 +125,10 @@ def test_many_connections_without_a_request_do_not_keep_others_out(folder, head)
 
 
 @pytest.mark.server
+@pytest.mark.linux
 def test_connections_that_cannot_be_accepted_are_one_line_of_the_log(folder):
+    import resource
+
     log = folder / "log"
     with serving(["serve", "./mine", "--port", "0"], log, cwd=folder) as said:
         pid = said["process"].pid

@@ -101,6 +101,7 @@ def put(kind: str, target: Path) -> None:
         ),
     ],
 )
+@pytest.mark.posix
 def test_what_a_user_has_there_is_left_as_it_is(
     kind, model_folder, tmp_path, monkeypatch, run_command
 ):

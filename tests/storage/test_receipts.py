@@ -213,6 +213,7 @@ def test_nothing_is_written_without_a_new_place_for_both_files(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "t.jsonl"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_receipts_survive_a_process_that_ends_when_the_table_gets_its_name(

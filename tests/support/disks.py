@@ -2,7 +2,7 @@
 
 import errno
 import os
-import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 
 from reviewgen.errors import ReviewgenError
 
-__all__ = ["interrupt", "largest_file", "listing"]
+__all__ = ["interrupt", "largest_file", "listing", "peak_memory"]
 
 
 def listing(folder: Path) -> dict[str, bytes | str | None]:
@@ -29,9 +29,19 @@ def listing(folder: Path) -> dict[str, bytes | str | None]:
     return found
 
 
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has had."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Let no file be longer than a number of bytes, as on a disk that is full."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

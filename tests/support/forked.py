@@ -36,7 +36,7 @@ _PRELOADED = [
 ]
 # the latter cannot be imported twice, so it is not preloaded
 _READ_THE_ENVIRONMENT = ("huggingface_hub", "datasets")
-_server = multiprocessing.get_context("forkserver")
+_server = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 _server.set_forkserver_preload(_PRELOADED)
 
 

@@ -18,7 +18,6 @@ their first import.
 
 import builtins
 import errno
-import fcntl
 import io
 import os
 import shutil
@@ -99,6 +98,8 @@ def _refuse(path: Any, number: int = errno.EACCES) -> PermissionError:
 
 
 def _checked_fsync(plain: Callable[..., None], handle: Any) -> None:
+    import fcntl  # which Windows does not have
+
     number = handle if isinstance(handle, int) else handle.fileno()
     if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
