@@ -35,7 +35,7 @@ from reviewgen.generation.states import map_state, select_rows
 from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.protocols.stepper import Stepper, StepState
 
-HYPOTHESES = 4  # K, the hypotheses that are kept of each text
+HYPOTHESES = 4  # K, the number of hypotheses that are kept for each text
 # the smallest first byte of a character of two, three and four bytes in UTF-8
 LONGER_CHARACTERS = (0xC0, 0xE0, 0xF0)
 
@@ -65,12 +65,14 @@ class TokenCharacters:
     characters: Int64[np.ndarray, " N"]
 
     @classmethod
-    def of_entry(cls, entry: Mapping[str, Any], tokens: Any, vocab_size: int) -> "TokenCharacters":
+    def of_entry(
+        cls, entry: Mapping[str, Any], own_size: Any, vocab_size: int
+    ) -> "TokenCharacters":
         """Parse the spellings that ``describe_characters`` returned.
 
         Args:
             entry: The value of ``characters`` in the component's entry.
-            tokens: The number of ids of the component, V, according to its config.
+            own_size: The number of ids of the component, V, according to its config.
             vocab_size: The number of ids of the blend.
 
         Raises:
@@ -82,18 +84,19 @@ class TokenCharacters:
             ids = list(chain.from_iterable(spellings))
             is_in_range = min(ids) >= 0 and max(ids) < vocab_size
             is_bos = type(bos_id) is int and 0 <= bos_id < len(spellings)
-            if len(entry) > 2 or len(spellings) != tokens or not is_in_range or not is_bos:
+            if len(entry) > 2 or len(spellings) != own_size or not is_in_range or not is_bos:
                 raise ValueError
         except (KeyError, AttributeError, ValueError):
             raise ConfigError(
                 "characters of a model of a blend should be {'bos_id': an id, 'tokens': for each"
-                f" of {tokens} ids, separated by spaces, numbers below {vocab_size} with commas"
+                f" of {own_size} ids, separated by spaces, numbers below {vocab_size} with commas"
                 f" between}}; got {quoted(entry)}."
             ) from None
-        order = sorted(range(tokens), key=spellings.__getitem__)
+        order = sorted(range(own_size), key=spellings.__getitem__)
         ordered = [spellings[token] for token in order]
         starts = np.cumsum([0, *map(len, ordered)])
         flat = np.fromiter(chain.from_iterable(ordered), np.int64, len(ids))
+        # the component's bos is spelled as the bos of the blend
         return cls(bos_id, spellings[bos_id][0], vocab_size, np.array(order), starts, flat)
 
 
@@ -106,6 +109,7 @@ def shared_alphabet(tokenizers: Sequence[Symbols]) -> str:
     """
     alphabets = []
     for symbols in tokenizers:
+        # without bos, eos and halves of bytes; None for a token that is not whole characters
         texts = [_decode(token) for token in symbols.tokens() if token and max(token) < HALF]
         characters = {text for text in texts if text and len(text) == 1}
         if None in texts:
@@ -168,6 +172,7 @@ def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[i
             written.append(ids[character])
             position += width
             continue
+        # the higher and the lower four bits, unless the tokens are half bytes already
         halves = (first,) if first >= HALF else (HALF + (first >> 4), HALF + (first & 15))
         written += [ids[half,] for half in halves]
         position += 1
@@ -178,12 +183,15 @@ class CharacterStepper:
     """Steps a component with the ids of the blend. Its logits are log probabilities (nats), some of
     which may be -inf.
 
-    The state is a tuple of four items. For each hypothesis they hold: the component's state after
-    the hypothesis's complete tokens, (B, K, ...); the unnormalised probability of each token,
-    sorted by spelling, float32 (B, K, V); the weight of the hypothesis, divided by the sum of these
-    unnormalised probabilities, float64 (B, K), 0 for an unused slot; and the start and end of the
-    range of tokens that may come next, with the number of their ids that are already written, int64
-    (B, K, 3).
+    The state is a tuple of four items. For each hypothesis they hold:
+
+    1. (B, K, ...): the component's state after the complete tokens of the hypothesis.
+    2. float32 (B, K, V): the unnormalised probability of each token; the tokens are sorted by
+       spelling.
+    3. float64 (B, K): the weight of the hypothesis, divided by the sum of these unnormalised
+       probabilities; 0 for an unused slot.
+    4. int64 (B, K, 3): the start and the end of the range of tokens that may come next, and how
+       many ids of their spelling are already written.
 
     Args:
         stepper: The stepper of the component.
@@ -249,6 +257,7 @@ class CharacterStepper:
     def _append(self, ids: Int64[np.ndarray, " B"], state: StepState) -> None:
         """Append an id to each text. The state is updated in place."""
         states, probs, weights, spans = state
+        # for each new hypothesis: its slot, the slot of its parent, and the token to append
         steps = np.empty((weights.size, 3), np.int64)
         count = choose_hypotheses(
             ids,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WEB_STEPPER = Path(__file__).with_name("web_stepper.js")
+# the keys of a component's entry in config.json, and the types of their values
 _KEYS = {"name": str, "distribution": str, "version": str, "config": dict}
 _ROUNDING = 1e-6  # tolerance of the sum of the weights
 

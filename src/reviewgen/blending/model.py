@@ -279,6 +279,7 @@ class Blend:
         if not self.config.gate:
             return fixed
         entropies = torch.stack([_entropy(each) for each in log_probs], dim=-1)  # (B, T, M)
+        # the features are those of ``weights.features_of``
         first, second = torch.triu_indices(len(fixed), len(fixed))
         products = entropies[..., first] * entropies[..., second]
         ones = torch.ones_like(entropies[..., :1])
@@ -407,6 +408,7 @@ def _entropy(log_probs: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
 def _select_targets(
     log_probs: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
+    """Return the log probability of each target."""
     return log_probs.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
 
 

@@ -94,6 +94,7 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
         """Return the log probability of each token after the last of ``ids``, and the states of the
         components after it.
         """
+        # with an expert, all components are stepped for each token, which is faster in a compiled loop
         base = CompiledStepper if self.config.has_expert else BlendStepper
         return base.forward(self, ids, state)
 
@@ -101,7 +102,8 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         steps = [stepper.compiled_step for stepper in self._steppers]
-        starts = self._layout[:2]  # where those of each model begin, in the floats and in the ints
+        # where the state of each component begins, in the floats and in the ints
+        starts = self._layout[:2]
         vocab_size = self.config.vocab_size
         mixture = Mixture(*addresses(steps), *starts, self._prior, self._gate, vocab_size)
         return CompiledStep(step_mixture, mixture, steps)

@@ -30,14 +30,15 @@ from jaxtyping import Float64
 
 from reviewgen.errors import ConfigError, DataError, quoted
 
-MAX_ROUNDS = 200  # rounds that fit fixed weights
+MAX_ROUNDS = 200  # max rounds that fit fixed weights
 TOLERANCE = 1e-6  # a smaller change of the fixed weights ends their fit
-MAX_GATE_ROUNDS = 300  # rounds that fit a gate
+MAX_GATE_ROUNDS = 300  # max rounds that fit a gate
 GATE_TOLERANCE = 1e-7  # nats per token; a smaller gain ends the fit of a gate
 # weight of the gate's prior, in tokens: of the values from 10 to 100, the best on other texts of
 # four corpora, when the gate was fitted to 300 to 14,000 held-out tokens
 PRIOR_TOKENS = 30
-MAX_TOKENS = 32_768  # tokens that a gate is fitted to; if there are more, evenly spaced ones
+# max tokens that a gate is fitted to; of more tokens, evenly spaced ones are chosen
+MAX_TOKENS = 32_768
 _ROUNDING = 1e-3  # in float32, the log of a probability near one may be slightly above zero
 
 
@@ -62,7 +63,7 @@ def check_weights(weights: Any, models: int) -> tuple[float, ...]:
         raise ConfigError(
             f"weights must be {models} numbers above 0, one per model; got {quoted(weights)}."
         )
-    largest = float(max(numbers))  # divided by first, so that no sum is infinite
+    largest = float(max(numbers))  # dividing by it first keeps the sum finite
     total = math.fsum(w / largest for w in numbers)
     return tuple(float(w / largest / total) for w in numbers)
 
@@ -180,7 +181,7 @@ def fit_gate(
         before = objective
         gated = gated_weights(features, weights, gate)
         joint = gated * likelihoods
-        total = np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+        total = np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)  # not zero, to divide by it
         penalty = 0.5 * prior * np.sum(gate @ moments * gate)
         objective = np.log(total).mean() - penalty
         if objective - before <= GATE_TOLERANCE:

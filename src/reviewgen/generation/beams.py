@@ -54,18 +54,19 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
         for text in texts:
             text.finish_unextended()
         return texts
-    beams = _Search(decoder)
-    beams.run(start)
-    # every token that matches the rest of the prompt is ruled out: use the tokenizer's own tokens
-    if not beams.finished and start.rest:
+    beam_search = _Search(decoder)
+    beam_search.run(start)
+    # if nothing was found, every token that matches the rest of the prompt is ruled out: search
+    # again, with the rest as the tokenizer encodes it
+    if not beam_search.finished and start.rest:
         ids = [*start.ids, *decoder.pieces.tokenizer.encode(start.rest)]
-        beams.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids), place=None))
-    if len(beams.finished) < config.num_return_sequences:
+        beam_search.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids), place=None))
+    if len(beam_search.finished) < config.num_return_sequences:
         raise GenerationError(
             f"num_return_sequences={config.num_return_sequences} is more than the number of texts"
-            f" found after the prompt, {len(beams.finished)}."
+            f" found after the prompt, {len(beam_search.finished)}."
         )
-    texts = [beam.text for beam in beams.finished[: config.num_return_sequences]]
+    texts = [beam.text for beam in beam_search.finished[: config.num_return_sequences]]
     for text in texts:
         text.seconds = time.monotonic() - started
         text.drop_state()
@@ -127,8 +128,8 @@ class _Search:
         return decoder.hooks.process([*text.prefix, *text.ids], scores)
 
     def extend(self, live: list[_Beam]) -> list[_Beam]:
-        """Extend beams by one token. Return the best texts that have not ended; add the best that
-        have to ``finished``.
+        """Extend beams by one token. Return the best of the new texts that have not ended. The best
+        of those that have ended are added to ``finished``.
         """
         num_beams = self.decoder.config.num_beams
         table = np.stack(

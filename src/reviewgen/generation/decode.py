@@ -18,8 +18,8 @@ is allowed:
   ``exceeds_limit`` if this token completes a copied span.
 - Without a CopyGuard it takes a forbidden token at once.
 
-Formats rule tokens out, in ``step`` only. A text whose formats need no mask is sampled in blocks,
-also under a format that is a part of the Spelling.
+The masks of formats are applied in ``step`` only. A text is sampled in blocks while its formats need
+no mask. A format that was added to the Spelling never needs one.
 
 Dimensions: B texts, V vocabulary, K last tokens of a text, N random numbers per text.
 """
@@ -58,8 +58,8 @@ from reviewgen.novelty import CopyGuard
 from reviewgen.protocols.stepper import Stepper, StepState, SupportsSample
 from reviewgen.protocols.tokenizer import Tokenizer
 
-MAX_RETRIES = 12  # a text backtracks from this many dead ends
-_MAX_FORMAT_RETRIES = 3  # a text with a format does so from this many
+MAX_RETRIES = 12  # max number of times that a text backtracks from a dead end
+_MAX_FORMAT_RETRIES = 3  # the same for a text with a format
 SAMPLING_SETTINGS = (
     "temperature",
     "top_k",
@@ -69,8 +69,8 @@ SAMPLING_SETTINGS = (
     "no_repeat_ngram_size",
 )
 """The settings of ``GenerationConfig`` that change the probability of a token."""
-# How many random numbers a stepper's own loop gets for each text in one call (a block). Most tokens
-# use one number.
+# The size of a block: how many random numbers a stepper's own loop gets for each text in one call.
+# Most tokens use one number.
 _MIN_BLOCK = 32
 _FIRST_BLOCK = 64  # for the first block, if there is no deadline
 _MAX_BLOCK = 4096
@@ -96,8 +96,8 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
 
 
 def _gather_states(texts: Sequence[Text]) -> StepState:
-    """Return one state with the states of all texts; none of these may be None."""
-    return gather([text.state for text in texts])  # type: ignore[misc]  # each has one
+    """Combine the states of texts into one; each text must have a state."""
+    return gather([text.state for text in texts])  # type: ignore[misc]  # none is None
 
 
 class _SamplingBatch(NamedTuple):
@@ -147,6 +147,7 @@ class Decoder:
     deadline: float | None = None
     block_seconds: float = 0.2
     formats: Formats | None = None
+    # the place of a text by its ids; see ``place``
     _places: dict[tuple[int, ...], Int64[np.ndarray, "5"]] = field(
         default_factory=dict, init=False, compare=False
     )
@@ -206,8 +207,9 @@ class Decoder:
 
     @cached_property
     def has_blocks(self) -> bool:
-        """Whether the stepper's own loop samples the texts that are past their prompt."""
-        # with a format, each token decides whether a text may end at a stop string
+        """Whether this call samples texts in blocks, once they are past their prompt."""
+        # a text with a format ends at a stop string only where it fits the format, which must be
+        # checked after every token
         is_plain = self.hooks is None and not (self.formats and self.config.stop_strings)
         return is_plain and isinstance(self.stepper, SupportsSample)
 
@@ -285,13 +287,15 @@ class Decoder:
         tails = np.pad(self._tails(texts), ((0, 0), (0, 1)))
         batch = _SamplingBatch(texts, scores, tails, params)
         is_past_prompt = np.array([text.is_past_prompt for text in texts])
-        # with a run of 0, tokens may complete a copied span; inside the prompt, all may
+        # a run of 0 means that a token may complete a copied span, as any token of the prompt may
         runs = np.where(is_past_prompt, self.guard.run if self.guard else 0, 0)
         sampled, places = self._sample(batch, runs, is_past_prompt)
         for row, (text, first) in enumerate(zip(texts, sampled.tolist(), strict=True)):
             token = self._resample(batch, row, int(runs[row]), first)
+            # ``places`` has the places after the tokens that were sampled first
             place = places[row] if token == first and text.is_past_prompt else None
-            # without a guard, a dead end affects one token only
+            # without a guard and a format, a dead end sets ``retries`` to MAX_RETRIES, but this must
+            # affect one token only
             if self.guard is None and self.formats is None and token >= 0:
                 text.retries = 0
             if text.forced:
@@ -307,6 +311,9 @@ class Decoder:
         """Return the token or status code to use in place of a sampled one; in most cases, this is
         the sampled one itself.
 
+        If no token matches the rest of the prompt, set ``forced`` of the text to the tokenizer's
+        own tokens for this rest.
+
         Args:
             batch: The texts, and the scores of their next tokens.
             row: The row of the text.
@@ -315,14 +322,13 @@ class Decoder:
         """
         text = batch.texts[row]
         if token == NOTHING_LEFT and text.rest:
-            # no token that matches the rest of the prompt is possible: use the tokenizer's tokens
             text.forced = self.pieces.tokenizer.encode(text.rest)
             text.rest = ""
         elif token == DEAD_END and text.retries >= (
             _MAX_FORMAT_RETRIES if self.config.include else MAX_RETRIES
         ):
-            # too many dead ends: first allow unknown words, then also copied spans; a text with a
-            # format must not copy even then
+            # after too many dead ends, first unknown words are allowed, then also copied spans; but a
+            # text with a format must never copy
             token = self._sample_anywhere(batch.row(row), run)
             if token == DEAD_END and self.formats is None:
                 token = self._sample_anywhere(batch.row(row), 0)
@@ -379,7 +385,7 @@ class Decoder:
     def penalise(self, text: Text, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
         """Apply the penalties to the logits of a text's next token; return the result."""
         scores = np.empty(len(logits))
-        ids = np.array(text.prefix[:1] + text.ids, np.int64)
+        ids = np.array(text.prefix[:1] + text.ids, np.int64)  # bos and the text, no conditions
         apply_penalties(logits, ids, len(ids), text.new_tokens, self.params, scores)
         return scores
 
@@ -395,7 +401,7 @@ class Decoder:
         Args:
             batch: The texts, and the scores of their next tokens.
             runs: For each text, the ``run`` of its ``CopyGuard``; with 0 it may copy.
-            is_spelled: For each text, whether it may only have known words.
+            is_spelled: For each text, whether its token must follow the spelling.
         """
         texts, scores, tails, params = batch
         constraints = self._constraints(texts)
@@ -432,7 +438,7 @@ class Decoder:
         or before is returned as it is.
         """
         text = batch.texts[0]
-        tail = batch.tails[0]
+        tail = batch.tails[0]  # its last column is free for the next token
         piece = self.pieces.texts[token]
         ends_with_prompt = 0 < len(piece) <= len(text.rest)
         if text.forced or token == self.params.eos_id or ends_with_prompt:
@@ -457,7 +463,8 @@ class Decoder:
         if self.spelling is not None:
             places = np.stack([self.place(text) for text in texts])
         for place, text in zip(places, texts, strict=True):
-            # a format begins after the prompt
+            # place[3:] is the state of the format and the number of tokens left; the format begins
+            # after the prompt, so place[3] is -1 before
             if text.cursor is not None and text.is_past_prompt and place[3] < 0:
                 place[3:] = text.cursor.spelled(text.ids, text.new_tokens)
         return Constraints(windows, run, self.spelling, places)
@@ -491,8 +498,8 @@ class Decoder:
         return mark_spelled(self.spelling, self.place(text), self.params.eos_id)
 
     def extend(self, text: Text, token: int, place: Int64[np.ndarray, "5"] | None = None) -> None:
-        """Append a token to the ids of a text, and update its place to ``place``, or by following
-        the token.
+        """Append a token to the ids of a text, and update the text's place. ``place`` is the place
+        after the token; if it is None, the place is computed.
         """
         if place is not None:
             text.place = place
@@ -517,7 +524,7 @@ class Decoder:
     def _append_to_prompt(self, text: Text, token: int, scores: Float[np.ndarray, " V"]) -> None:
         """Append a token that matches the rest of the prompt. Finish the text if it ends there."""
         beyond = self.match(text, token)
-        # the streamer has had the whole prompt already, so it only gets what follows
+        # the streamer already has the whole prompt, so it only gets what goes beyond it
         self._call_hooks(text, self.pieces.tokenizer.encode(beyond) if self.hooks else [], scores)
         if not text.rest:
             text.finish_if_complete(1)
@@ -578,11 +585,13 @@ class Decoder:
     def _backtrack(self, text: Text) -> None:
         """Remove the last tokens of a text at a dead end, so that it can continue differently.
 
-        The state of the text is dropped, so the model is fed the text again from the start. Without
-        a CopyGuard, no token is removed, since tokens may have been streamed already; instead, the
-        next token may make an unknown word. With a format, whole words are removed; after a few
-        dead ends the text is completed as soon as possible, with an unknown word if need be, or
-        else ends where it is.
+        The state of the text is dropped, so the model is fed the text again from the start.
+
+        - Without a CopyGuard and a format, no token is removed, since tokens may have been streamed
+          already. Instead, the next token may make an unknown word.
+        - With a format, whole words are removed. At the last of a few dead ends, the text is set to
+          be completed as soon as possible, with an unknown word if need be. At a further one, or if
+          no token can be removed, it ends where it is.
         """
         text.drop_state()
         if self.guard is None and self.formats is None:

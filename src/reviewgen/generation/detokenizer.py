@@ -142,6 +142,7 @@ class Detokenizer:
             self._decode_new()
         self._decoded = self.text.text
         length = len(self._decoded)
+        # when the text was finished, its last tokens may have been removed
         count = min(len(self._ends), len(self.text.ids) - self.first)
         self._ends = [min(end, length) for end in self._ends[:count]]
         # the last token gets all characters up to the end of the text
@@ -178,12 +179,12 @@ class Detokenizer:
         return 0 if self.scores_prompt else len(self.text.prompt)
 
     def _decode_new(self) -> None:
-        """Decode the new tokens: one at a time as far as they have scores if ``wants_scores``, else
-        all at once.
+        """Decode the new tokens. With ``wants_scores``, only tokens that have scores are decoded,
+        one at a time, to record where each ends; otherwise, all are decoded at once.
         """
         if self.wants_scores:
-            last = min(self.first + len(self.scores), len(self.text.ids))
-            for count in range(self.first + len(self._ends) + 1, last + 1):
+            scored = min(self.first + len(self.scores), len(self.text.ids))
+            for count in range(self.first + len(self._ends) + 1, scored + 1):
                 self._decode(count)
                 self._ends.append(len(self._decoded))
         elif self.text.new_tokens:  # without new tokens, the ids may lack a part of the prompt

@@ -124,7 +124,7 @@ class Generation:
         return self._score()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return as JSON values what needs no further computation."""
+        """Return the attributes that are known without further computation, as JSON values."""
         names = (
             "text prompt new_tokens finish_reason seed number exceeds_max_copy problem conditions"
         )
@@ -362,7 +362,8 @@ class Generator:
             DataError: ``words="known"``, and the model has no lexicon.
         """
         config = request.config
-        # the rest of a prompt is counted in characters, since it is not encoded yet
+        # in tokens; the rest of a prompt is not encoded yet, and has at most as many tokens as
+        # characters
         longest_prompt = max((len(text.ids) + len(text.rest) for text in texts), default=0)
         if guard is not None and guard.tokens > config.max_new_tokens + longest_prompt:
             guard = None
@@ -434,14 +435,16 @@ class Generator:
         return math.fsum(self.log_probabilities(text)[text.prompt_tokens :]) / characters
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
+        """Return what some ids share with the training text; None if the model has no index."""
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)
 
 
 def has_retries(request: Request) -> bool:
-    """Return whether tokens of a text may be removed again because of its formats, which may
-    contradict one another, or the known words.
+    """Return whether tokens of a text may be removed again. They may be if the text has several
+    formats, which may contradict one another, or a format and a limit to known words.
     """
     config = request.config
+    # each included word is a format of its own; FORMATS counts the first one
     rules = len(config.include[1:]) + len(request.automata)
     rules += sum(bool(getattr(config, name)) for name in FORMATS)
     return rules > 1 or (rules > 0 and config.words == "known")

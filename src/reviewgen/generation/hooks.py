@@ -75,7 +75,7 @@ class Processor:
             raise GenerationError(
                 f"{self.name} should return scores of shape {shape}; it returned {got}."
             )
-        if not (processed < torch.inf).all():
+        if not (processed < torch.inf).all():  # NaN compares false
             raise GenerationError(
                 f"{self.name} returns scores that are not numbers (NaN or plus infinity)."
             )
@@ -101,7 +101,9 @@ class Hooks:
 
     @cached_property
     def automata(self) -> dict[str, TokenAutomaton]:
-        """The automata among the processors, by name as in the middle of a sentence."""
+        """The automata among the processors, by a name for the middle of a sentence: its first
+        letter is in lower case.
+        """
         processors = self.processors
         return {
             f"{each.name[:1].lower()}{each.name[1:]}": each.call
@@ -173,13 +175,13 @@ class Hooks:
             self.put([[*text.prefix, *text.ids, *text.pieces.tokenizer.encode(text.rest)]])
 
     def put(self, tokens: Sequence[int] | Sequence[list[int]]) -> None:
-        """Put tokens, or whole prompts, into the streamer: one call for each."""
+        """Put tokens, or whole prompts, into the streamer, each by a call of its own."""
         if self.streamer is None:
             return
         import torch
 
-        for token in tokens:
-            self.streamer.put(torch.tensor([token]))
+        for item in tokens:
+            self.streamer.put(torch.tensor([item]))  # (1,) for a token, (1, T) for a prompt
 
     def end(self) -> None:
         """Call ``end`` of the streamer, since the text is complete."""

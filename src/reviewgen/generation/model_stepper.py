@@ -133,11 +133,11 @@ class DeviceStepper(ModelStepper):
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Sample up to N tokens for each row; see ``reviewgen.protocols.SupportsSample``."""
         count, max_steps = uniform.shape
-        start = texts.shape[1]
+        start = texts.shape[1]  # K, the column of the first new token in ``whole``
         windows, run, spelling, places = compiled_constraints(params, constraints, count)
-        whole = np.pad(texts, ((0, 0), (0, max_steps)))  # room for the new tokens
+        whole = np.pad(texts, ((0, 0), (0, max_steps)))  # (B, K + N), with room for new tokens
         uniform = np.ascontiguousarray(uniform.T)  # (N, B)
-        tokens = np.empty(count, np.int64)
+        tokens = np.empty(count, np.int64)  # the tokens of the current step
         new_places = places.copy()
         runs = np.full(count, run)
         sampled = np.full((count, max_steps), NONE, np.int64)
@@ -147,7 +147,9 @@ class DeviceStepper(ModelStepper):
         shares = _share(count, _count_threads())
 
         def sample_share(rows: slice) -> None:
-            """Sample the tokens of some rows in the current step, ``step``."""
+            """Write the next tokens of some rows into ``tokens``. The loop below sets ``logits``,
+            ``sizes`` and ``step`` to those of the current step.
+            """
             sample_rows(
                 logits[rows],
                 whole[rows],
@@ -170,7 +172,7 @@ class DeviceStepper(ModelStepper):
                 sizes = np.full(count, start + step)
                 list(threads.map(sample_share, shares))  # list() waits for all shares
                 sampled[live, step] = tokens[live]
-                places[live] = new_places[live]
+                places[live] = new_places[live]  # those of ended rows stay as they are
                 used += live
                 has_room = new_tokens + step + 1 < params.max_new_tokens
                 live &= (tokens >= 0) & (tokens != params.eos_id) & has_room
@@ -192,7 +194,7 @@ def _count_threads() -> int:
 
 
 def _share(count: int, parts: int) -> list[slice]:
-    """Divide ``count`` rows into up to ``parts`` ranges of about equal size."""
+    """Divide ``count`` rows into at most ``parts`` ranges of about equal size."""
     ends = [count * number // parts for number in range(parts + 1)]
     return [slice(first, last) for first, last in pairwise(ends) if first < last]
 

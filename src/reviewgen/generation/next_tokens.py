@@ -26,8 +26,8 @@ from reviewgen.protocols.stepper import CountedContext, Stepper, StepState, Supp
 from reviewgen.protocols.tokenizer import Tokenizer
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
-_MAX_TEXT = 200  # a notebook shows this many characters of the text
-_MAX_TOKEN = 60  # a notebook shows this many characters of a token
+_MAX_TEXT = 200  # max characters of the end of the text that a notebook shows
+_MAX_TOKEN = 60  # max characters of a token that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ def most_probable(scores: Float64[np.ndarray, " N"], count: int) -> list[int]:
     Equal scores are ordered by index, the smallest first.
     """
     count = min(count, len(scores))
-    best = np.argpartition(-scores, count - 1)[:count]
+    best = np.argpartition(-scores, count - 1)[:count]  # in any order
+    # lexsort sorts by its last key first
     ordered: list[int] = best[np.lexsort((best, -scores[best]))].tolist()
     return ordered
 
@@ -382,6 +383,7 @@ class Walk:
                 probabilities = distribution(
                     self._steps[-1].scores, self._tokenizer, self._temperature
                 )
+                # top_k=0, top_p=1.0 and min_p=0.0 switch the filters off
                 self.take(int(sample_from(probabilities, 0, 1.0, 0.0, self._rng.random())))
         finally:  # keep only the last of the new steps, also if a further one raised an error
             del self._steps[start:-1]
@@ -417,7 +419,8 @@ class Walk:
     def _feed(self, ids: tuple[int, ...], before: _Step | None = None) -> _Step:
         """Feed ids to the stepper, and return the step.
 
-        If the ids begin with those of the previous step, only the ids after them are fed.
+        If the ids begin with those of the previous step, ``before``, only the ids after them are
+        fed.
         """
         if before is None or ids[: len(before.ids)] != before.ids:
             before = _Step((), np.empty(0), np.empty(0), self._stepper.initial_state(1))

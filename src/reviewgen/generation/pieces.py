@@ -29,8 +29,8 @@ from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.stepper import Stepper
 from reviewgen.protocols.tokenizer import Tokenizer
 
-_MAX_WORD = 100  # characters of a word that a format adds to the known ones
-_MAX_HEALED = 8  # at most this many tokens are removed from the end of a prompt
+_MAX_WORD = 100  # max characters of a word that a format adds to the known words
+_MAX_HEALED = 8  # max tokens that are removed from the end of a prompt
 
 
 class Prompt(NamedTuple):
@@ -69,13 +69,14 @@ class TokenTexts:
     ) -> None:
         self.tokenizer = tokenizer
         self._bigrams = bigrams
-        self._formats: dict[GenerationConfig, Formats] = {}
+        self._formats: dict[GenerationConfig, Formats] = {}  # those of the last call
         self.bos_id = tokenizer.bos_id
         self._lexicon = lexicon
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
         self.are_characters = max(map(len, self.texts)) <= 1
         self._are_whole = pieces == self.texts  # no token is a part of a character
+        # the last spelling with more than the lexicon, by the further words and whether it has signs
         self._extended: dict[tuple[frozenset[str], bool], Spelling] = {}
 
     def split(self, text: str) -> Prompt:
@@ -103,7 +104,9 @@ class TokenTexts:
         return Prompt(list(ids[:keep]), rest, len(self.tokenizer.decode(ids[:keep])) + len(rest))
 
     def matches(self, rest: str) -> Bool[np.ndarray, " V"]:
-        """Return a mask of the tokens that start with ``rest``, or that ``rest`` starts with."""
+        """Return a mask of the tokens that match the rest of a prompt: the token begins with the
+        rest, or the rest begins with the token.
+        """
         return np.array(
             [
                 bool(piece) and (piece.startswith(rest) or rest.startswith(piece))
@@ -164,10 +167,11 @@ class TokenTexts:
                     " out, or set words=any."
                 )
         rules = [getattr(config, name) for name in (*GRAMMARS, "choices")]
-        literal = json.dumps([rule for rule in rules if rule], ensure_ascii=False)
+        # texts may contain any word that is written in the formats
+        rules_text = json.dumps([rule for rule in rules if rule], ensure_ascii=False)
         others |= {
             word
-            for word in words_of(literal)
+            for word in words_of(rules_text)
             if len(word) <= _MAX_WORD and not self._lexicon.spells(word)
         }
         has_signs = any(rules)
@@ -221,8 +225,7 @@ class TokenTexts:
         if needs_bigrams and self._bigrams is None:
             self._bigrams = ask_model(stepper, self.tokenizer.vocab_size, self.bos_id)
         formats = self._formats.get(config)
-        # the hash leaves out the JSON schema
-        if formats is None or (formats.config, formats.plugins) != (config, plugins):
+        if formats is None or formats.plugins != plugins:
             eos = self.tokenizer.eos_id
             formats = Formats(config, symbols, self.bos_id, eos, stepper, self._bigrams, plugins)
             self._formats = {config: formats}  # keep only the last one
@@ -230,10 +233,12 @@ class TokenTexts:
 
     @cached_property
     def _symbols(self) -> Symbols | None:
+        """The bytes of each token; None if the tokenizer does not say which they are."""
         return token_symbols(self.tokenizer)
 
     @cached_property
     def _known(self) -> Spelling | None:
+        """The spelling automaton of the lexicon; None if the bytes of the tokens are not known."""
         return None if self._symbols is None else make_spelling(self._symbols, self._lexicon)
 
     @cached_property

@@ -18,7 +18,8 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
 
 _MAX_BEST_OF = 100_000
-_EXCLUDED = {  # for each of these settings, the settings that it cannot be combined with
+# what each of these settings cannot be combined with
+_EXCLUDED = {
     "num_beams": ("novelty='filter'", "a format", "stopping_criteria", "a streamer"),
     "best_of": ("num_beams", "do_sample=False", "a streamer"),
 }

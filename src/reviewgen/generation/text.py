@@ -18,7 +18,7 @@ from reviewgen.generation.states import Slot
 from reviewgen.sentences import sentence_ends
 
 _RANDOM_BLOCK = 64  # at least this many random numbers are generated at a time
-_MAX_TOKENS_PER_CHARACTER = 8
+_MAX_TOKENS_PER_CHARACTER = 8  # a character has at most four bytes, each of at most two tokens
 # the finish reasons of texts that did not end by themselves
 _CUT_OFF = ("length", "time", "stuck", "criteria")
 
@@ -112,6 +112,7 @@ class Text:
         The ids of conditions are left out, since they are never generated.
         """
         padding = [self.prefix[0]] * size  # bos
+        # without its first len(ids) items, the list has ``size`` items
         return (padding + self.ids)[len(self.ids) :]
 
     def so_far(self) -> str:
@@ -167,8 +168,8 @@ class Text:
         self.finish_reason = "length"
 
     def _may_end_after(self, text: str) -> bool:
-        """Return whether the text still fits its formats, and at least ``min_new_tokens`` new
-        tokens are left, if it is shortened to ``text``. There may be fewer tokens already.
+        """Return whether the text may be shortened to ``text``. It must still fit its formats, and
+        keep at least ``min_new_tokens`` new tokens, unless it has fewer already.
         """
         if self.cursor is not None and not self.cursor.fits(self.ids[: self._count_tokens(text)]):
             return False
@@ -197,6 +198,7 @@ class Text:
         if self.cursor is not None:
             if not self.cursor.fits(self.ids):
                 return
+            # skip earlier stop strings, at which the text did not fit
             start = max(start, len(text) - len(tail))
         ends = [text.index(stop, start) + len(stop) for stop in stops if stop in text[start:]]
         if ends:  # else the stop string begins in the prompt
@@ -214,6 +216,7 @@ class Text:
         """Return how many tokens spell ``text``, a beginning of the text; the tokens of the prompt
         always count.
         """
+        # the smallest number of tokens whose text is at least as long as ``text``
         needed = bisect_left(
             range(len(self.ids)),
             len(text),

@@ -62,17 +62,18 @@ class TextWindows:
         self._length = length
         self._anchor = (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
-        # the start of each window that lies within one text
+        # where all windows start, and of these the ones that lie within one text
         starts = np.arange(max(0, len(codes) - length + 1))
         ends_of_texts = ends[np.searchsorted(ends, starts, "right")]
         self._starts = np.flatnonzero(starts + length <= ends_of_texts)
         # the distinct hashes, and for each window the index of its hash
         hashes = _hash_windows(codes, length)[self._starts]
         self._hashes, self._hash_indexes = np.unique(hashes, return_inverse=True)
+        # sets of the anchors and of the windows
         self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
     def are_shared(self, training: Iterable[str]) -> Bool[np.ndarray, " T"]:
-        """Return whether each text has a copied span.
+        """Return for each text whether it has a copied span.
 
         Args:
             training: The training texts; iterated over once.
@@ -143,7 +144,7 @@ def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndar
 def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.ndarray, " W"]:
     """Return the hashes of all windows of a sequence, even of windows that span several texts."""
     hashes = np.zeros(max(0, len(codes) - length + 1), np.uint64)
-    for offset in range(length):
+    for offset in range(length):  # adds the next character to all windows at once
         hashes = hashes * MULTIPLIER + codes[offset : offset + len(hashes)]
     return hashes
 

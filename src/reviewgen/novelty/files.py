@@ -21,8 +21,8 @@ from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _SCHEMA = 1
 _HEADER = "reviewgen.novelty"  # the only key: safetensors writes several keys in random order
-_COMPACT_FACTS = {"stride": int, "probes": int}
-_SETS = [f"windows_{length}" for length in WINDOWS]
+_COMPACT_FACTS = {"stride": int, "probes": int}  # the further facts of the compact form
+_SETS = [f"windows_{length}" for length in WINDOWS]  # the names of the compact form's tensors
 
 
 class IndexFacts(TypedDict):
@@ -86,8 +86,8 @@ def build_index(
     if form == CompactIndex.form:
         sets = sets or build_sets([ids], (facts["bos_id"], facts["eos_id"]), max_bytes)
         return CompactIndex(**facts, stride=sets[0].stride, sets=sets)
-    # Mori 2006; ids of several bytes are sorted as byte strings. Imported here, since only training
-    # needs it.
+    # The algorithm is that of Mori 2006. It sorts ids of several bytes as byte strings. The package
+    # is imported here, since only training needs it.
     from pydivsufsort import divsufsort
 
     dtype = id_dtype(facts["vocab_size"])

@@ -39,14 +39,14 @@ from reviewgen.novelty.matching import (
 )
 from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
 
-_LARGEST_MAX_COPY = 1 << 31  # tokens; a larger limit has the same effect
+_LARGEST_MAX_COPY = 1 << 31  # tokens; a larger value of ``max_copy`` has the same effect
 # A thinned index gives a copy rate only if it can look up this many windows of the texts.
 _MIN_SAMPLE = 20
 _FIRST_TOKENS = 200  # a text is recognised as a training text by this many tokens at its beginning
 _BITS_PER_WINDOW = 10.0  # bits per window in the compact form; gives about 1 % false positives
-_MAX_BUCKETS = 1 << 20  # a suffix array has no more buckets, unless the vocabulary is larger
-_CONTEXT = 60  # an excerpt has this many characters on each side of the span
-_MAX_GUARDS = 4  # the window sets of this many limits are cached
+_MAX_BUCKETS = 1 << 20  # max buckets of a suffix array, unless the vocabulary is larger
+_CONTEXT = 60  # max characters of an excerpt on each side of the span
+_MAX_GUARDS = 4  # the sets of windows for this many values of ``max_copy`` are cached
 _GUARD_BITS = 16.0  # bits per window in a guard; about one token in 1,000 is rejected by mistake
 
 MapFunction: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
@@ -324,6 +324,7 @@ class ExactIndex(Index):
     def _buckets(self) -> tuple[int, int, Int64[np.ndarray, " _"]]:
         """The arguments ``base``, ``depth`` and ``starts`` of ``match``."""
         base = self.vocab_size + 1
+        # the largest depth for which there are at most 4 buckets per token, and _MAX_BUCKETS in all
         depth = max(1, int(math.log(min(_MAX_BUCKETS, 4 * len(self.ids)), base)))
         return base, depth, count_buckets(self.ids, base, depth).cumsum()
 
@@ -434,7 +435,7 @@ class CompactIndex(Index):
                 " train with training.novelty=exact."
             )
         # the longest windows that fit into the shortest span to be detected
-        windows = [windows for windows in self.sets if windows.length <= shortest_copy][-1]
+        windows = [each for each in self.sets if each.length <= shortest_copy][-1]
         return CopyGuard(windows, shortest_copy - windows.length + 1)
 
     def look_up(
@@ -479,19 +480,19 @@ def build_sets(
     blocks = chain.from_iterable(map(cut, parts))
     sample_stride = thin_for_counting(sum(map(len, blocks)))
     sampled = call(_sample_part, [(part, separators, sample_stride) for part in parts])
-    # how many distinct windows of each length the training text has, estimated
+    # the estimated number of distinct windows of each length in the training text
     counts = [
         len(np.unique(np.concatenate(hashes))) * sample_stride
         for hashes in zip(*sampled, strict=True)
     ]
     stride = 1
-    sizes = counts
-    max_blocks = max_bytes // (8 * BLOCK)
+    sizes = counts  # the number of windows in each set, given the stride
+    max_blocks = max_bytes // (8 * BLOCK)  # a block has BLOCK words of 8 bytes
     while sum(count_blocks(size, _BITS_PER_WINDOW) for size in sizes) > max_blocks:
         stride *= 2
         sizes = [math.ceil(count / stride) for count in counts]
     built = call(_build_part, [(part, separators, sizes, stride) for part in parts])
-    # join the sets of all parts, for each length of the windows
+    # for each window length, join the sets of all parts
     return tuple(
         sets[0]._replace(bits=np.bitwise_or.reduce([each.bits for each in sets]))
         for sets in zip(*built, strict=True)

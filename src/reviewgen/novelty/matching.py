@@ -79,7 +79,7 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
             if shared > lengths[start]:
                 lengths[start] = shared
                 positions[start] = position
-            if start + shared == end:
+            if start + shared == end:  # no longer match is allowed
                 break
             is_below = (
                 position + shared == len(ids) or ids[position + shared] < text[start + shared]
@@ -105,9 +105,10 @@ def _find_bucket(starts, base, depth, text, start, end):
     width = base**depth
     shared = 0
     while shared < depth and start + shared < end:
+        # the suffixes that share one more id are in ``width`` buckets, of which ``key`` is the first
         width //= base
         key += (text[start + shared] + 1) * width
-        if starts[key] == starts[key + width]:
+        if starts[key] == starts[key + width]:  # there are none
             break
         low = starts[key]
         high = starts[key + width]
@@ -125,6 +126,7 @@ def look_up_windows(windows, text, limits, statuses):
     for start in range(len(text)):
         if start + windows.length <= limits[start]:
             value = hash_window(text, start + windows.length - 1, windows.length)
+            # is the hash a multiple of the stride, which is a power of two?
             if not value & np.uint64(windows.stride - 1):
                 statuses[start] = SEEN if holds(windows, value) else NEW
 
@@ -188,6 +190,7 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
             for offset in range(anchor):
                 value += np.uint64(codes[first + offset]) * weights[offset]
             if holds(anchors, value):
+                # the windows that contain the anchor lie between these positions
                 low = max(start, first + anchor - length)
                 high = min(end, first + length)
                 _mark_windows(codes, low, high, length, oldest, hashes, windows, found)

@@ -16,7 +16,7 @@ MIN_SPAN = WINDOWS[0]  # tokens; shorter copied spans are not reported
 # that the id continues, since a character has at most four bytes, and a token at least one.
 _CONTEXT = 8
 _MAX_QUOTE = 80  # characters; longer quotes are cut
-_MAX_SHOWN = 5  # a notebook shows this many spans
+_MAX_SHOWN = 5  # max spans that a notebook shows
 _SHORT_TEXT = 1000  # tokens; for texts up to this length, decoding every prefix is fast enough
 
 Decode = Callable[[Sequence[int]], str]
@@ -80,7 +80,7 @@ class Novelty:
     false_positive_rate: float
 
     def describe(self) -> list[str]:
-        """Return two to four sentences for the user, one per line."""
+        """Return two to four lines for the user, each of one or more sentences."""
         if not self.tokens:
             return ["The text is empty.", "There is nothing to compare with the training text."]
         bound = "at most " if self.form == "compact" else ""
