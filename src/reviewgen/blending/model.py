@@ -197,7 +197,7 @@ class Blend:
             nodes.append(
                 GraphNode(
                     id=name,
-                    label=str(entry["name"]),
+                    label=entry["name"],
                     detail=_describe_sizes(model, entry["config"].get("order")),
                     parameters=tuple(f"{number}.{key}" for key, _ in parameters),
                 )
@@ -205,11 +205,12 @@ class Blend:
             edges.append(GraphEdge(source="ids", target=name, axes=("B", "T")))
             edges.append(GraphEdge(source=name, target=name, label="state", delay=1))
             if number < self.config.averaged:
-                label = f"p_{{{number}}}"
-                edges.append(GraphEdge(source=name, target="mixture", axes=scores, label=label))
+                edges.append(
+                    GraphEdge(source=name, target="mixture", axes=scores, label=f"p_{{{number}}}")
+                )
             else:
                 edges.append(GraphEdge(source="mixture", target=name, axes=scores, label="expert"))
-        last = name if self.config.has_expert else "mixture"
+        last = nodes[-1].id if self.config.has_expert else "mixture"
         edges.append(GraphEdge(source=last, target="logits", axes=scores))
         return ModelGraph(
             nodes=tuple(nodes), edges=tuple(edges), sizes={"V": self.config.vocab_size}

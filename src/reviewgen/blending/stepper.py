@@ -94,7 +94,7 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
         """Return the log probability of each token after the last of ``ids``, and the states of the
         components after it.
         """
-        # with an expert, all components are stepped for each token, which is faster in a compiled loop
+        # with an expert, all components are stepped for each token: a compiled loop is faster
         base = CompiledStepper if self.config.has_expert else BlendStepper
         return base.forward(self, ids, state)
 

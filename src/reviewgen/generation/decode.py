@@ -18,8 +18,8 @@ is allowed:
   ``exceeds_limit`` if this token completes a copied span.
 - Without a CopyGuard it takes a forbidden token at once.
 
-The masks of formats are applied in ``step`` only. A text is sampled in blocks while its formats need
-no mask. A format that was added to the Spelling never needs one.
+The masks of formats are applied in ``step`` only. While its formats need no mask, a text is sampled
+in blocks. A format that was added to the Spelling never needs a mask.
 
 Dimensions: B texts, V vocabulary, K last tokens of a text, N random numbers per text.
 """
@@ -294,8 +294,8 @@ class Decoder:
             token = self._resample(batch, row, int(runs[row]), first)
             # ``places`` has the places after the tokens that were sampled first
             place = places[row] if token == first and text.is_past_prompt else None
-            # without a guard and a format, a dead end sets ``retries`` to MAX_RETRIES, but this must
-            # affect one token only
+            # without a guard and a format, ``_backtrack`` has set ``retries`` to MAX_RETRIES at a dead
+            # end; this must affect one token only
             if self.guard is None and self.formats is None and token >= 0:
                 text.retries = 0
             if text.forced:
@@ -327,8 +327,8 @@ class Decoder:
         elif token == DEAD_END and text.retries >= (
             _MAX_FORMAT_RETRIES if self.config.include else MAX_RETRIES
         ):
-            # after too many dead ends, first unknown words are allowed, then also copied spans; but a
-            # text with a format must never copy
+            # after too many dead ends, first allow unknown words, then also copied spans; but a text
+            # with a format must never copy
             token = self._sample_anywhere(batch.row(row), run)
             if token == DEAD_END and self.formats is None:
                 token = self._sample_anywhere(batch.row(row), 0)

@@ -76,7 +76,7 @@ class TokenTexts:
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
         self.are_characters = max(map(len, self.texts)) <= 1
         self._are_whole = pieces == self.texts  # no token is a part of a character
-        # the last spelling with more than the lexicon, by the further words and whether it has signs
+        # the last spelling with more than the lexicon, by its further words and if it has signs
         self._extended: dict[tuple[frozenset[str], bool], Spelling] = {}
 
     def split(self, text: str) -> Prompt:

@@ -752,6 +752,7 @@ class ReviewModel:
 
     @cached_property
     def _pieces(self) -> TokenTexts:
+        """The text of each token, and the words that tokens may spell."""
         return TokenTexts(self.tokenizer, self.bundle.lexicon, self.bundle.bigrams)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateKwargs) -> Request:

@@ -18,9 +18,9 @@ it is written for in the metadata of its package, or as ``api_version: ClassVar[
     tokenizer   Tokenizer: text to ids and back
     checks      the laws that a third party's model must keep to be trained
     ranges      how several processes finish a model that is trained by counting
-    extensions  LogitsProcessorFactory: changes the scores of the next token in generation, or says
-                what texts must look like, as a TokenAutomaton; Metric:
-                a number measured on generated texts, at each evaluation of a training; Reader: the
+    extensions  LogitsProcessorFactory: makes a function that changes the scores of the next token,
+                or a TokenAutomaton, which says what texts must look like; Metric: a number that is
+                measured on generated texts, at each evaluation of a training; Reader: reads the
                 records of files of another format
 
 The names of ``model``, ``abilities`` and ``inputs`` are imported on first use. So code that needs

@@ -181,9 +181,12 @@ class Copies(NamedTuple):
         return self._mix(log_probs[..., None], copied)[..., 0]
 
     def _mix(self, log_probs: Tensor, copied: Tensor) -> Tensor:
-        """Return ``log((1 - g) exp(log_probs) + g copied)``."""
+        """Return ``log((1 - g) exp(log_probs) + g copied)``; g is the probability that a token is
+        copied.
+        """
         kept = log_probs + F.logsigmoid(-self.log_odds)
         is_copied = copied > 0
+        # 1 in place of 0, since the gradient of log(0) would be NaN
         log_copied = torch.where(is_copied, copied, 1).log() + F.logsigmoid(self.log_odds)
         return torch.where(is_copied, torch.logaddexp(kept, log_copied), kept)
 
@@ -220,10 +223,10 @@ class Operation:
         parameters: The number of parameters that this operation is the first to use.
         multiplications: The number of multiplications of two numbers, in matrix products and
             elementwise products. Activation functions, sums and look-ups count as none.
-        kind: "gate" for values between 0 and 1 that multiply other values, "state" for the hidden
-            units that are carried from token to token, "window" for the ids from which each
-            prediction is made, "attention" for the weights by which each head of each token reads
-            the last tokens, itself the last of them: (B, T, heads, tokens), each row with the sum
+        kind: "gate" for values between 0 and 1 that multiply other values; "state" for the hidden
+            units that are carried from token to token; "window" for the ids from which each
+            prediction is made; "attention" for the weights (B, T, heads, tokens) with which each
+            head reads the last tokens, up to the token itself, where the weights of a head sum to
             1; otherwise "values".
     """
 
@@ -294,8 +297,9 @@ def is_embedding_table(name: str) -> bool:
     """Return whether a tensor of another source is an embedding table, judging by its name; for
     ``initial_weights``.
 
-    Such names are ``weight``, the only tensor of an ``nn.Embedding``, and ``weight`` of a module
-    that is called ``embedding``, ``embeddings``, ``embed``, ``encoder`` or ``word_embeddings``.
+    Such a name is ``weight`` alone, as in the state dict of an ``nn.Embedding``, or ``weight`` in a
+    module that is called ``embedding``, ``embeddings``, ``embed``, ``encoder`` or
+    ``word_embeddings``.
 
     >>> [is_embedding_table(name) for name in ("weight", "model.embed.weight", "output.weight")]
     [True, True, False]

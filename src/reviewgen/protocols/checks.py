@@ -117,14 +117,15 @@ def output_layer(model: Any) -> None:
         with seeded():  # the same dropout
             features, feature_state = model.features(ids, state)
         weight, bias = model.output_layer()
-        expected = nn.functional.linear(features, weight, bias)
+        computed = nn.functional.linear(features, weight, bias)
         copies = model.copies(features, ids, state) if isinstance(model, SupportsPointer) else None
         if copies is not None:
-            expected = copies.mix(expected)
+            computed = copies.mix(computed)
         sentence = "The output layer of the features does not give the logits."
-        assert_close(expected, logits, sentence)
+        assert_close(computed, logits, sentence)
         for part, expected in zip(flatten_state(feature_state), flatten_state(after), strict=True):
             assert_close(part, expected, "features() returns a different state.")
+    # ``features`` and ``weight`` are those of training mode, which is last in the loop
     assert features.requires_grad and weight.requires_grad, (
         "The features or the output layer have no gradient."
     )

@@ -1,5 +1,6 @@
 """The abilities of a config: SupportsMigration, to read what an earlier version of its plugin has
-saved, and SupportsTransformers, to be that of a class of transformers. Needs no torch.
+saved; and SupportsTransformers, to be converted to the config of a class of transformers, and back.
+Needs no torch.
 """
 
 from collections.abc import Mapping
@@ -49,7 +50,9 @@ class SupportsMigration(Protocol):
 
 @runtime_checkable
 class SupportsTransformers(Protocol):
-    """The config of a model whose weights a class of the library transformers computes with."""
+    """The config of a model that a class of the library transformers can compute, with the same
+    weights.
+    """
 
     def to_transformers(self) -> dict[str, Any]:
         """Return the content of the library's config.json, without the ids of special tokens.

@@ -1,6 +1,7 @@
 """Embeddings of hashed n-grams, for networks that add them to those of tokens. Needs torch.
 
-Shapes: B batch, T time (tokens), E embedding, N longest n-gram.
+Shapes: B batch, T time (tokens), R tokens of a batch (T times B), E embedding, N longest n-gram,
+N1 = N - 1.
 
 Sources: Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information" (sums of hashed
 n-grams); Pagnoni et al. 2024, "Byte Latent Transformer" (hashed n-grams in front of a language
@@ -63,16 +64,16 @@ class NgramEmbedding(nn.Module):
         return self._sum(rows.flatten(0, 1), weights).view(*ids.shape, -1)
 
     def _sum(
-        self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None
-    ) -> Float[Tensor, "N E"]:
-        """Return weighted sums of rows of the table. torch's embedding_bag is faster, but not
-        available on every device.
+        self, rows: Int[Tensor, "R N1"], weights: Float[Tensor, "R N1"] | None
+    ) -> Float[Tensor, "R E"]:
+        """Return, for each token, the weighted sum of some rows of the table. torch's embedding_bag
+        is faster, but not available on every device.
         """
         # in ONNX, embedding_bag would become a slow loop
         if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():
             bags: Tensor = self.table(rows, per_sample_weights=weights)
             return bags
-        vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
+        vectors = F.embedding(rows, self.table.weight)  # (R, N-1, E); its gradient is dense
         if weights is not None:
             vectors = vectors * weights.unsqueeze(-1)
         return vectors.sum(dim=1)
@@ -89,5 +90,6 @@ class NgramEmbedding(nn.Module):
         for before in range(1, self.ngrams):
             start = len(past) - before
             key = extend_key(key, seen[start : start + len(ids)])
+            # the table has ``buckets`` rows for pairs, then those for triples, and so on
             rows.append(bucket_of(key, self.buckets) + (before - 1) * self.buckets)
         return torch.stack(rows, dim=-1)

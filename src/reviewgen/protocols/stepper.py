@@ -202,10 +202,11 @@ class SupportsCompiledStep(Protocol):
 class SupportsExpertForward(Protocol):
     """A stepper of a model whose config has ``expert=True``; see ``SupportsExpert``.
 
-    If it has a compiled step, a blend generates in one compiled loop. The step gets the expert's
-    logits in the argument ``logits``, whose shape is (R, V64) after every token, and overwrites
-    them with its own log probabilities. Without ``ids``, it gets them once more, and computes its
-    log probabilities from them and its state, which must not change.
+    If it has a compiled step (see ``reviewgen.compiled.steps``), a blend generates in one compiled
+    loop. For every token, the step gets the expert's logits (R, V64) in the argument ``logits``,
+    and overwrites them with its own log probabilities. If it is called with empty ``ids``, it gets
+    the expert's logits once more, and computes its log probabilities from them and from its state,
+    which must not change.
     """
 
     def forward_with_expert(
@@ -230,8 +231,9 @@ class CountedContext:
         seen: Whether each token of the vocabulary was seen after the context.
         counts: The count of each token after the context, 0 for tokens that were not seen; None if
             the model does not store exact counts.
-        unit: What is counted: "occurrences", or "predecessors", the different tokens seen before
-            context and token together (the continuation counts of Kneser & Ney 1995).
+        unit: What is counted for each token: "occurrences" after the context, or "predecessors",
+            the number of different tokens seen before the context and this token (the continuation
+            counts of Kneser & Ney 1995).
         parts: The part of each token's probability that comes from these counts; None if the model
             cannot tell.
         discounts: What is subtracted from a count of 1, of 2, and of 3 or more; None if nothing is.

@@ -45,7 +45,7 @@ _STRING = {"type": "string"}
 _INTEGER = {"type": "integer"}
 # an item of the field prompt, if that is a list
 _PROMPT_ITEM = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}
-# the schema of the response of each endpoint
+# the schema of the response of each endpoint, by the name of its function
 _SCHEMAS = {"_complete": "Completion", "_chat": "ChatCompletion", "_embed": "Embedding"}
 _REASONS = {
     400: (
@@ -62,6 +62,7 @@ _REASONS = {
     500: "The server failed.",
     503: "The server is shutting down, or did not answer in time.",
 }
+# the metadata at the top of a model card, between two lines of three hyphens
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -96,6 +97,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        """After the server has stopped, wait for the last answers, and close the engines."""
         yield
         until = time.monotonic() + _LAST_SECONDS
         while service.answering and time.monotonic() < until:
@@ -248,6 +250,7 @@ def _request_schemas(limits: Limits) -> dict[str, Any]:
         for name, hint in HINTS.items()
     }
     fields["max_tokens"]["maximum"] = limits.max_tokens
+    # a prompt is a string, a list or null; this describes the items of the list
     fields["prompt"]["anyOf"][1]["items"] = _PROMPT_ITEM
     chat = {name: fields[name] for name in CHAT_FIELDS}
     chat["messages"] = {"type": "array", "items": {"type": "object"}}

@@ -250,6 +250,7 @@ class ActiveRequest:
         """Whether texts of the request may be scheduled: the request must not be stopped, and not
         too many characters may wait for the consumer.
         """
+        # a copy, since the consumer may take parts meanwhile; a part without characters counts as 1
         unread = sum(1 + len(delta.new_text) for delta in [*self._unread])
         return not self.is_stopped and unread <= _MAX_UNREAD
 
@@ -369,7 +370,7 @@ class Engine:
         states = [self._stepper.initial_state(1)]
         for _ in range(2):
             states.append(self._feed_one([self._tokenizer.bos_id], states[-1])[1])
-        stack_rows(states)
+        stack_rows(states)  # raises if their shapes differ
 
     def _feed_one(self, ids: Sequence[int], state: StepState) -> tuple[np.ndarray, StepState]:
         """Feed ids of one text. Return the logits (V,) and the state after the last id."""
@@ -421,6 +422,7 @@ class Engine:
     @property
     def live(self) -> int:
         """The number of texts in progress."""
+        # a copy of the list, since the engine's thread may change it meanwhile
         return sum(len(request.texts) for request in [*self._requests])
 
     @property
@@ -503,7 +505,7 @@ class Engine:
             )
             self._prefixes[ids] = prefix
             waiting.setdefault(prefix, []).append(text)
-        # remove the entries that were used least recently
+        # keep only the entries that were used most recently
         for ids in [*self._prefixes][: -_KEPT_PREFIXES - self._max_rows]:
             del self._prefixes[ids]
         until = time.monotonic() + _TICK_SECONDS
@@ -578,11 +580,12 @@ class Engine:
                 text.request.decoder.place(text)
         groups: list[list[ServedText]] = []  # a group is sampled by one thread
         for same_key in _grouped(texts, lambda text: text.request.batch_key):
-            count = min(self._threads, max(1, len(same_key) // _MIN_ROWS_OF_A_THREAD))
-            groups += [same_key[first::count] for first in range(count)]
+            parts = min(self._threads, max(1, len(same_key) // _MIN_ROWS_OF_A_THREAD))
+            groups += [same_key[first::parts] for first in range(parts)]
         blocks: list[tuple[Sequence[ServedText], np.ndarray]] = []
 
         def sample(group: Sequence[ServedText]) -> None:
+            """Sample a block of tokens for each text of a group, and add them to ``blocks``."""
             blocks.append((group, _sample_block(group, numbers)))
 
         run: Callable[..., Iterable[object]] = map if len(groups) == 1 else self._pool.map
@@ -600,9 +603,9 @@ class Engine:
     def _append(self, tokens: list[int], texts: Sequence[ServedText]) -> None:
         """Append the tokens of a block to a text."""
         text = texts[0]
-        length = text.new_tokens
-        text.request.decoder.append(text, tokens[: text.config.max_new_tokens - length])
-        text.lacks_random = text.new_tokens == length
+        new_before = text.new_tokens
+        text.request.decoder.append(text, tokens[: text.config.max_new_tokens - new_before])
+        text.lacks_random = text.new_tokens == new_before
 
     def _score_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Score the tokens of texts one by one, until the time of a tick is over or all tokens are
@@ -681,8 +684,9 @@ def _start_after(text: ServedText, prefix: _CachedPrefix) -> None:
 
 
 def _sample_block(texts: Sequence[ServedText], numbers: int) -> np.ndarray:
-    """Return the tokens (B, N) that the stepper samples for B texts with the same ``batch_key``; N
-    is the number of random numbers for each text, usually ``numbers``.
+    """Return the tokens (B, N) that the stepper samples for B texts with the same ``batch_key``. N
+    is the number of random numbers for each text: ``numbers``, or more if a text had too few for a
+    token in its last block.
     """
     request = texts[0].request
     params = request.decoder.params

@@ -20,11 +20,11 @@ from reviewgen.config.settings import Bound, PositiveInt, check
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.storage import to_path
 
-_MIN_KEY = 8  # characters of an API key
+_MIN_KEY = 8  # min characters of an API key
 _KEY = re.compile(rf"[!-~]{{{_MIN_KEY},}}")  # printable ASCII without spaces
-_MAX_NAME = 100  # characters of the name of a model
+_MAX_NAME = 100  # max characters of the name of a model
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
-_HOST = re.compile(r"[^\s/*@:\[\]]+")
+_HOST = re.compile(r"[^\s/*@:\[\]]+")  # the name of a host, without a port
 
 
 @dataclass(frozen=True, kw_only=True)

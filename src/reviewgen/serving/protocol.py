@@ -34,15 +34,17 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.serving.engine import EngineRequest, RequestTimeout
 from reviewgen.serving.options import Limits
 
-_MAX_MESSAGE = 500  # characters of a message; it may quote a long value
-_MAX_PARAM = 100  # characters of the name of a field
-_MAX_LOGPROBS = 20  # log probabilities of a token
+_MAX_MESSAGE = 500  # max characters of an error message, which may quote a long value
+_MAX_PARAM = 100  # max characters of the name of a field in an error
+_MAX_LOGPROBS = 20  # max alternatives to a token that are returned with their log probabilities
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
-_MAX_STOPS = 16  # stop strings of a request
-_MAX_STOP = 200  # characters of a stop string
-_MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
+_MAX_STOPS = 16  # max stop strings of a request
+_MAX_STOP = 200  # max characters of a stop string
+# max log probabilities of a response; in a stream, only those of the prompts are counted
+_MAX_ALL_LOGPROBS = 2_000_000
 T = TypeVar("T")
 
+# OpenAI's types of errors, by HTTP status; other statuses have a type by their range
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -290,7 +292,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     try:
         value = parse_json(body.decode("utf-8"))
-        if b"\\u" in body:  # an escape can be half of a pair
+        if b"\\u" in body:  # an escape can be half of a surrogate pair, which has no UTF-8
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         if isinstance(value, dict):
             return value
@@ -364,6 +366,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 
 
 def _are_texts(value: Any) -> TypeGuard[list[str]]:
+    """Return whether a value is a list of strings that is not empty."""
     is_filled = isinstance(value, list) and len(value) > 0
     return is_filled and all(isinstance(item, str) for item in value)
 
@@ -432,10 +435,10 @@ def read_call(
     if fields.scores_prompts:
         request = replace(request, draws=())  # a score does not depend on the seed
     _refuse_many_logprobs(fields, request, prompt_ids)
-    # the best texts are chosen by the log probabilities of their tokens
     submission = EngineRequest(
         request,
         prompt_ids=_repeat(prompt_ids, tries) or None,
+        # the best texts are chosen by the log probabilities of their tokens, without alternatives
         alternatives=0 if fields.logprobs is None and fields.picks_best else fields.logprobs,
         is_streamed=bool(fields.stream),
         is_echoed=bool(fields.echo),
@@ -545,10 +548,10 @@ def _refuse_many_logprobs(
         tokens += request.config.max_new_tokens * len(request.prompts)
     numbers = tokens * (1 + fields.logprobs)
     message = (
-        f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have"
+        f"A response may have at most {_MAX_ALL_LOGPROBS:,} log probabilities; this one may have"
         f" {numbers:,}: ask for less, or stream it."
     )
-    _refuse_if(numbers > _MAX_NUMBERS, "logprobs", message, "limit_exceeded")
+    _refuse_if(numbers > _MAX_ALL_LOGPROBS, "logprobs", message, "limit_exceeded")
 
 
 def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_value") -> None:
@@ -587,6 +590,7 @@ def _read_prompts(prompt: Any) -> list[Any]:
 
 
 def _are_ids(value: Any) -> bool:
+    """Return whether a value is a list of integers, which may be empty."""
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 

@@ -58,6 +58,7 @@ class Choice:
         """The mean log probability of the tokens of a complete text."""
         assert self.served is not None
         count = self.served.new_tokens
+        # the index in ``scores`` of the first new token; eos, which may follow, is left out
         first = len(self.served.ids) - count - self.served.out.first
         scores = self.served.out.scores[first : first + count]
         return sum(score.logprob for score in scores) / max(1, count)
@@ -136,6 +137,7 @@ class Completion(CompletionCall):
 
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the number of tokens of all prompts, each counted once, and of all texts."""
+        # by the index of the prompt; all texts of a prompt have the same number
         tokens_of_prompt = {
             text.number // self.fields.tries_per_prompt: len(text.ids) - text.new_tokens
             for text in started
@@ -180,7 +182,7 @@ class Completion(CompletionCall):
             fields["logprobs"] = self._logprobs(choice)
         if choice.served is not None and choice.is_over:
             reason = choice.served.finish_reason
-            # "length" for any text that was cut off
+            # every other reason, such as "time", means that the text was cut off
             fields["finish_reason"] = "stop" if reason in ("end", "stop") else "length"
             extras |= {
                 "text": choice.text,

@@ -63,6 +63,7 @@ class _Connection(H11Protocol):
         return math.inf if timer is None or self.transport.is_closing() else timer.when()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer of a new connection. If there are too many, close one that waits."""
         super().connection_made(transport)
         limit = self.limit_concurrency
         if limit is not None and len(self.connections) >= limit:
@@ -73,7 +74,9 @@ class _Connection(H11Protocol):
         self._start_timer(self.loop.time() + self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
-        # uvicorn stops the timer at the first byte; start it again if the headers are not complete
+        """Read bytes of a request. uvicorn stops the timer at the first byte; it is started again,
+        with the same deadline, if the headers are not complete.
+        """
         deadline = self.deadline
         super().data_received(data)
         is_waiting = self.cycle is None or self.cycle.response_complete
@@ -81,6 +84,7 @@ class _Connection(H11Protocol):
             self._start_timer(deadline)
 
     def _start_timer(self, deadline: float) -> None:
+        """Close the connection when the time of the event loop reaches the deadline."""
         self.timeout_keep_alive_task = self.loop.call_at(deadline, self.timeout_keep_alive_handler)
 
 
@@ -92,6 +96,7 @@ class _AcceptErrorFilter(logging.Filter):
     due = 0.0  # when the next line may be logged, in seconds since 1970
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record; shorten a record about a refused connection."""
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, OSError) or error.errno not in _ACCEPT_ERRORS:
             return True
@@ -131,7 +136,7 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
         raise ConfigError(
             f"{quoted(host)} is not an address of this machine: {error}. Give one, as in 127.0.0.1."
         ) from None
-    # connections inherit this option and the next
+    # connections inherit the options of the socket
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # the system closes a connection whose client reads nothing
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -169,6 +174,7 @@ def load_engines(
 
 
 def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlette:
+    """Return the application that serves these engines."""
     return create_app(engines, **{name: getattr(options, name) for name in _OPTIONS_OF_APP})
 
 

@@ -36,11 +36,11 @@ from reviewgen.serving.protocol import (
 )
 from reviewgen.serving.response import Completion
 
-# A body of more bytes is parsed by another thread, since that may take tenths of a second.
+# A body of more bytes is parsed in another thread, since this may take tenths of a second.
 _LARGE_BODY = 32_768
 # seconds between two messages of a stream; tokens that come sooner share a message
 _FLUSH_SECONDS = 0.02
-# Each request in progress adds this to that pause: with more requests, the messages are larger.
+# seconds that each request in progress adds to this pause, so that messages become fewer
 _FLUSH_SECONDS_PER_REQUEST = 0.001
 # maximum seconds between two messages of a stream, however many requests there are
 _MAX_FLUSH_SECONDS = 0.1
@@ -49,7 +49,7 @@ _LAST_SECONDS = 1.0  # seconds for sending the error with which a stream ends
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _EVENT = (b"data: ", b"\n\n")  # around the JSON of a server-sent event
 _DONE = b"data: [DONE]\n\n"  # the last server-sent event
-# X-Accel-Buffering: nginx would collect the messages
+# x-accel-buffering: without this header, nginx would collect the messages
 _STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -71,8 +71,9 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        model = ["model"]
+        by_model = ["model"]  # the labels of a number that each model has
         options: dict[str, Any] = {"namespace": "reviewgen", "registry": self.registry}
+        # a gauge of several workers is the sum over those that are alive
         live = options | {"multiprocess_mode": "livesum"}
         self.requests = Counter(
             "requests",
@@ -82,24 +83,24 @@ class ServerMetrics:
         )
         self.tokens = Counter("tokens", "Tokens by model and kind.", ["model", "kind"], **options)
         self.disconnects = Counter(
-            "disconnects", "Requests whose client went away before the end.", model, **options
+            "disconnects", "Requests whose client went away before the end.", by_model, **options
         )
         self.first_token = Histogram(
             "time_to_first_token_seconds",
             "From a request to its first token.",
-            model,
+            by_model,
             buckets=_FIRST_TOKEN_BUCKETS,
             **options,
         )
         self.seconds = Histogram(
             "request_seconds",
             "From a request to its end.",
-            model,
+            by_model,
             buckets=_REQUEST_BUCKETS,
             **options,
         )
-        self.live = Gauge("live_rows", "Texts in progress.", model, **live)
-        self.waiting = Gauge("waiting_rows", "Texts that wait.", model, **live)
+        self.live = Gauge("live_rows", "Texts in progress.", by_model, **live)
+        self.waiting = Gauge("waiting_rows", "Texts that wait.", by_model, **live)
 
 
 class Service:
@@ -125,7 +126,7 @@ class Service:
         self.metrics = ServerMetrics()
         self._key_digests = key_digests
         self.answering = 0
-        # for each model, at most one index is built, or one request embedded, at a time
+        # a lock for each model: only one index or format is made, or one request embedded, at a time
         self._guarding = {name: asyncio.Lock() for name in engines}
 
     def close(self) -> None:
@@ -385,6 +386,7 @@ class CompletionResponse:
         """
 
         def encode() -> bytes:
+            """Return the values as JSON."""
             return b"".join(before + _to_json(value) + after for value in values())
 
         has_logprobs = self.completion.fields.logprobs is not None
@@ -436,7 +438,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     if declared.isdecimal() and int(declared[:20]) > limits.max_body:
         raise too_large
     body = bytearray()
-    now = asyncio.get_running_loop().time
+    now = asyncio.get_running_loop().time  # a function
     until = now() + limits.request_seconds
     try:
         async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as timeout:
