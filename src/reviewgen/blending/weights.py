@@ -34,12 +34,13 @@ MAX_ROUNDS = 200  # max rounds that fit fixed weights
 TOLERANCE = 1e-6  # a smaller change of the fixed weights ends their fit
 MAX_GATE_ROUNDS = 300  # max rounds that fit a gate
 GATE_TOLERANCE = 1e-7  # nats per token; a smaller gain ends the fit of a gate
-# weight of the gate's prior, in tokens: of the values from 10 to 100, the best on other texts of
-# four corpora, when the gate was fitted to 300 to 14,000 held-out tokens
+# The weight of the gate's prior, in tokens. Of the values from 10 to 100, this one was the best for
+# texts to which the gate was not fitted: in four corpora, with 300 to 14,000 tokens for the fit.
 PRIOR_TOKENS = 30
 # max tokens that a gate is fitted to; of more tokens, evenly spaced ones are chosen
 MAX_TOKENS = 32_768
-_ROUNDING = 1e-3  # in float32, the log of a probability near one may be slightly above zero
+# in float32, the log of a probability near one may be above zero by at most this much
+_ROUNDING = 1e-3
 
 
 def check_weights(weights: Any, models: int) -> tuple[float, ...]:
@@ -173,7 +174,8 @@ def fit_gate(
     # without this term, the moments are singular if an entropy does not vary
     moments += 1e-9 * np.trace(moments) * np.eye(len(moments))
     prior = PRIOR_TOKENS / tokens  # weight of the prior, relative to the tokens
-    # inverse of the curvature: the moments, times 0.5 for the bound and ``prior`` for the prior
+    # The curvature of the bound is 0.5 times the moments, that of the prior is ``prior`` times the
+    # moments. This is the inverse of their sum.
     step = np.linalg.inv(moments) / (0.5 + prior)
     gate = np.zeros((log_probs.shape[1], features.shape[1]))
     objective = -np.inf

@@ -173,7 +173,7 @@ class _Search:
             self.decoder.extend(text, token)
             text.new_tokens += 1
         if not text.rest:
-            text.finish_if_complete(1)
+            text.finish_if_complete(newest=1)
         return text
 
     def _keep(self, beam: _Beam) -> None:

@@ -72,7 +72,7 @@ SAMPLING_SETTINGS = (
 # The size of a block: how many random numbers a stepper's own loop gets for each text in one call.
 # Most tokens use one number.
 _MIN_BLOCK = 32
-_FIRST_BLOCK = 64  # for the first block, if there is no deadline
+_FIRST_BLOCK = 64  # the size of the first block, if there is no deadline
 _MAX_BLOCK = 4096
 
 
@@ -215,6 +215,7 @@ class Decoder:
 
     def is_ready(self, text: Text) -> bool:
         """Return whether the stepper's own loop samples the next tokens of a text."""
+        # after MAX_RETRIES dead ends, ``step`` takes a forbidden token
         can_go_on = self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
         return can_go_on and self._is_idle(text)
 
@@ -294,8 +295,8 @@ class Decoder:
             token = self._resample(batch, row, int(runs[row]), first)
             # ``places`` has the places after the tokens that were sampled first
             place = places[row] if token == first and text.is_past_prompt else None
-            # without a guard and a format, ``_backtrack`` has set ``retries`` to MAX_RETRIES at a dead
-            # end; this must affect one token only
+            # without a guard and a format, ``_backtrack`` sets ``retries`` to MAX_RETRIES at a dead
+            # end, which must affect one token only
             if self.guard is None and self.formats is None and token >= 0:
                 text.retries = 0
             if text.forced:
@@ -321,17 +322,16 @@ class Decoder:
             token: The token or code that was sampled first.
         """
         text = batch.texts[row]
+        max_retries = _MAX_FORMAT_RETRIES if self.config.include else MAX_RETRIES
         if token == NOTHING_LEFT and text.rest:
             text.forced = self.pieces.tokenizer.encode(text.rest)
             text.rest = ""
-        elif token == DEAD_END and text.retries >= (
-            _MAX_FORMAT_RETRIES if self.config.include else MAX_RETRIES
-        ):
-            # after too many dead ends, first allow unknown words, then also copied spans; but a text
+        elif token == DEAD_END and text.retries >= max_retries:
+            # after too many dead ends, first allow unknown words, then also copied spans; a text
             # with a format must never copy
-            token = self._sample_anywhere(batch.row(row), run)
+            token = self._sample_any_word(batch.row(row), run)
             if token == DEAD_END and self.formats is None:
-                token = self._sample_anywhere(batch.row(row), 0)
+                token = self._sample_any_word(batch.row(row), 0)
                 text.exceeds_limit = True
         elif token >= 0 and self.guard is not None and not text.is_past_prompt:
             token = self._guard_prompt_end(batch.row(row), token)
@@ -425,8 +425,8 @@ class Decoder:
             text.use_random(1)
         return tokens, places
 
-    def _sample_anywhere(self, batch: _SamplingBatch, run: int) -> int:
-        """Sample a token for a batch of one text, which may have unknown words here."""
+    def _sample_any_word(self, batch: _SamplingBatch, run: int) -> int:
+        """Sample a token for a batch of one text. The token may make an unknown word."""
         tokens, _ = self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))
         return int(tokens[0])
 
@@ -448,7 +448,7 @@ class Decoder:
         tail[-1] = token
         if not copies(windows, tail, len(tail) - 1, run):
             return token
-        other = self._sample_anywhere(batch, run)
+        other = self._sample_any_word(batch, run)
         if other == DEAD_END:
             text.exceeds_limit = True
             return token
@@ -470,7 +470,8 @@ class Decoder:
         return Constraints(windows, run, self.spelling, places)
 
     def _tails(self, texts: Sequence[Text]) -> Int64[np.ndarray, "B K"]:
-        """Return the last K tokens of each text; the penalties and the guard need this many."""
+        """Return the last K tokens of each text: as many as the penalties and the guard need."""
+        # the penalties need bos and all tokens of a text
         size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
             size = max(size, self.guard.tokens - 1)
@@ -527,7 +528,7 @@ class Decoder:
         # the streamer already has the whole prompt, so it only gets what goes beyond it
         self._call_hooks(text, self.pieces.tokenizer.encode(beyond) if self.hooks else [], scores)
         if not text.rest:
-            text.finish_if_complete(1)
+            text.finish_if_complete(newest=1)
 
     def append(
         self,

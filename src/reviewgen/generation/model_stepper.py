@@ -30,7 +30,7 @@ from reviewgen.generation.states import map_state
 from reviewgen.protocols.model import LanguageModel, State, SupportsStep
 from reviewgen.protocols.stepper import Stepper, StepState
 
-_CHUNK_TOKENS = 512  # a longer prompt is fed in several calls of the model
+_CHUNK_TOKENS = 512  # max tokens of a prompt that are fed in one call of the model
 
 
 def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 32) -> Stepper:

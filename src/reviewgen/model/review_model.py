@@ -184,7 +184,7 @@ class ReviewModel:
 
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: the preset, facts of the training and the learning curve."""
-        from reviewgen.model.summary import summarize  # Jinja2
+        from reviewgen.model.summary import summarize  # imports Jinja2
 
         return summarize(self.bundle)
 

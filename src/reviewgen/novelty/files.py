@@ -20,7 +20,8 @@ from reviewgen.novelty.report import WINDOWS
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _SCHEMA = 1
-_HEADER = "reviewgen.novelty"  # the only key: safetensors writes several keys in random order
+# the only key of the header, since safetensors writes several keys in random order
+_HEADER = "reviewgen.novelty"
 _COMPACT_FACTS = {"stride": int, "probes": int}  # the further facts of the compact form
 _SETS = [f"windows_{length}" for length in WINDOWS]  # the names of the compact form's tensors
 

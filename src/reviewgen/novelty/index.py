@@ -42,7 +42,7 @@ from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, d
 _LARGEST_MAX_COPY = 1 << 31  # tokens; a larger value of ``max_copy`` has the same effect
 # A thinned index gives a copy rate only if it can look up this many windows of the texts.
 _MIN_SAMPLE = 20
-_FIRST_TOKENS = 200  # a text is recognised as a training text by this many tokens at its beginning
+_FIRST_TOKENS = 200  # a training text is recognised by at most this many of its first tokens
 _BITS_PER_WINDOW = 10.0  # bits per window in the compact form; gives about 1 % false positives
 _MAX_BUCKETS = 1 << 20  # max buckets of a suffix array, unless the vocabulary is larger
 _CONTEXT = 60  # max characters of an excerpt on each side of the span

@@ -105,7 +105,7 @@ def _find_bucket(starts, base, depth, text, start, end):
     width = base**depth
     shared = 0
     while shared < depth and start + shared < end:
-        # the suffixes that share one more id are in ``width`` buckets, beginning with bucket ``key``
+        # the suffixes that share one more id are in ``width`` buckets, of which ``key`` is first
         width //= base
         key += (text[start + shared] + 1) * width
         if starts[key] == starts[key + width]:  # there are none

@@ -146,7 +146,9 @@ def influence(model: Any, read: Callable[[Any, Tensor], Tensor]) -> Tensor:
         changed = ids.clone()
         changed[:, t] = (changed[:, t] + 1) % model.config.vocab_size
         after = read(model, changed).double()
+        # equal infinities do not differ; NaN counts as a difference of 1
         difference = torch.where(after == before, 0.0, (after - before).abs()) / (1 + before.abs())
+        # (T,), the largest change at each position, over all rows and the vocabulary
         changes.append(difference.nan_to_num(nan=1.0).amax((0, 2)))
     return torch.stack(changes)
 
@@ -228,7 +230,7 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
     >>> lettered((12, 3, 64), {"B": 3, "T": 12, "V": 11})
     '(T, B, H) = (12, 3, 64)'
     """
-    # of letters of the same size, the first one
+    # reversed, so that the first of several letters of one size overwrites the others
     letter_of = {size: letter for letter, size in reversed([*sizes.items()])}
     letters = ", ".join(letter_of.get(size, "H") for size in shape)
     return f"({letters}) = {shape}"

@@ -186,7 +186,7 @@ def hold_given(
     # a column of ones after the embeddings, whose sum is the number of ids
     counted = F.pad(F.embedding(ids, table), (0, 1), value=1.0)  # (B, T, E + 1)
     sums = (counted * is_given).cumsum(1) + held[:, None, :-1]
-    # start again at bos
+    # start again at bos: subtract the sum up to the last bos
     sums = sums - _latest(sums, is_bos, torch.zeros_like(held[:, None, :-1]))
     after = torch.cat([sums[:, -1], is_open[:, -1].to(sums.dtype)], dim=-1)
     return sums[..., :-1] / sums[..., -1:].clamp(min=1.0).sqrt(), after
@@ -227,8 +227,9 @@ def _latest(
     """
     count = is_event.long().cumsum(1)  # (B, T), how many events there were so far
     steps = torch.arange(is_event.shape[1], device=is_event.device)
-    event = torch.where(is_event, steps + 1, 0)  # (B, T), the position plus 1, 0 without event
-    # the same as event.cummax(1), which ONNX lacks: the position of the last event, plus 1
+    event = torch.where(is_event, steps + 1, 0)  # (B, T), the position plus 1; 0 without an event
+    # ``latest`` is the position of the last event, plus 1. It equals event.cummax(1), which ONNX
+    # lacks, so it is looked up by the number of events.
     by_count = torch.zeros_like(F.pad(event, (1, 0))).scatter_add(1, count, event)
     latest = by_count.gather(1, count)
     padded = torch.cat([before.to(values.dtype), values], dim=1)

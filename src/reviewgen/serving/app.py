@@ -36,14 +36,14 @@ from reviewgen.version import __version__
 from reviewgen.web.composing import page_for_server, static_files
 from reviewgen.web.rendering import render
 
-_LAST_SECONDS = 2.0  # seconds for answering requests that were cancelled
+_LAST_SECONDS = 2.0  # max seconds for answering the requests that were cancelled at the end
 _ABOUT = (
     "Small text generators behind the OpenAI protocol for completions, chat completions and"
     " embeddings."
 )
 _STRING = {"type": "string"}
 _INTEGER = {"type": "integer"}
-# an item of the field prompt, if that is a list
+# the schema of an item of the field ``prompt``, if this field is a list
 _PROMPT_ITEM = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}
 # the schema of the response of each endpoint, by the name of its function
 _SCHEMAS = {"_complete": "Completion", "_chat": "ChatCompletion", "_embed": "Embedding"}
@@ -120,7 +120,7 @@ def create_app(
     app = Starlette(
         routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
     )
-    # a redirection would go to whatever host the request names
+    # without redirections, since they would lead to any host that the request names
     app.router.redirect_slashes = False
     app.state.service = service
     app.state.created = int(time.time())
@@ -329,7 +329,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     """
     if isinstance(error, RequestError):
         problem = error
-    elif isinstance(error, HTTPException):  # an unknown path, another method
+    elif isinstance(error, HTTPException):  # an unknown path, or a method that it does not have
         message = (
             f"There is no {request.method} {request.url.path} here. GET /docs lists what there is."
         )

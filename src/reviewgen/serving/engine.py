@@ -52,11 +52,11 @@ from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # time limit of each part of a tick: prefill, steps, blocks, scoring
 _MAX_CHUNK = 512  # max tokens of a prompt that are fed at once
-_MIN_CHUNK = 32  # min tokens, fed even if a tick has time for fewer
+_MIN_CHUNK = 32  # min tokens of a prompt that are fed at once, even if a tick has time for fewer
 # A new prompt counts as if it had already waited this long, so that it is fed before the next chunk
 # of a long prompt.
 _HEAD_START_SECONDS = 1.0
-_KEPT_PREFIXES = 64  # entries of the prefix cache that are kept although no text waits for them
+_KEPT_PREFIXES = 64  # number of entries of the prefix cache that are kept for later texts
 _MIN_NUMBERS = 7  # min random numbers of a row in a block
 _MAX_NUMBERS = 512  # max random numbers of a row in a block
 _NUMBERS_OF_A_TOKEN = 32  # no token needs more random numbers
@@ -568,8 +568,8 @@ class Engine:
         """
         if not texts:
             return
-        # How many random numbers each text gets; a token usually takes one. So this is also about
-        # the number of tokens, as many as a tick has time for.
+        # How many random numbers each text gets: as many as the tokens that a tick has time for,
+        # since a token usually takes one number.
         numbers = int(_TICK_SECONDS / (self._sampled_seconds * len(texts))) + 1
         numbers = min(max(numbers, _MIN_NUMBERS), _MAX_NUMBERS)
         started = time.monotonic()

@@ -194,7 +194,7 @@ def name_sources(given: Sequence[str]) -> dict[str, str]:
 def _name_source(text: str) -> tuple[str, str]:
     """Return the name and the source of a model; see ``name_sources``."""
     name, equals, source = text.partition("=")
-    # a file name may contain an =
+    # if there is a file of this name, the = belongs to the name
     if not equals or os.path.exists(os.path.expanduser(text)):  # noqa: PTH110, PTH111  Path raises for a name that is too long
         source = text
         name = source.removeprefix("hf://").partition("@")[0]

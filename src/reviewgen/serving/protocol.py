@@ -244,7 +244,7 @@ _described = (
 
 def _optional(hint: Any) -> Any:
     """Return the type hint of a value that may also be None."""
-    if hasattr(hint, "__metadata__"):
+    if hasattr(hint, "__metadata__"):  # it is Annotated
         return Annotated[hint.__origin__ | None, *hint.__metadata__]
     return hint | None
 
@@ -433,7 +433,8 @@ def read_call(
     except ReviewgenError as error:
         raise to_request_error(error) from None
     if fields.scores_prompts:
-        request = replace(request, draws=())  # a score does not depend on the seed
+        # draw no conditions, since a score must not depend on the seed
+        request = replace(request, draws=())
     _refuse_many_logprobs(fields, request, prompt_ids)
     submission = EngineRequest(
         request,

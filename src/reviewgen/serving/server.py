@@ -33,7 +33,7 @@ from reviewgen.serving.options import Limits, ServerOptions
 from reviewgen.storage import temporary_folder
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
-_MAX_CONNECTIONS = 1000  # connections of a process, even if it may have many more file descriptors
+_MAX_CONNECTIONS = 1000  # max connections of a process, even if it may open more files
 # With these errors, the system cannot accept a connection now; asyncio tries again after a second.
 _ACCEPT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SECONDS_BETWEEN_ACCEPT_ERRORS = 60  # the log has at most one such error in this time
@@ -117,7 +117,7 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
             socket here.
         StorageError: The port is in use, or may not be used.
     """
-    # uvicorn passes the socket to its workers as a Unix socket
+    # uvicorn passes the socket to its workers through a Unix socket, which Windows lacks
     if workers > 1 and not hasattr(socket, "AF_UNIX"):
         raise ConfigError(
             f"workers={workers} is for Linux and macOS: on Windows, one process serves. Leave it"
@@ -225,7 +225,7 @@ def run(
     """
     settings = uvicorn_options(options.limits, options.access_log)
     if workers == 1:
-        # after it has ended, uvicorn raises the signal again, which must not count as a failure
+        # when uvicorn has ended, it raises the signal again, which must not count as a failure
         for number in signal.SIGTERM, signal.SIGINT:
             signal.signal(number, lambda *_: None)
         uvicorn.Server(uvicorn.Config(_make_app(options, engines), **settings)).run([listening])

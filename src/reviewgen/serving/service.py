@@ -47,7 +47,7 @@ _MAX_FLUSH_SECONDS = 0.1
 _LATE_SECONDS = 10.0  # the engine ends a request at most this long after its time limit
 _LAST_SECONDS = 1.0  # seconds for sending the error with which a stream ends
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_EVENT = (b"data: ", b"\n\n")  # around the JSON of a server-sent event
+_EVENT = (b"data: ", b"\n\n")  # the bytes before and after the JSON of a server-sent event
 _DONE = b"data: [DONE]\n\n"  # the last server-sent event
 # x-accel-buffering: without this header, nginx would collect the messages
 _STREAM_HEADERS = {
@@ -55,9 +55,9 @@ _STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-# draft-abaris-aicdh: a header that says that a model has written the answer
+# a header that says that a model has written the answer, as in draft-abaris-aicdh
 _MARK = {"ai-disclosure": "mode=machine-generated"}
-# seconds, the upper ends of the buckets of a histogram
+# the upper ends of the buckets of the histograms, in seconds
 _FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -126,7 +126,7 @@ class Service:
         self.metrics = ServerMetrics()
         self._key_digests = key_digests
         self.answering = 0
-        # a lock for each model: only one index or format is made, or one request embedded, at a time
+        # a lock for each model: one index or format is made, or one request embedded, at a time
         self._guarding = {name: asyncio.Lock() for name in engines}
 
     def close(self) -> None:
