@@ -158,8 +158,8 @@ class Detokenizer:
         return self._take(len(self._decoded), count)
 
     def _take(self, until: int, count: int) -> tuple[str, list[Token]]:
-        """Return the characters before index ``until``, and the first ``count`` tokens, without
-        those released before.
+        """Release the characters before index ``until`` and the first ``count`` tokens, and return
+        those that were not released before.
         """
         tokens = list[Token]()
         for index in range(self._released_tokens, count):

@@ -362,8 +362,7 @@ class Generator:
             DataError: ``words="known"``, and the model has no lexicon.
         """
         config = request.config
-        # in tokens; the rest of a prompt is not encoded yet, and has at most as many tokens as
-        # characters
+        # in tokens, but the rest of a prompt is counted in characters, since it is not encoded yet
         longest_prompt = max((len(text.ids) + len(text.rest) for text in texts), default=0)
         if guard is not None and guard.tokens > config.max_new_tokens + longest_prompt:
             guard = None

@@ -188,7 +188,8 @@ class Text:
         """
         stops = self.config.stop_strings
         longest = max(map(len, stops))
-        # a stop string that ends in the newest tokens begins in the last ``window`` tokens
+        # A stop string that ends in the newest tokens begins in the last ``window`` tokens. These
+        # have room for one more character, since they may begin inside a character.
         window = _MAX_TOKENS_PER_CHARACTER * (longest + 1) - 1 + newest
         tail = self.pieces.tokenizer.decode(self.ids[-window:])
         if not any(stop in tail for stop in stops):

@@ -324,7 +324,7 @@ class ExactIndex(Index):
     def _buckets(self) -> tuple[int, int, Int64[np.ndarray, " _"]]:
         """The arguments ``base``, ``depth`` and ``starts`` of ``match``."""
         base = self.vocab_size + 1
-        # the largest depth for which there are at most 4 buckets per token, and _MAX_BUCKETS in all
+        # the largest depth, at least 1, with at most 4 buckets per token and _MAX_BUCKETS in all
         depth = max(1, int(math.log(min(_MAX_BUCKETS, 4 * len(self.ids)), base)))
         return base, depth, count_buckets(self.ids, base, depth).cumsum()
 
@@ -368,7 +368,8 @@ class ExactIndex(Index):
             first += 1
         if self.ids[last - 1] == self.eos_id:
             last -= 1
-        context = math.ceil(_CONTEXT / self.characters_per_token) + MIN_SPAN  # tokens
+        # how many tokens to decode on each side: a few more than _CONTEXT characters usually have
+        context = math.ceil(_CONTEXT / self.characters_per_token) + MIN_SPAN
         first = max(first, position - context)
         last = min(last, position + tokens + context)
         ids = self.ids[first:last].tolist()

@@ -126,7 +126,7 @@ def look_up_windows(windows, text, limits, statuses):
     for start in range(len(text)):
         if start + windows.length <= limits[start]:
             value = hash_window(text, start + windows.length - 1, windows.length)
-            # is the hash a multiple of the stride, which is a power of two?
+            # only if the hash is a multiple of the stride, which is a power of two
             if not value & np.uint64(windows.stride - 1):
                 statuses[start] = SEEN if holds(windows, value) else NEW
 

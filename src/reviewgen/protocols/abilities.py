@@ -166,6 +166,7 @@ class Copies(NamedTuple):
 
     def mix(self, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T V"]:
         """Return the log probabilities of the mixture of a softmax and what is copied."""
+        # (B, T, S); an id of -1 becomes 0, which changes nothing, since its weight is 0
         ids = self.ids.clamp(min=0)[:, None].expand_as(self.weights)
         copied = torch.zeros_like(logits, dtype=torch.float32).scatter_add(2, ids, self.weights)
         return self._mix(logits.float().log_softmax(-1), copied)

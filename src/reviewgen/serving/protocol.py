@@ -527,6 +527,7 @@ def _refuse_many(fields: OpenAIFields, prompts: int, limits: Limits) -> None:
         f"A request may ask for at most {max_texts:,} texts, all prompts together; this one asks"
         f" for {texts:,}."
     )
+    # the field at fault: the one that multiplies the texts, if one does
     param = "prompt"
     for name in ("n", "best_of"):
         if getattr(fields, name):

@@ -84,6 +84,7 @@ class Completion(CompletionCall):
     @cached_property
     def choices(self) -> list[Choice]:
         """All texts that are generated, in the order of their numbers in the request."""
+        # if the client sent bos and asked for scores, bos is returned, too, without a score
         bos = Token(self.tokenizer.bos_id, "", 0, Scored(math.nan))
         choices = []
         for prompt, starts_with_bos in zip(

@@ -256,9 +256,9 @@ def app_of_worker() -> Starlette:
     fields = json.loads(os.environ[_OPTIONS])
     options = ServerOptions(**fields | {"limits": Limits(**fields["limits"])})
     for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db"):
-        pid = int(file.stem.rpartition("_")[2])
+        pid = int(file.stem.rpartition("_")[2])  # of the worker that wrote the file
         try:
-            os.kill(pid, 0)
+            os.kill(pid, 0)  # sends no signal; raises if there is no such process
         except ProcessLookupError:  # the worker died: its texts in progress no longer count
             mark_process_dead(pid)
     try:
