@@ -272,6 +272,7 @@ class CharacterStepper:
         # step the component for each new hypothesis, from the state of its parent
         slots, parents, tokens = steps[:count].T
         if count:
+            # (B * K, ...), with a row for each slot
             rows = map_state(lambda array: array.reshape(-1, *array.shape[2:]), states)
             logits, stepped = self._stepper.forward(
                 np.ascontiguousarray(tokens[:, None]), select_rows(rows, parents)

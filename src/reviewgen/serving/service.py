@@ -40,7 +40,7 @@ from reviewgen.serving.response import Completion
 _LARGE_BODY = 32_768
 # seconds between two messages of a stream; tokens that come sooner share a message
 _FLUSH_SECONDS = 0.02
-# seconds that each request in progress adds to this pause, so that messages become fewer
+# seconds that each request in progress adds to this pause, so that there are fewer messages
 _FLUSH_SECONDS_PER_REQUEST = 0.001
 # maximum seconds between two messages of a stream, however many requests there are
 _MAX_FLUSH_SECONDS = 0.1
