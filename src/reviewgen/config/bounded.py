@@ -22,11 +22,11 @@ from typing import Any
 MAX_SETTINGS = 1 << 20
 MAX_RECORD = 1 << 24
 MAX_VOCABULARY = 1 << 26
-MAX_DEPTH = 64
-# values in a JSON text; they are limited, since an empty list takes thirty times as many bytes of
-# memory as of text
+MAX_DEPTH = 64  # max levels of lists and objects inside one another
+# max values in a JSON text; a limit of its size is not enough, since an empty list takes thirty
+# times as many bytes in memory as in the text
 MAX_VALUES = 4_000_000
-_MAX_DIGITS = 100
+_MAX_DIGITS = 100  # max digits of an integer in a JSON text
 
 
 def read_text(
@@ -70,7 +70,7 @@ def parse_json(text: str) -> Any:
         ValueError: The text is not JSON, is nested too deeply or has too many values; or a number
             is NaN, infinite or has too many digits.
     """
-    _refuse_many(text)
+    _refuse_many_values(text)
     try:
         value = json.loads(
             text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float
@@ -115,7 +115,7 @@ def dump_json(value: Any, max_bytes: int = MAX_SETTINGS, *, indent: int | None =
             NaN or infinite.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
-    _refuse_many(text)
+    _refuse_many_values(text)
     return encode_text(text, max_bytes)
 
 
@@ -132,7 +132,7 @@ def to_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _refuse_many(text: str) -> None:
+def _refuse_many_values(text: str) -> None:
     """Raise ValueError if a JSON text has too many values. Each value but the outermost follows a
     comma or an opening bracket, so the number of these limits the number of values.
     """
@@ -148,7 +148,9 @@ def _parse_int(digits: str) -> int:
 
 
 def _parse_float(number: str) -> float:
-    """Convert a number to a float; raise ValueError if the float is NaN or infinite."""
+    """Convert a number, or a constant such as NaN, to a float; raise ValueError if the float is NaN
+    or infinite.
+    """
     value = float(number)
     if not math.isfinite(value):
         raise ValueError(f"the number {number[:20]} is not finite")

@@ -26,6 +26,7 @@ from reviewgen.config.settings import bare, bound_of, fields_of, limits_of, opti
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _DOCSTRING_WIDTH = 100  # characters of a line
+# an entry "name: description" or "name (type): description", with its indented further lines
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
 _TYPE_NAMES: dict[Any, str] = {
     int: "int",
@@ -34,6 +35,7 @@ _TYPE_NAMES: dict[Any, str] = {
     dict: "JSON object",
     types.NoneType: "none",
 }
+# the name of each type in a JSON schema
 _JSON_TYPES = {
     int: "integer",
     float: "number",
@@ -42,17 +44,20 @@ _JSON_TYPES = {
     list: "array",
     types.NoneType: "null",
 }
+# the keyword of a JSON schema for each limit of a number; ``Bound`` has these limits
 _NUMBER_KEYWORDS = {
     "at_least": "minimum",
     "above": "exclusiveMinimum",
     "at_most": "maximum",
     "below": "exclusiveMaximum",
 }
+# the keywords for the limits of each type that can have limits
 _KEYWORDS: dict[Any, dict[str, str]] = {
     int: _NUMBER_KEYWORDS,
     float: _NUMBER_KEYWORDS,
     str: {"at_least": "minLength", "at_most": "maxLength"},
 }
+# how ``describe_hint`` writes the limits of a ``Bound``
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
@@ -76,8 +81,8 @@ def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
     def describe(function: FunctionT) -> FunctionT:
         """Complete the docstring of a function, and return the function."""
         docstring = function.__doc__ or ""  # python -OO has none
-        if line := re.search(r"^( +)See ``\w+Options``.*\n", docstring, re.MULTILINE):
-            entries = chain.from_iterable(_docstring_entries(cls, line[1]) for cls in classes)
+        if line := re.search(r"^(?P<indent> +)See ``\w+Options``.*\n", docstring, re.MULTILINE):
+            entries = chain.from_iterable(_docstring_entries(cls, line["indent"]) for cls in classes)
             function.__doc__ = docstring.replace(line[0], "".join(entries))
         return function
 
@@ -214,10 +219,13 @@ def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str
     """Return the descriptions in a section of a docstring, by the names of the entries. Each
     description is on one line.
     """
+    # the body of a section: the lines below its heading that are indented deeper, or are blank
     section = re.search(
-        rf"^( *){heading}\n((?:\1 +.*\n|\s*\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE
+        rf"^( *){heading}\n(?P<body>(?:\1 +.*\n|\s*\n)*)",
+        inspect.cleandoc(docstring) + "\n",
+        re.MULTILINE,
     )
-    entries = _ENTRY.findall(textwrap.dedent(section[2])) if section else []
+    entries = _ENTRY.findall(textwrap.dedent(section["body"])) if section else []
     return {name: " ".join(text.split()) for name, text in entries}
 
 

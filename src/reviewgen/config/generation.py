@@ -15,9 +15,10 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 _MAX_TOKENS = 100_000  # limit of max_new_tokens
 _MAX_FORCED = 10_000  # limit of min_new_tokens
 _MAX_BEAM_TOKENS = 1_000_000  # limit of max_new_tokens times num_beams
-_MAX_LISTED = 1_000  # elements of a list
-_MAX_WORDS = 20  # words that a text must contain
-_MAX_STRING = 1_000  # characters of a stop string
+_MAX_LISTED = 1_000  # limit of the elements of a list, and of no_repeat_ngram_size
+_MAX_WORDS = 20  # limit of the words in include, which a text must contain
+_MAX_STRING = 1_000  # limit of the characters of a stop string
+# the settings that can be a list; a call may also give a single string, or any iterable
 _LISTS = ("stop_strings", "logits_processors", "temperature", "choices", "include", "exclude")
 GRAMMARS = ("regex", "json_schema", "grammar", "sentences")
 """The settings that describe all of what follows the prompt, and need llguidance."""
@@ -25,6 +26,7 @@ GRAMMARS = ("regex", "json_schema", "grammar", "sentences")
 FORMATS = (*GRAMMARS, "choices", "include", "exclude")
 """The settings that say what a text must look like."""
 
+# the settings that can differ between the profiles of a model
 _PROFILE_SETTINGS = (
     "temperature",
     "top_k",
@@ -377,6 +379,7 @@ def check_saved_generation(config: GenerationConfig) -> None:
         ("the length of a stop string", max(map(len, config.stop_strings), default=0), _MAX_STRING),
     ):
         if value > limit:
+            # a number with more than 15 digits would be hard to read
             shown = f"{value:,}" if value < 10**15 else f"about 1e{math.log10(value):.0f}"
             raise ConfigError(
                 f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. A call"
@@ -447,16 +450,16 @@ class Preset:
             self,
             model_settings={**self.model_settings, **model},
             training_settings={**self.training_settings, **training},
-            by_epochs=_without(self.by_epochs, model),
-            training_by_epochs=_without(self.training_by_epochs, training),
+            by_epochs=_drop_settings(self.by_epochs, model),
+            training_by_epochs=_drop_settings(self.training_by_epochs, training),
         )
 
 
-def _without(
+def _drop_settings(
     by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]
 ) -> Sequence[tuple[float, Any]]:
-    """Return pairs of epochs and settings, without the settings that ``names`` lists. If no
-    settings remain, return no pairs.
+    """Return pairs of a number of epochs and settings, without the settings that ``names`` lists.
+    If no settings remain, return no pairs.
     """
     remaining = [
         (epochs, {name: values[name] for name in values if name not in names})

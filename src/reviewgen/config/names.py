@@ -30,6 +30,7 @@ PLAIN = "-plain"
 """The end of a preset's name that means: without the techniques of its model and its training."""
 
 _PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+# an owner or a name on the Hub, of at most 96 characters
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
 _MAX_PLUGIN_NAME = 100  # characters
@@ -202,7 +203,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     if PRESET.fullmatch(name):
         if revision:
             parsed = find_revision(name, revision)
-        elif not at:
+        elif not at:  # "lstm-word@" has no revision, and is not a preset either
             parsed = name
     if not os.path.exists(source):  # noqa: PTH110  Path raises for long names
         if parsed is None:

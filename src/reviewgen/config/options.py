@@ -136,8 +136,8 @@ class CorpusOptions(TrainingTextOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOptions:
-    """Length and seed of a training, alone or among several; at most one of the first three is
-    given.
+    """How long a training runs, alone or among several, and its seed. At most one of budget, steps
+    and epochs is given.
 
     Attributes:
         budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation;

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from reviewgen.config.settings import Bound, check_value
 from reviewgen.errors import ConfigError, quoted
 
-_EACH = "*"  # stands for all keys of an object, whose values are not null
+_EACH = "*"  # stands for every key of an object; the values of these keys must not be null
 # The type of a figure: bits per character, a share, or a number of characters.
 _FIGURE = Annotated[float, Bound(at_least=0, at_most=1_000_000)]
 _INTERVAL = [float, float]  # low and high
@@ -42,7 +42,7 @@ _DATA: dict[str, Any] = {
     "tokens": {_EACH: float},
     **dict.fromkeys(_CLEANING, bool),
 }
-_DATA["corpora"] = [_DATA]
+_DATA["corpora"] = [_DATA]  # if a model was trained on several corpora, the facts on each
 # The facts that every metric has.
 _MEASURED = {"unit": str, "lower_is_better": bool, "generated": float, "held_out": float}
 _METRIC = _MEASURED | {"interval": _INTERVAL}
@@ -62,8 +62,8 @@ _RECORD: dict[str, Any] = {
     "held_out": {"bits_per_character": _FIGURE},
     "weights": {"method": str, "characters": float, "bits_per_character": {}},
 }
-_RECORD["parts"] = [_RECORD]
-_RECORD["parent"] = _RECORD
+_RECORD["parts"] = [_RECORD]  # the records of the models of a blend
+_RECORD["parent"] = _RECORD  # the record of the model that was trained further
 
 
 def check_record(value: Any, name: str = "training.json", expected: Any = _RECORD) -> None:
@@ -72,8 +72,9 @@ def check_record(value: Any, name: str = "training.json", expected: Any = _RECOR
     Args:
         value: The content.
         name: The name of the part, for messages.
-        expected: What the part must be: a type hint; for an object, a dict with what each value
-            must be; for a list, [X], where X is what each item must be; for a pair, [X, X].
+        expected: What the part must be. For an object, a dict of what the value of each key must
+            be; for a list, [X], where X is what each item must be; for a pair of numbers, [X, X];
+            for anything else, a type hint.
 
     Raises:
         ConfigError: A fact does not have the expected type, or a fact on a metric is missing.

@@ -56,8 +56,8 @@ VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id", "condition_ids", "field_i
 the first; the others are optional.
 """
 
-GIVEN_IDS = VOCABULARY_FIELDS[3:5]
-"""The fields that say how many ids there are for conditions, and how many for fields of free text.
+GIVEN_IDS = ("condition_ids", "field_ids")
+"""The fields of ``VOCABULARY_FIELDS`` that say how many ids there are for conditions, and how many for fields of free text.
 A model reads these ids before a text and does not predict them.
 """
 
@@ -160,7 +160,7 @@ def check(config: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionedConfig:
-    """The first settings of a model that uses the conditions of a text at every step.
+    """Base class of the settings of models that can use the conditions of a text at every step.
 
     Attributes:
         vocab_size: Number of token ids, V; taken from the tokenizer.
@@ -217,10 +217,10 @@ def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a config dataclass in which old names of values are replaced by their new
     names; see ``RenamedValues``.
     """
-    known = fields_of(cls)
+    hints = fields_of(cls)
     renamed = dict(values)
     for name, value in values.items():
-        for extra in getattr(known.get(name), "__metadata__", ()):
+        for extra in getattr(hints.get(name), "__metadata__", ()):
             if isinstance(extra, RenamedValues) and isinstance(value, str):
                 renamed[name] = extra.new_values.get(value, value)
     return renamed
@@ -232,14 +232,14 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     Raises:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
-    known = _fields_of_known(cls, values)
+    hints = _check_keys(cls, values)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # the classes are dataclasses, which ConfigT does not say
         missing = dataclasses.MISSING
         is_required = field.default is missing and field.default_factory is missing
         if is_required and field.name not in values:
             raise ConfigError(f"The setting {quoted(field.name)} is missing.")
     renamed = rename_values(cls, values)
-    return cls(**{name: _from_json(value, known[name]) for name, value in renamed.items()})
+    return cls(**{name: _from_json(value, hints[name]) for name, value in renamed.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,9 +249,9 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key is unknown, or a string cannot be converted.
     """
-    known = _fields_of_known(cls, values)
+    hints = _check_keys(cls, values)
     return {
-        name: _convert(name, value, known[name]) if isinstance(value, str) else value
+        name: _convert(name, value, hints[name]) if isinstance(value, str) else value
         for name, value in rename_values(cls, values).items()
     }
 
@@ -322,15 +322,15 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
-def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the type hint of each field of ``cls``; raise ConfigError if a key of ``values`` is
-    not a field.
+def _check_keys(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Raise ConfigError if a key of ``values`` is not a field of ``cls``; return the type hint of
+    each field of ``cls``.
     """
-    known = fields_of(cls)
+    hints = fields_of(cls)
     for key in values:
-        if key not in known:
-            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
-    return known
+        if key not in hints:
+            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, hints)}")
+    return hints
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
