@@ -19,6 +19,6 @@
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any
 reason, the model has its best weights, is in evaluation mode and on the CPU. Recurrent models are
 trained by truncated back-propagation through time (Williams & Peng 1990): the batches are B lanes
-of one long stream of texts, and the hidden state is carried from step to step. The number of tokens
-in a step is fixed, ``bptt``, or random around it.
+of one long stream of texts, and the hidden state is carried from step to step. A batch has ``bptt``
+tokens of each lane, or a random number of tokens around ``bptt``.
 """

@@ -6,10 +6,10 @@ has instructions for them, and torch's recurrent layers are not the fastest at e
 timed steps change neither the model nor the global random state. Autotuning stops after half a
 second, or after a hundredth of a longer run; time for compilation does not count.
 
-Mixed precision is chosen only with an implementation whose gradients are about those in 32 bits. In
-torch 2.13, those of ``nn.LSTM`` with 1,024 units are not, nor with more units if their number is a
-multiple of 32: on processors with AVX-512, they differ by 0.2 to 0.7 in bf16, and with 1,023 units
-by 0.005.
+Mixed precision is chosen only with an implementation whose gradients are about those in 32 bits.
+The bf16 gradients of torch 2.13's ``nn.LSTM`` are wrong on processors with AVX-512 if it has 1,024
+units, or more units whose number is a multiple of 32: their relative error is 0.2 to 0.7. With
+1,023 units, it is 0.005.
 """
 
 import copy
@@ -205,11 +205,11 @@ def autotune(
     with IsolatedRng(0):
         batch_shape = _shorten_batch(trial, plainest, config)
         plainest = _correct(trial, plainest, batch_shape)
-        start = time.monotonic()  # not earlier, since the first call may have compiled
+        autotune_start = time.monotonic()  # not earlier, since the first call may have compiled
         best = time_steps(trial, plainest, batch_shape, config.sampled_softmax)
         if math.isfinite(run_tokens):
             seconds = _autotune_seconds(run_tokens / best.tokens_per_second)
-        deadline = start + seconds
+        deadline = autotune_start + seconds
         timed = [best]
         for setting, values in choices.items():
             for value in values:
@@ -219,7 +219,7 @@ def autotune(
                 execution = replace(best, **{setting: value}, tokens_per_second=0.0)
                 execution = _correct(trial, execution, batch_shape)
                 if any(replace(other, tokens_per_second=0.0) == execution for other in timed):
-                    continue
+                    continue  # this configuration was timed before
                 execution = time_steps(trial, execution, batch_shape, config.sampled_softmax)
                 timed.append(execution)
                 step_seconds = math.prod(batch_shape) / execution.tokens_per_second
@@ -261,8 +261,8 @@ def relative_error(model: Any, execution: Execution, batch_shape: tuple[int, int
         with IsolatedRng(0), using_threads(execution.threads):
             step = _make_step(model, replace(execution, precision=precision), batch_shape, 0)
             step()
-        found = [matrix.grad.flatten() for matrix in matrices if matrix.grad is not None]
-        gradients.append(torch.cat(found))
+        flattened = [matrix.grad.flatten() for matrix in matrices if matrix.grad is not None]
+        gradients.append(torch.cat(flattened))
         model.zero_grad()
     model.train()
     exact, rounded = gradients
@@ -279,15 +279,16 @@ def _shorten_batch(
     lanes = config.batch_size
     length = config.bptt
     short = min(length, _MIN_LENGTH)
-    rates = []
-    for tokens in (short, 2 * short):
-        shape = lanes, tokens
+    rates = []  # tokens per second
+    for tried_length in (short, 2 * short):
+        shape = lanes, tried_length
         timed = time_steps(model, execution, shape, config.sampled_softmax, steps=1)
         rates.append(timed.tokens_per_second)
-    if rates[1] > _FIXED_COST_GAIN * rates[0]:
+    short_rate, double_rate = rates
+    if double_rate > _FIXED_COST_GAIN * short_rate:
         return lanes, length
-    seconds = lanes * short / rates[0]
-    return lanes, max(short, min(length, int(short * _STEP_SECONDS / seconds)))
+    short_seconds = lanes * short / short_rate  # duration of a step with short batches
+    return lanes, max(short, min(length, int(short * _STEP_SECONDS / short_seconds)))
 
 
 def time_steps(
@@ -310,15 +311,16 @@ def time_steps(
         steps: The number of steps that count.
     """
     step = _make_step(model, execution, batch_shape, softmax_size)
-    fastest = 0.0
+    highest_rate = 0.0  # tokens per second
     with using_threads(execution.threads):
         step()
         for _ in range(steps):
             start = time.perf_counter()
             step()
-            fastest = max(fastest, math.prod(batch_shape) / (time.perf_counter() - start))
+            rate = math.prod(batch_shape) / (time.perf_counter() - start)
+            highest_rate = max(highest_rate, rate)
     model.zero_grad()
-    return replace(execution, tokens_per_second=fastest)
+    return replace(execution, tokens_per_second=highest_rate)
 
 
 def _make_step(
@@ -339,6 +341,7 @@ def _make_step(
     ids = ids.long()
 
     def step() -> None:
+        """Compute the loss of the batch, and add its gradients to those of the model."""
         with autocast(accelerator, execution.precision):
             state = model.initial_state(lanes)
             logits, targets, _ = compute_logits(sampled, model, ids[:, :-1], state, ids[:, 1:])

@@ -148,13 +148,14 @@ class Checkpoints:
         self._notes = []
         return notes
 
-    def _schedule_next(self, cost: float) -> None:
+    def _schedule_next(self, writing_seconds: float) -> None:
         """Set the time of the next checkpoint, given the seconds that writing the last one took."""
-        wait = max(self._min_spacing, cost / _SHARE)
+        wait = max(self._min_spacing, writing_seconds / _SHARE)
         # with a min spacing of 0, no checkpoint is ever due
         self._next = time.monotonic() + wait if self._min_spacing else float("inf")
 
     def _file(self, step: int) -> Path:
+        """Return the path of the checkpoint of a step."""
         return (self.folder or Path()) / f"step-{step:08d}.pt"
 
 

@@ -38,7 +38,9 @@ _MIN_SPEED = 10_000
 _WARM_UP_TOKENS = 1_000  # counted before the samples, since the first use may compile
 _SAMPLE_TOKENS = 50_000  # tokens of the first sample; the second is four times as large
 _SAFETY = 0.8  # share of the time to plan for: larger models take a little longer per token
-_GAIN = 0.5  # speed that each additional process adds (measured: two are 1.5 to 1.8 times as fast)
+# each additional process adds this share of the speed of one process (measured: two processes are
+# 1.5 to 1.8 times as fast as one)
+_GAIN = 0.5
 _PIECE_BYTES = 1 << 26  # max bytes of an array sent at once
 
 

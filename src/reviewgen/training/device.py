@@ -74,17 +74,17 @@ def choose_precision(wanted: str, device: str) -> str:
     Raises:
         TrainingError: The device does not support the precision.
     """
-    is_fixed = is_initialized() and AcceleratorState().mixed_precision == "no"
-    is_here = process_state().device.type == device
+    is_fixed_to_32_bits = is_initialized() and AcceleratorState().mixed_precision == "no"
+    is_process_device = process_state().device.type == device
     if wanted == "auto":
         wanted = _launched_precision() or native_precision(device)
-        if is_fixed or not is_here:
+        if is_fixed_to_32_bits or not is_process_device:
             return "no"
     if wanted == "fp8" or (wanted == "fp16" and device in ("cpu", "mps")):
         raise TrainingError(
             f"The mixed precision {wanted} is not available on {device}: use bf16 or no."
         )
-    if wanted != "no" and not is_here:
+    if wanted != "no" and not is_process_device:
         raise TrainingError(
             f"The mixed precision {wanted} is not available on {device} in a process that computes"
             f" on {process_state().device.type}: set ACCELERATE_USE_CPU=1, or"
@@ -121,7 +121,8 @@ def native_precision(device: str) -> str:
 @contextmanager
 def accumulation(steps: int) -> Iterator[None]:
     """Context manager in which accelerators accumulate ``steps`` batches. All accelerators of a
-    process share this number, so that of the caller's own is restored afterwards.
+    process share this number, so the earlier one is restored afterwards: the caller may have an
+    accelerator of its own.
     """
     state = GradientState()
     kwargs = state.plugin_kwargs
@@ -145,22 +146,25 @@ def make_accelerator(precision: str = "no", **options: Any) -> Accelerator:
         TrainingError: Another training of this process has used the other 16-bit format.
     """
     device = process_state().device.type
+    # the format of the whole process, which accelerate fixes when the first accelerator is made
     if is_initialized():
-        fixed = AcceleratorState().mixed_precision
+        process_format = AcceleratorState().mixed_precision
     elif precision != "no":
-        fixed = precision
-    else:  # this training computes in 32 bits, but a later one may not
-        fixed = _launched_precision()
-        if fixed not in ("bf16", "fp16"):
-            fixed = "bf16" if device == "cpu" else native_precision(device)
-    if precision not in ("no", fixed):
+        process_format = precision
+    else:  # this training computes in 32 bits, but a later one of the process may use 16 bits
+        process_format = _launched_precision()
+        if process_format not in ("bf16", "fp16"):
+            process_format = "bf16" if device == "cpu" else native_precision(device)
+    if precision not in ("no", process_format):
         raise TrainingError(
-            f"accelerate computes in one mixed precision for each process, which is {fixed} here:"
+            "accelerate computes in one mixed precision for each process, which is"
+            f" {process_format} here:"
             f" train in {precision} in a new process, with ACCELERATE_MIXED_PRECISION={precision}."
         )
+    # making an ``Accelerator`` changes the shared number of batches, which is restored
     with accumulation(1):
         scaling = GradScalerKwargs(enabled=precision == "fp16")
-        return Accelerator(mixed_precision=fixed, kwargs_handlers=[scaling], **options)
+        return Accelerator(mixed_precision=process_format, kwargs_handlers=[scaling], **options)
 
 
 def autocast(accelerator: Accelerator, precision: str) -> AbstractContextManager[Any]:
@@ -186,7 +190,7 @@ class IsolatedRng:
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self.states: dict[str, Tensor] = {
             name: torch.Generator(name).manual_seed(seed).get_state()
-            for name in dict.fromkeys(("cpu", device))
+            for name in dict.fromkeys(("cpu", device))  # only one if the device is the CPU
         }
         self._modules: dict[str, Any] = {
             name: torch if name == "cpu" else torch.get_device_module(name) for name in self.states
@@ -199,16 +203,18 @@ class IsolatedRng:
         self.states |= {device: state for device, state in states.items() if device in self.states}
 
     def __enter__(self) -> None:
-        self._global_states = self._get()
-        self._set(self.states)
+        self._global_states = self._get_states()
+        self._set_states(self.states)
 
     def __exit__(self, *error: object) -> None:
-        self.states = self._get()
-        self._set(self._global_states)
+        self.states = self._get_states()
+        self._set_states(self._global_states)
 
-    def _get(self) -> dict[str, Tensor]:
+    def _get_states(self) -> dict[str, Tensor]:
+        """Return the present state of each of torch's global generators."""
         return {device: module.get_rng_state() for device, module in self._modules.items()}
 
-    def _set(self, states: Mapping[str, Tensor]) -> None:
+    def _set_states(self, states: Mapping[str, Tensor]) -> None:
+        """Set the state of each of torch's global generators."""
         for device, module in self._modules.items():
             module.set_rng_state(states[device])

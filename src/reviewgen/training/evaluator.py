@@ -41,18 +41,21 @@ MAX_SHARE = 0.06
 """The max share of a run's time that evaluations take, without the final evaluation."""
 
 SAMPLE_TOKENS = 100  # max tokens of each generated text
-_DENSE_STRIDE = 32  # up to this stride of the index, copy_tokens tokens are enough
-_MAX_FACTOR = 8  # a sparser index needs more: at most this many times copy_tokens
+# If at least one window in _DENSE_STRIDE can be looked up in the index, copy_tokens tokens are enough
+# to measure copies. A sparser index needs more, but at most _MAX_FACTOR times as many are generated.
+_DENSE_STRIDE = 32
+_MAX_FACTOR = 8
 # training costs three times as much per token as scoring: the backward pass costs twice as much as
 # the forward pass
 _TRAINING_COST = 3
 _MIN_TOKENS = 2_000  # min tokens to score in a run of steps: fewer would measure nothing
 _MIN_COPY_TEXTS = 4  # min texts to generate in a run of steps, for the same reason
-# attributes that are not saved in checkpoints
+# attributes that are not saved in checkpoints, since a resumed run makes them again
 _GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces")
-_WITHIN_LIMIT = 0  # the group of results whose token copy rate is within the limit; it comes first
+# The sort key of a result is a pair of a group and a number; the lowest key is the best.
+_WITHIN_LIMIT = 0  # the group of results whose token copy rate is within the limit
 _BEYOND_LIMIT = 1  # the group of results whose token copy rate is beyond the limit
-_UNRANKED = 2, 0.0  # worse than every result
+_UNRANKED = 2, 0.0  # the sort key before the first result: higher than that of every result
 
 
 def affordable_evaluations(wanted: int, tokens: float) -> int:
@@ -216,8 +219,8 @@ class Evaluator:
         speeds measured now.
         """
         half = seconds / 2
-        tokens = math.inf
-        texts = 1.0
+        tokens = math.inf  # no limit if the model's scores are not a distribution
+        texts = 1.0  # if the model cannot generate texts
         if self.processes.rank == 0:
             with suppress(NotADistribution):
                 rate = measure_rate(model, self.documents, self.tokenizer.vocab_size, device)

@@ -460,6 +460,7 @@ class Loop:
             return report
         if evaluator.without_gain < self.config.patience:
             return report
+        # a set, since the evaluated model is the model itself if its weights are not averaged
         for each in {self.model, evaluated_model}:
             each.load_state_dict(self.best_weights)
         annealing_steps = schedule.anneal()

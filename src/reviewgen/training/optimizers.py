@@ -29,7 +29,7 @@ from reviewgen.processes import connection_errors
 from reviewgen.protocols.abilities import SupportsParameterGroups
 
 SCALE = "learning_rate_scale"  # key in a model's own parameter group
-_BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
+_BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps only, since runs are short
 # steps between two weight decays of RowAdamW, since a decay has to change every row
 _DECAY_EVERY = 16
 
@@ -65,26 +65,27 @@ class JointOptimizer(Optimizer):
         """Load the states of the optimizers."""
         for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self.param_groups = self._groups()  # they were replaced
+        self.param_groups = self._groups()  # loading has replaced the groups of each optimizer
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> JointOptimizer:
     """Return the optimizer of a model."""
-    defaults = {id(matrix): "muon" for matrix in inner_matrices(model)}
-    defaults |= {id(table): "rows" for table in sparse_tables(model)}
+    # the kind of optimizer for each parameter by its id, if the model does not choose it
+    default_kinds = {id(matrix): "muon" for matrix in inner_matrices(model)}
+    default_kinds |= {id(table): "rows" for table in sparse_tables(model)}
     groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": [], "rows": []}
     for group in _parameter_groups(model):
         # an optimizer has its own group for each group of the model
-        by_optimizer: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
+        by_kind: dict[str, list[nn.Parameter]] = {kind: [] for kind in groups}
         for parameter in group["params"]:
-            name = group.get("optimizer", defaults.get(id(parameter), "adamw"))
-            if name == "muon" and config.optimizer == "adamw":
-                name = "adamw"
-            by_optimizer[name].append(parameter)
+            kind = group.get("optimizer", default_kinds.get(id(parameter), "adamw"))
+            if kind == "muon" and config.optimizer == "adamw":
+                kind = "adamw"
+            by_kind[kind].append(parameter)
         settings = {name: group[name] for name in (SCALE, "weight_decay") if name in group}
-        for name, parameters in by_optimizer.items():
+        for kind, parameters in by_kind.items():
             if parameters:
-                groups[name].append({**settings, "params": parameters})
+                groups[kind].append({**settings, "params": parameters})
     common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     optimizers: list[Optimizer] = []
     if groups["adamw"]:
@@ -115,9 +116,10 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     """Return the matrices between hidden vectors: all matrices except embeddings and those of an
     output layer.
     """
-    embeddings = {id(table.weight) for table in _tables(model)}
+    embeddings = {id(module.weight) for module in _embedding_modules(model)}
     config = getattr(model, "config", None)
-    vocab_size = getattr(config, "vocab_size", None)  # a matrix of an output layer has this size
+    # one dimension of the matrix of an output layer is the vocabulary
+    vocab_size = getattr(config, "vocab_size", None)
     matrices = [
         parameter
         for parameter in model.parameters()
@@ -216,10 +218,11 @@ class RowAdamW(Optimizer):
 
 def sparse_tables(model: nn.Module) -> list[Tensor]:
     """Return the embedding tables of a model that have sparse gradients."""
-    return [table.weight for table in _tables(model) if table.sparse]
+    return [module.weight for module in _embedding_modules(model) if module.sparse]
 
 
-def _tables(model: nn.Module) -> Iterator[nn.Embedding | nn.EmbeddingBag]:
+def _embedding_modules(model: nn.Module) -> Iterator[nn.Embedding | nn.EmbeddingBag]:
+    """Yield the modules of a model that have an embedding table."""
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             yield module

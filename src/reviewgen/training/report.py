@@ -23,10 +23,12 @@ MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may c
 MIN_BITS = 0.01
 # The gain in this last share of the steps shows whether a model still improves. The learning rate
 # falls there from about a quarter of its peak to zero.
-RECENT = 0.25
+RECENT_SHARE = 0.25
 MIN_EVALUATIONS = 4  # with fewer evaluations, a curve does not show its trend
-MIN_STEPS = 200  # with fewer steps, it does not show its trend either
-LAST = 2  # this many last evaluations must all be worse, since a single one may be an outlier
+MIN_STEPS = 200  # with fewer steps, a curve does not show its trend either
+# Held-out text got worse only if the last evaluations after the best one, up to this many, are all
+# worse: a single one may be an outlier.
+LAST_EVALUATIONS = 2
 # A model copies if its copy rate exceeds that of held-out reviews by more than COPY_MARGIN (one
 # text in seven), and is more than COPY_FACTOR times that rate. The factor matters if held-out
 # reviews often repeat the training text: their own rate then varies by more than the margin.
@@ -217,7 +219,7 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
     if stopped == StopReason.NO_MORE_GAIN:
         return _annealed_verdict(evaluations)
     best_index = bits.index(best)
-    last_bits = bits[best_index + 1 :][-LAST:]  # the last evaluations after the best one
+    last_bits = bits[best_index + 1 :][-LAST_EVALUATIONS:]
     if last_bits and _relative_change(min(last_bits) - best, best) > MIN_CHANGE:
         verdict = _overfitting_or_diverged(evaluations, bits, best_index)
         # the learning rate of an interrupted run was never lowered
@@ -241,7 +243,8 @@ def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict |
     seconds = factor * last.get("seconds", 0.0)
     advice = "Give it more time"
     if seconds:
-        unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # rounds to two digits
+        # the seconds are rounded up to two significant digits
+        unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)
         advice = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it"
     if last["step"] >= MIN_STEPS:
         advice += f", or training.evaluations={MIN_EVALUATIONS} or more, if it is set to fewer"
@@ -273,11 +276,11 @@ def _overfitting_or_diverged(
     """Return the verdict on a run whose held-out bits rose after its best evaluation."""
     best = evaluations[best_index]
     step = best["step"]
-    before = best["train_nats_per_token"]
-    after = evaluations[-1]["train_nats_per_token"]
+    loss_at_best = best["train_nats_per_token"]
+    last_loss = evaluations[-1]["train_nats_per_token"]
     kept = _describe_kept(evaluations)
     change = f"({bits[best_index]:.3f} to {bits[-1]:.3f} bits per character)"
-    if before is not None and after is not None and after < before:
+    if loss_at_best is not None and last_loss is not None and last_loss < loss_at_best:
         words = (
             f"Overfitting since step {step:,}: from there on held-out text got worse {change} while"
             f" the training loss went on falling; {kept}. More reviews, more dropout or a smaller"
@@ -292,12 +295,19 @@ def _improving_or_converged(
     evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float]
 ) -> RunVerdict:
     """Return the verdict on a run that ended at, or close to, its best evaluation."""
-    until = evaluations[-1]["step"] * (1 - RECENT)
-    earlier = [
-        value for entry, value in zip(evaluations, bits, strict=True) if entry["step"] <= until
+    recent_start = evaluations[-1]["step"] * (1 - RECENT_SHARE)
+    earlier_bits = [
+        value
+        for entry, value in zip(evaluations, bits, strict=True)
+        if entry["step"] <= recent_start
     ]
-    before = min(earlier, default=bits[0])
-    gain = _relative_change(before - min(bits), before) if math.isfinite(before) else 1.0
+    best_before = min(earlier_bits, default=bits[0])
+    # from infinite bits to finite ones is a gain of 100 %
+    gain = (
+        _relative_change(best_before - min(bits), best_before)
+        if math.isfinite(best_before)
+        else 1.0
+    )
     gained = f"the last quarter of the steps took {gain:.1%} off the bits of held-out text"
     if gain > MIN_CHANGE:
         return RunVerdict("still improving", f"Still improving: {gained}. Give it more time.")
@@ -317,9 +327,11 @@ def _describe_kept(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _bits(evaluation: Mapping[str, Any]) -> float:
+    """Return the bits per character of an evaluation; infinity if they are None or missing."""
     bits = evaluation.get("bits_per_character")
     return math.inf if bits is None else float(bits)
 
 
 def _relative_change(difference: float, bits: float) -> float:
+    """Return a difference of bits as a share of ``bits``, or of ``MIN_BITS`` if that is more."""
     return difference / max(bits, MIN_BITS)

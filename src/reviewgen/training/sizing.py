@@ -119,22 +119,25 @@ def choose_size(
         dense_parameters = parameters - bag_weights - _count_weights(model, nn.Embedding)
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, clock() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))
-        batch = config.batch_size, config.bptt  # B and T
+        lanes = config.batch_size
+        length = config.bptt
         if may_grow:
-            batch = _grow_batch(config, throughput_of, seconds)
-        throughput = throughput_of(math.prod(batch) * config.gradient_accumulation_steps)
+            lanes, length = _grow_batch(config, throughput_of, seconds)
+        throughput = throughput_of(lanes * length * config.gradient_accumulation_steps)
         time_left = max(0.0, seconds - (clock() - start))
         tokens = throughput * time_left * _STEP_SHARE
         # the smallest size is chosen in any case
         if chosen is not None and not _fits(dense_parameters, tokens, corpus_tokens):
             break
         epochs = tokens / corpus_tokens
-        per_character = (parameters - bag_weights) / corpus_characters
-        # the number of epochs to choose the dropout for
-        scaled = epochs * min(1.0, max(_MIN_DROPOUT_SHARE, per_character))
-        by_epochs = _interpolate(preset.by_epochs, preset.model_settings, scaled)
-        training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
-        training |= _interpolate(preset.training_by_epochs, preset.training_settings, scaled)
+        parameters_per_character = (parameters - bag_weights) / corpus_characters
+        # the number of epochs that the dropout is chosen for
+        dropout_epochs = epochs * min(1.0, max(_MIN_DROPOUT_SHARE, parameters_per_character))
+        by_epochs = _interpolate(preset.by_epochs, preset.model_settings, dropout_epochs)
+        training = {"batch_size": lanes, "bptt": length} if may_grow else {}
+        training |= _interpolate(
+            preset.training_by_epochs, preset.training_settings, dropout_epochs
+        )
         chosen = Sizing({**settings, **by_epochs}, training, parameters, throughput, epochs)
     if chosen is None or chosen.model.keys() == preset.sizes[0].keys():
         return chosen

@@ -80,13 +80,14 @@ class SampledSoftmax:
             The logits, the targets as indexes of the C tokens, and the state after the last
             position. For a model that copies tokens, C is 2: the target, and all other tokens.
         """
-        features, after = model.features(ids, state)
+        features, new_state = model.features(ids, state)
         copies = model.copies(features, ids, state) if isinstance(model, SupportsPointer) else None
         is_target = targets >= 0
         tokens, log_in_set = self.draw(targets[is_target].numpy())
-        index_of = torch.zeros(len(self.draw_probs), dtype=torch.long)  # (V,)
+        # (V,) the index of each id among the C tokens
+        index_of = torch.zeros(len(self.draw_probs), dtype=torch.long)
         index_of[tokens] = torch.arange(len(tokens))
-        indexes = index_of[targets.clamp(min=0)]
+        indexes = index_of[targets.clamp(min=0)]  # (B, T) of the targets
         columns = indexes.unsqueeze(-1)
         # torch's recurrent layers return features that are time-first in memory; this order is
         # kept, to avoid a copy
@@ -95,6 +96,8 @@ class SampledSoftmax:
             features = features.transpose(0, 1)
             columns = columns.transpose(0, 1)
         weight, bias = model.output_layer()
+        # subtracted from a logit, the shift divides the weight of its token by the probability that
+        # the token is in the set
         shift = torch.from_numpy(log_in_set)
         shifted_bias = -shift if bias is None else bias[tokens] - shift
         logits = F.linear(features.flatten(0, 1), weight[tokens], shifted_bias)
@@ -105,12 +108,14 @@ class SampledSoftmax:
         if is_time_first:
             logits = logits.transpose(0, 1)
         if copies is None:
-            return logits, indexes.masked_fill(~is_target, IGNORED), after
+            return logits, indexes.masked_fill(~is_target, IGNORED), new_state
+        # (B, T) the log probability of each target
         log_probs = logits.float().log_softmax(-1).gather(-1, indexes[..., None])[..., 0]
         log_probs = copies.mix_targets(log_probs, targets)
         others = (1 - log_probs.exp()).clamp(min=MIN_OTHERS).log()
-        is_first = torch.where(is_target, 0, IGNORED)
-        return torch.stack([log_probs, others], dim=-1), is_first, after
+        # the target is the first of the two "tokens", which has the index 0
+        first_or_ignored = torch.where(is_target, 0, IGNORED)
+        return torch.stack([log_probs, others], dim=-1), first_or_ignored, new_state
 
 
 def compute_logits(

@@ -76,7 +76,7 @@ class TrainingStep:
         self.processes = processes
         self.accelerator = make_accelerator(precision)
         scaler = self.accelerator.scaler
-        # in 32 bits, a process that computes in fp16 otherwise has a scaler that is disabled
+        # a training in 32 bits has a disabled scaler if the process uses fp16 for other trainings
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.optimizer = self.accelerator.prepare_optimizer(
             make_optimizer(model, config), device_placement=False
@@ -154,20 +154,19 @@ class TrainingStep:
         set_learning_rate(self.optimizer, learning_rate)
         self.model.zero_grad()
         targets = self._count_targets(batches)
-        losses = torch.zeros((), device=self.device)
+        losses = torch.zeros((), device=self.device)  # the first sum makes it (L,)
+        entropy: Tensor
         with accumulation(len(batches)):
             for batch in batches[:-1]:
                 with accelerator.accumulate():
                     losses = losses + self._forward_backward(batch, targets)
             with accelerator.accumulate():
                 losses = losses + self._forward_backward(batches[-1], targets)
-                losses = self._sum_gradients(losses)
-                if self._clip_gradients(number, losses[1]):
+                entropy, minimised, *terms = self._sum_gradients(losses)
+                if self._clip_gradients(number, minimised):
                     self.optimizer.step()
                     if self.averaged is not None and not self.optimizer.step_was_skipped:
                         self.averaged.update_parameters(self.model)
-        entropy: Tensor
-        entropy, _, *terms = losses
         self.losses = dict(zip(self._loss_names, terms, strict=True))
         return entropy
 
@@ -220,7 +219,7 @@ class TrainingStep:
         return torch.stack([entropy, loss, *(terms[name] for name in self._loss_names)]).detach()
 
     def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
-        """Sum the gradients over the processes; return the sum of the losses.
+        """Sum the gradients over the processes; return the losses, which are summed like them.
 
         If there are several processes, a parameter without a gradient gets a gradient of zeros.
         """
@@ -243,10 +242,12 @@ class TrainingStep:
             flat = accelerator.reduce(flat.to(accelerator.device), "sum").to(self.device)
         for table in tables:
             table.grad = sum_rows(accelerator, table)
-        *sums, summed = torch.split(flat, [tensor.numel() for tensor in (*gradients, losses)])
-        for parameter, total in zip(dense, sums, strict=True):
+        *gradient_sums, loss_sums = torch.split(
+            flat, [tensor.numel() for tensor in (*gradients, losses)]
+        )
+        for parameter, total in zip(dense, gradient_sums, strict=True):
             parameter.grad = total.view_as(parameter).to(parameter)
-        return summed
+        return loss_sums
 
     def _clip_gradients(self, number: int, loss: Tensor) -> bool:
         """Clip the gradients by their global norm; return whether the optimizer may take the step
@@ -325,7 +326,7 @@ class DivergenceGuard:
 
 def _copy_state(state: State, device: torch.device) -> State:
     """Return a copy of a model state on a device."""
-    # copy a view, so that only the memory of the view is kept
+    # a part may be a view of a larger tensor; a copy does not keep the larger tensor in memory
     return map_state(lambda part: None if part is None else part.to(device, copy=True), state)
 
 
