@@ -179,8 +179,8 @@ class GenerationConfig:
                 " as in save_generation_config(folder, likeness={'temperature': 1.0})."
             )
         settings: Any = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.likeness.items()
+            setting: tuple(value) if isinstance(value, list) else value
+            for setting, value in self.likeness.items()
         }
         return replace(self, **settings | {"likeness": {}})
 

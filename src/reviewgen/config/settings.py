@@ -57,8 +57,8 @@ the first; the others are optional.
 """
 
 GIVEN_IDS = ("condition_ids", "field_ids")
-"""The fields of ``VOCABULARY_FIELDS`` that say how many ids there are for conditions, and how many for fields of free text.
-A model reads these ids before a text and does not predict them.
+"""The fields of ``VOCABULARY_FIELDS`` that say how many ids there are for conditions, and how many
+for fields of free text. A model reads these ids before a text and does not predict them.
 """
 
 SMALLEST_VOCABULARY: dict[str, Any] = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
@@ -264,6 +264,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     for name in (*GIVEN_IDS, *getattr(config, "added_settings", ())):
+        # 0, the default, or a field that this config does not have
         if not values.get(name) or values[name] == getattr(type(config), name):
             values.pop(name, None)
     if values.get("bos_id") is None:

@@ -18,8 +18,9 @@ search, blend or read a corpus.
     tracking the log in a tracker
     plotting ``reviewgen.plot_training``
     blend    ``reviewgen.blend``
-    sweep    trainings that differ in some settings, on corpora that are prepared once;
-             ``reviewgen.sweep``
+    trials   trainings that differ in some settings, on corpora that are prepared once
+    trial_store  the finished trials of an experiment in a file
+    sweep    ``reviewgen.sweep``: trainings with several values of one setting
     ablate   ``reviewgen.ablate``: trainings without one technique at a time
     tune     ``reviewgen.tune``: a search for the best settings
     tune_sampling  ``reviewgen.tune_sampling``: compares the texts that generation settings give

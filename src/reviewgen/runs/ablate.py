@@ -144,12 +144,14 @@ def _rows(
     variants = {name: (technique.description, off) for name, (technique, off) in techniques.items()}
     for name, (description, off) in {**variants, "plain": ("", plain)}.items():
         row: dict[str, Any] = {"name": name, "description": description, "settings": off}
+        # a setting that the model does not have counts as switched off
         is_off = all(used.get(setting, value) == value for setting, value in off.items())
         if name != "plain" and is_off:
             # the whole preset did not use the technique in its training
             yield AblationRow(**row, outcome="unused")
             continue
-        # without its only technique, the preset is the plain one, and is not trained twice
+        # If the preset has only one technique, the plain preset has the same settings as the preset
+        # without this technique; ``train`` then returns the stored results.
         trainings = experiment.train(name, off, may_fail=True)
         difference = _compare(whole, trainings, seed_spread)
         yield AblationRow(**{**summarize(trainings), **difference, **row})
@@ -161,6 +163,7 @@ def _compare(
     """Return the fields of a row on its difference from the whole preset."""
     if not all(training.nats for training in trainings):
         return {}
+    # (seeds, texts) nats of the whole preset, and of the variant
     base, candidate = (
         np.array([training.nats for training in each]) for each in (whole, trainings)
     )

@@ -49,9 +49,10 @@ from reviewgen.runs.record import list_parts, novelty_facts, order_parts
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 
-FIT_TOKENS = 1 << 17  # a model that mixes an expert in is fitted to this many tokens at most
-MAX_LOGITS = 3 << 20  # logits of the expert in one call; 12 MB, of which a blend has ten copies
-MAX_ROWS = 64  # texts in one call of the expert
+FIT_TOKENS = 1 << 17  # max tokens to fit a model that mixes an expert in
+# max logits of the expert in one call: they take 12 MB, and a blend has ten copies of them
+MAX_LOGITS = 3 << 20
+MAX_ROWS = 64  # max texts in one call of the expert
 
 
 @describes_options(EvaluationOptions)
@@ -148,26 +149,27 @@ def fit_blend(
         DataError: There are no texts, or none of them has a character.
     """
     document_list = list(documents)
+    # the index of the last model that can mix the others in; empty if there is none
     mixing = [number for number, each in enumerate(models) if isinstance(each, SupportsExpert)][-1:]
     order = [number for number in range(len(models)) if number not in mixing] + mixing
     parts: list[Any] = [models[number] for number in order]
-    own_plugins = [plugins[number] for number in order]
+    part_plugins = [plugins[number] for number in order]
     scores, characters = score_tokens(parts, document_list, vocab_size)
     equal = np.full(len(parts), 1 / len(parts))
     fixed = fit_weights(scores)
-    count = len(parts) - len(mixing)  # number of averaged models
-    weights, gate, fitted = _fit_average(
-        parts[:count], scores[:, :count], document_list, vocab_size
+    averaged = len(parts) - len(mixing)  # number of averaged models, which come first
+    weights, gate, fitted_scores = _fit_average(
+        parts[:averaged], scores[:, :averaged], document_list, vocab_size
     )
     if mixing:
         expert = parts[0]
-        if count > 1:
-            expert = Blend.from_models(parts[:count], own_plugins[:count], weights, gate)
+        if averaged > 1:
+            expert = Blend.from_models(parts[:averaged], part_plugins[:averaged], weights, gate)
         parts[-1] = parts[-1].fit_expert(_expert_texts(expert, document_list))
-        weights.append(0.0)
-    blended = Blend.from_models(parts, own_plugins, weights, gate)
+        weights.append(0.0)  # the model that mixes the others is not averaged with them
+    blended = Blend.from_models(parts, part_plugins, weights, gate)
     if mixing:
-        fitted, _ = score_tokens([blended], document_list, vocab_size)
+        fitted_scores, _ = score_tokens([blended], document_list, vocab_size)
 
     def bits(log_probs: np.ndarray) -> float | None:
         """Return bits per character; None if they are infinite, as JSON has no infinity."""
@@ -178,12 +180,12 @@ def fit_blend(
         "method": "mixing" if mixing else "gate",
         "tokens": len(scores),
         "characters": characters,
-        "zero_probability_tokens": int(np.isneginf(fitted).sum()),
+        "zero_probability_tokens": int(np.isneginf(fitted_scores).sum()),
         "bits_per_character": {
             "parts": [bits(column) for column in scores.T],
             "equal_weights": bits(mix_scores(scores, equal)),
             "fixed_weights": bits(mix_scores(scores, fixed)),
-            "fitted_weights": bits(fitted),
+            "fitted_weights": bits(fitted_scores),
         },
     }
     if mixing:
@@ -225,18 +227,18 @@ def _expert_texts(
     """
     tokens = sum(len(ids) for ids, _ in documents)
     chosen = spread_documents(documents, max(1, len(documents) * FIT_TOKENS // tokens))
-    max_tokens = max(2, MAX_LOGITS // expert.config.vocab_size)  # tokens of a batch
+    max_tokens = max(2, MAX_LOGITS // expert.config.vocab_size)  # max tokens of a batch
     texts = [ids[:max_tokens] for ids, _ in chosen]
-    rows = min(MAX_ROWS, max_tokens // max(map(len, texts)))
-    for start in range(0, len(texts), rows):
-        batch = texts[start : start + rows]
+    batch_size = min(MAX_ROWS, max_tokens // max(map(len, texts)))
+    for start in range(0, len(texts), batch_size):
+        batch = texts[start : start + batch_size]
         ids = np.zeros((len(batch), max(map(len, batch))), np.int64)  # zeros after the end
         for row, text in zip(ids, batch, strict=True):
             row[: len(text)] = text
         logits, _ = expert(torch.from_numpy(ids), expert.initial_state(len(batch)))
-        log_probs = logits.float().log_softmax(-1).numpy()
-        for row, own, text in zip(ids, log_probs, batch, strict=True):
-            yield row[: len(text)], np.ascontiguousarray(own[: len(text)])
+        log_probs = logits.float().log_softmax(-1).numpy()  # (B, T, V)
+        for row, row_log_probs, text in zip(ids, log_probs, batch, strict=True):
+            yield row[: len(text)], np.ascontiguousarray(row_log_probs[: len(text)])
 
 
 def _make_bundle(
@@ -258,8 +260,9 @@ def _make_bundle(
     lexicons = [bundle.lexicon for bundle in bundles if bundle.lexicon is not None]
     lexicon = reduce(or_, lexicons) if len(lexicons) == len(bundles) else None
     is_known = lexicon is not None and all(bundle.generation.words == "known" for bundle in bundles)
-    widths = {model.weight_bits for model in models}
-    weight_bits = widths.pop() if len(widths) == 1 else 32
+    bit_widths = {model.weight_bits for model in models}
+    # the weights of a blend are saved like those of its models, if these agree
+    weight_bits = bit_widths.pop() if len(bit_widths) == 1 else 32
     # what the models' records say about their data, as far as they agree
     recorded = [model.training.get("data") or {} for model in models]
     data = {
@@ -323,6 +326,7 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     bundles = [model.bundle for model in models]
     shared = bundles[0]
     conditions = _join_conditions(models)
+    # a model is converted if its tokenizer or its number of conditions differs from the blend's
     kinds = [(_identify(bundle), len(bundle.conditions)) for bundle in bundles]
     tokenizer_kind, _ = kinds[0]
     if all(kind == (tokenizer_kind, len(conditions)) for kind in kinds):
@@ -341,6 +345,7 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
             continue
         condition_ids = list[int]()  # the blend's ids of the conditions that the model has
         for condition in bundle.conditions:
+            # a condition has an id for "unspecified", then one for each value
             first_id = first_ids[condition.name]
             condition_ids += range(first_id, first_id + 1 + len(condition.values))
         entry = describe_characters(
@@ -421,6 +426,7 @@ def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
             conditions have a different order.
     """
     joined = dict[str, Condition]()
+    # the model with the most conditions comes first, so that it sets the order of its conditions
     for model in sorted(models, key=lambda model: -len(model.conditions)):
         for condition in model.conditions:
             joined.setdefault(condition.name, condition)
@@ -437,6 +443,7 @@ def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
 
 
 def _describe(condition: Condition) -> str:
+    """Return the name and the values of a condition, to compare conditions and for messages."""
     return f"{condition.name!r} with the values {[value.label for value in condition.values]}"
 
 

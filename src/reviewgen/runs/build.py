@@ -130,6 +130,7 @@ def _choose_size(
         return setup.not_own(corpus.sizes[key])
 
     def build(size: Mapping[str, Any]) -> LanguageModel:
+        """Return a model with the settings of a size, which is only timed."""
         return setup.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
 
     choose = partial(

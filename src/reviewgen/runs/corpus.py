@@ -143,18 +143,19 @@ def read_plan(plan: TrainingPlan) -> ReadCorpus:
     if plan.setup.trained is None:
         fitted = find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
-    known = plan.setup.trained.conditions
+    conditions = plan.setup.trained.conditions
     text_count = 0
+    # by condition: the number of texts whose value is not known to the model
     unknown = Counter[str]()
-    for values in corpus.values("train") if known else ():
+    for values in corpus.values("train") if conditions else ():
         text_count += 1
-        unknown.update(known.unknown(values))
+        unknown.update(conditions.unknown(values))
     notes = (
         f"{count:,} of {text_count:,} training texts have a value of {name!r} that the model does"
         " not know; it counts as not given."
         for name, count in unknown.items()
     )
-    return ReadCorpus(corpus, known, tuple(notes))
+    return ReadCorpus(corpus, conditions, tuple(notes))
 
 
 def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
@@ -296,6 +297,7 @@ def _as_dataset(corpus: Corpus) -> "Dataset":
     # this import takes half a second
     from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 
+    # the name of each condition's column, by its name in the files
     columns = {f"c{number}": name for number, name in enumerate(corpus.names)}
     parts = []
     for file in corpus.files:
@@ -306,6 +308,7 @@ def _as_dataset(corpus: Corpus) -> "Dataset":
                 feature = Value("string")
                 part = part.remove_columns(column).add_column(column, labels, feature=feature)
         parts.append(part)
+    # the code of a row is the index of its split; larger codes say why a row is left out
     codes = np.concatenate(corpus.codes)
     is_kept = codes < len(SPLITS)
     splits = np.where(is_kept, codes, 0).astype(np.int64)

@@ -84,6 +84,7 @@ class NotebookView:
         self._update(f"{result}.", is_over=True)
 
     def _show(self, report: Report) -> None:
+        """Take the report of a step, and update the figure if it is time for that."""
         self._last = report
         if time.monotonic() >= self._next_update:
             self._update("Training ...")
@@ -97,7 +98,9 @@ class NotebookView:
         last = self._last
         preset = self._run.plan.preset
         record = self._run.record
+        # before the first step there are no curves; a blend has those of each of its models
         records = {} if last is None else record.parts or {preset: record}
+        # the figure shows neither a verdict nor the copy rate of held-out texts
         curves = [
             LearningCurves(name, name, "", None, part.evaluations, part.curve())
             for name, part in records.items()
@@ -168,7 +171,7 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
                 loss = []
                 # not for a hidden bar, since reading the loss waits for the device
                 if report.loss is not None and not is_hidden:
-                    loss = [f"{report.nats_per_token:.3f} nats"]
+                    loss = [f"{report.nats_per_token:.3f} nats"]  # per token
                 # rich stops the clock of a full bar, but a blend trains another model after it
                 done = min(report.progress, _DONE)
                 bar.update(task, completed=done, facts=_describe(report, loss))
@@ -179,7 +182,7 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
 
 class _Facts(TextColumn):
     """The column with the facts of the last step. While functions are compiled, there are no steps,
-    and the column says why. Nats are per token.
+    and the column says why.
     """
 
     def render(self, task: Task) -> Text:
@@ -193,8 +196,8 @@ class _Facts(TextColumn):
 
 
 def _describe(report: Report, loss: Sequence[str] = ()) -> str:
-    """Return the facts of a step. The most important come first, since a narrow terminal cuts off
-    the last ones.
+    """Return the facts of a step, with its loss in words if it is to be shown. The most important
+    facts come first, since a narrow terminal cuts off the last ones.
     """
     facts = [] if report.part is None else [report.part]
     if report.epochs is None:  # the model is trained by counting

@@ -108,12 +108,10 @@ def choose_documents(
     documents = sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
         if seconds is not None:
-            # tokens per second
-            rate = measure_rate(model, documents, corpus.tokenizer.vocab_size)
+            speed = measure_rate(model, documents, corpus.tokenizer.vocab_size)  # tokens per second
             mean_tokens = sum(len(ids) for ids, _ in documents) / len(documents)
-            # numbers of texts
-            wanted = min(texts, rate * _TEXT_SECONDS / mean_tokens)
-            count = max(_MIN_TOKENS / mean_tokens, rate * seconds / mean_tokens, wanted)
+            min_count = min(texts, speed * _TEXT_SECONDS / mean_tokens)
+            count = max(_MIN_TOKENS / mean_tokens, speed * seconds / mean_tokens, min_count)
             return spread_documents(documents, max(1, round(min(count, len(documents)))))
     return documents
 
@@ -146,11 +144,11 @@ def measure_texts(
     generated_pairs = pairs[: len(generated)]
     held_out_pairs = pairs[len(generated) :]
     rates = {
-        "copy_rate": _share(generated_pairs)[0] if characters else None,
-        "copy_rate_interval": find_intervals(_share, generated_pairs)[0] if characters else None,
+        "copy_rate": _copied_share(generated_pairs)[0] if characters else None,
+        "copy_rate_interval": find_intervals(_copied_share, generated_pairs)[0] if characters else None,
         "copy_rate_texts": len(generated),
         "copy_rate_characters": characters,
-        "held_out_copy_rate": _share(held_out_pairs)[0] if any(held_out) else None,
+        "held_out_copy_rate": _copied_share(held_out_pairs)[0] if any(held_out) else None,
     }
     with suppress(NotADistribution):
         rates |= _measure_membership(model, corpus)
@@ -166,16 +164,19 @@ def _measure_membership(model: LanguageModel, corpus: PreparedCorpus) -> dict[st
     if count < _MIN_MEMBERS:
         return {}
     vocab_size = corpus.tokenizer.vocab_size
-    means = []
+    means = []  # for each store, the mean nats per token of each text
     for store in stores:
         indices = spread_indices(len(store), count)
         texts = [store.document(index) for index in indices]
         cut = [ids[: 1 + count_given(ids, vocab_size) + SAMPLE_TOKENS] for ids in texts]
         means.append([float(nats.mean()) for nats in token_losses(model, cut, vocab_size)])
-    pairs = list(zip(means[1], means[0], strict=True))
+    train_means, held_out_means = means
+    # training texts should have fewer nats, so the held-out texts are the positive class
+    pairs = list(zip(held_out_means, train_means, strict=True))
 
-    def area(some: Sequence[tuple[float, float]]) -> list[float]:
-        return [area_under_curve(*zip(*some, strict=True))]
+    def area(sample: Sequence[tuple[float, float]]) -> list[float]:
+        """Return the area for some of the pairs, as a list of one number."""
+        return [area_under_curve(*zip(*sample, strict=True))]
 
     return {
         "membership": area(pairs)[0],
@@ -196,15 +197,17 @@ def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
         request = Request(
             [""] * _TEXTS,
             config,
-            seed=len(texts) // _TEXTS,
+            seed=len(texts) // _TEXTS,  # the number of the call, from 0
             prefix=corpus.conditions.unspecified_ids,
         )
         texts += [row.text for row in generator.generate(request)]
     return texts
 
 
-def _share(pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the share of copied characters, given each text's (copied characters, characters)."""
+def _copied_share(pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Return the share of copied characters, given each text's (copied characters, characters). It
+    is a list of one number, as ``find_intervals`` needs it.
+    """
     return [sum(copied for copied, _ in pairs) / max(1, sum(length for _, length in pairs))]
 
 
@@ -282,6 +285,7 @@ def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int)
     tokenizer = corpus.tokenizer
     tokens = round(characters * store.count / max(1, int(store.characters.sum())))
     documents = [tokens_of(ids, tokenizer.vocab_size) for ids, _ in sample_documents(store, tokens)]
+    # a single text may be longer than wanted
     texts = [tokenizer.decode(ids[:tokens].tolist()) for ids in documents]
     with suppress(NotADistribution):
         return trained.evaluate([text for text in texts if text], clean=False).bits_per_character

@@ -38,7 +38,7 @@ LAUNCH = "launch"
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
-# settings that may change when a run is resumed
+# the training settings that may have other values when a run is resumed
 _FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")
 
 

@@ -78,4 +78,5 @@ def picture_name(sources: Sequence[str | Path]) -> Path:
 
 
 def _name(source: str | Path) -> str:
+    """Return the last part of a folder's path, or of a repository's name."""
     return Path(os.path.normpath(to_path("sources", source).absolute())).name

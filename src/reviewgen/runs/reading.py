@@ -98,12 +98,15 @@ def check_store(
     plugin = setup.tokenizer_plugin
     defaults = DataConfig()
     try:
-        facts = store.facts["tokenizer"]
+        tokenizer_facts = store.facts["tokenizer"]
         stored_config = from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
         reading = {name: getattr(stored_config, name) for name in (*defaults.facts(), "fields")}
-        stored_facts = {"tokenizer": facts["name"], "package": facts["package"]}
-        stored_facts |= {f"tokenizer.{name}": value for name, value in facts["settings"].items()}
-        identity = facts["digest"], store.facts["conditions"]
+        stored = {"tokenizer": tokenizer_facts["name"], "package": tokenizer_facts["package"]}
+        stored |= {
+            f"tokenizer.{name}": value for name, value in tokenizer_facts["settings"].items()
+        }
+        # a model that is trained further must have the same tokenizer and conditions
+        identity = tokenizer_facts["digest"], store.facts["conditions"]
     except (KeyError, TypeError, AttributeError):
         raise DataError(
             f"{store.name} is not a prepared token store, or it is damaged. Prepare it again."
@@ -117,6 +120,7 @@ def check_store(
         wanted |= {
             f"tokenizer.{name}": value for name, value in to_dict(setup.tokenizer_config).items()
         }
+        # an option of reading that has its default is not compared: the user may not have set it
         wanted |= {
             name: getattr(data, name)
             for name in reading
@@ -128,7 +132,7 @@ def check_store(
             " model."
         )
     for name, value in wanted.items():
-        if (saved := (stored_facts | reading).get(name)) != value:
+        if (saved := (stored | reading).get(name)) != value:
             raise ConfigError(
                 f"The token store {store.name} was prepared with {name}={quoted(saved)}, not"
                 f" {quoted(value)}: leave that out, or prepare another store."

@@ -175,6 +175,7 @@ class RunRecord:
         """
         self.last = report
         self.note(*report.notes)
+        is_evaluated = report.sample is not None
         point = dict[str, Any]()
         position = {
             "step": report.step,
@@ -190,11 +191,11 @@ class RunRecord:
             # a run is divided into _POINTS equal intervals; the first step in each gives a point
             last_progress = self.points[-1]["progress"] if self.points else -1.0
             is_new = math.floor(report.progress * _POINTS) > math.floor(last_progress * _POINTS)
-            if is_new or report.sample is not None or report.stopped is not None:
+            if is_new or is_evaluated or report.stopped is not None:
                 bptt = {} if report.bptt is None else {"bptt": report.bptt}
                 point = position | bptt | self._losses(self.since_point)
                 self.points.append(point)
-        if report.sample is None:  # the step was not evaluated
+        if not is_evaluated:
             return point or None
         evaluation = position | self._losses(self.since_evaluation)
         evaluation |= {
@@ -342,7 +343,7 @@ def training_facts(
         "seed": plan.seed,
         SETTINGS: plan.digest(),
         **({LAUNCH: launch} if launch else {}),
-        # renamed, since the facts of the corpus have another entry "split"
+        # the option split is called "dataset_split", since ``corpus.facts`` has another "split"
         "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
         "config": to_dict(record.training),
         "budget_seconds": plan.length.seconds,

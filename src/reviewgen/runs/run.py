@@ -99,6 +99,7 @@ class Run:
         """
         if self._corpus is None:
             raise TrainingError("There is no corpus yet: call read before you use it.")
+        # a corpus that is only read raises a TrainingError if other attributes are used
         return cast("PreparedCorpus", self._corpus)
 
     @property
@@ -170,7 +171,7 @@ class Run:
         record.seconds_before = checkpoints.seconds
         self._metrics = TextMetrics(plan.setup.training.metrics, corpus.words)
         record.metrics = self._metrics.facts()
-        if plan.setup.components:  # the checkpoints are those of its network
+        if plan.setup.components:  # the checkpoints of a blend are those of its network
             record.begin(corpus, {})
         else:
             saved = checkpoints.extra
@@ -217,6 +218,7 @@ class Run:
         """Train the models of a blend in turn, then fit their weights and evaluate the blend."""
 
         def start(plan: TrainingPlan) -> Run:
+            """Return a run of one model of the blend, ready to be trained."""
             if plan.setup.is_counted:  # only a network has checkpoints and a log
                 run = Run(replace(plan, out=None, log=None, resume=False))
             else:
@@ -278,7 +280,7 @@ class Run:
                 return self._save(corpus)
 
     def _require_steps(self) -> None:
-        """Check that each model was trained for one step at least.
+        """Check that each model was trained for at least one step.
 
         Raises:
             TrainingError: A model was not.
@@ -363,8 +365,8 @@ class Run:
                 return
             if corpus.conditions and record.evaluation is not None:
                 # each gain is measured by scoring the texts once more, so there are fewer texts
-                count = max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions)))
-                gain_documents = spread_documents(documents, count)
+                gain_texts = max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions)))
+                gain_documents = spread_documents(documents, gain_texts)
                 gains = measure_gains(model, gain_documents, corpus.conditions)
                 record.evaluation = replace(record.evaluation, conditions=gains)
             if self.plan.setup.training.copy_tokens:
@@ -386,6 +388,11 @@ class Run:
         return training_facts(self.plan, corpus, self.record, self._model, self._log.failure)
 
     def _require_prepared(self, action: str) -> PreparedCorpus:
+        """Return the tokenized corpus.
+
+        Raises:
+            TrainingError: There is none yet, so the caller cannot do ``action``, a verb phrase.
+        """
         if not isinstance(self._corpus, PreparedCorpus):
             step = "read and tokenize" if self._corpus is None else "tokenize"
             raise TrainingError(f"The corpus is not prepared yet: call {step} before you {action}.")

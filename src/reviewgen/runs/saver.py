@@ -28,6 +28,7 @@ from reviewgen.storage import Job, check_output
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.report import StopReason
 
+# the reasons for which a run ends before it is complete
 _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 
 
@@ -88,8 +89,8 @@ class RunSaver:
                 processes.refuse_differences(
                     {"whether there is an output folder": self._plan.out is None}
                 )
-                opened = processes.main(lambda: self._open(processes.world_size), self._plan.out)
-            self._saved_corpus, self.checkpoints.extra, self.checkpoints.seconds = opened
+                found = processes.main(lambda: self._open(processes.world_size), self._plan.out)
+            self._saved_corpus, self.checkpoints.extra, self.checkpoints.seconds = found
             self._is_open = True
         with self.closed_on_error():
             yield

@@ -524,7 +524,7 @@ def _find_difference(setup: TrainingSetup, trained: ReviewModel) -> str | None:
         changed: Any = setup.build_model(trained.tokenizer, trained.conditions, seed=0)
     except (RuntimeError, ConfigError) as error:
         return _last_line(error)
-    # (1, T) some ids of the vocabulary
+    # (1, T) some ids of the vocabulary; which ones does not matter
     probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size
     with torch.inference_mode():
         changed_logits, _ = changed.eval()(probe, changed.initial_state(1))

@@ -137,6 +137,8 @@ def sweep(
     for changed in combinations:  # a bad value is refused before any work
         experiment.plan(changed)
     experiment.open_store("sweep", "out", out, resume=resume)
+    # An error of the first training is raised, since the others would probably have it, too. If a
+    # later one fails, its row says so.
     return (
         _make_row(
             experiment.train(name_settings(changed, "="), changed, may_fail=number > 0),
@@ -150,7 +152,7 @@ def sweep(
 def _measure(run: Run) -> dict[str, Any]:
     """Return what only a sweep measures, as JSON values."""
     model = run.finish()
-    if run.record.is_interrupted:  # in the last measurement
+    if run.record.is_interrupted:  # while ``finish`` measured the model
         raise KeyboardInterrupt
     documents = sample_documents(run.corpus.stores["train"], _TRAIN_TOKENS)
     train = evaluate(run.model, documents, run.corpus.tokenizer.vocab_size)
@@ -220,9 +222,10 @@ def plot_sweep(
         prefix = "".join(
             f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items()
         )
+        # indexes of the colours of charts
         train_colour = 7
         copy_colour = 5
-        if len(lines) > 1:  # with several lines of rows, each has one colour in all panels
+        if len(lines) > 1:  # with several series, each has one colour in all panels
             train_colour = colour
             copy_colour = colour
         bits.append(Series(f"{prefix}held-out text", _points(line, "bits"), colour))
@@ -232,6 +235,7 @@ def plot_sweep(
         if any(row.impossible for row in line):
             shares = _points(line, "impossible")
             impossible.append(Series(f"{prefix}probability zero", shares, colour))
+    # the panels below the first one are lower: 90 pixels
     panels = [Panel("bits per character", bits)]
     if any(series.points for series in copies):
         panels.append(Panel("copy rate of generated text", copies, 90.0, (0.0, 1.0)))

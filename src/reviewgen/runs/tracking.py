@@ -103,9 +103,10 @@ class RunLog:
         self._kind = tracker
         self._name = preset.replace(":", "-") if out is None else out.absolute().name
         self._accelerator: Any = None
-        self._is_reported = False
+        self._is_reported = False  # whether a report has a note on the failure
         self._context = contextvars.copy_context()  # where a tracker keeps its current run
         self._folder: Path | None = None
+        # dvclive needs a folder, too, but gets it by another argument
         if tracker is not None and (
             tracker == "dvclive" or _tracker_classes()[tracker].requires_logging_directory
         ):
@@ -184,7 +185,7 @@ class RunLog:
             setting: value if isinstance(value, bool | int | float | str) else json.dumps(value)
             for setting, value in settings.items()
         }
-        # by its name, accelerate would start the tracker with a folder and a project of its own
+        # given only the name of a tracker, accelerate would choose a folder and a project itself
         tracker = tracker_class(project, *arguments, **options)
         # all accelerators of a process have the same precision, so this one has the training's
         device = process_state().device.type

@@ -16,7 +16,7 @@ from reviewgen.errors import CheckpointError, ConfigError, OutputExists, quoted,
 from reviewgen.storage import atomic_file, check_output
 
 _FILE = "trials.jsonl"  # the name of the file in the folder of an experiment
-# the errors of reading a file that is not one of trials
+# the errors that reading a path raises if it does not hold trials
 _UNREADABLE = (
     FileNotFoundError,
     IsADirectoryError,
@@ -63,7 +63,7 @@ class TrialStore:
         self._path = path
         self._place = "file" if is_file else "folder"
         self._file = path if path is None or is_file else path / _FILE
-        self._facts: dict[str, Any] | None = None  # the facts in the file
+        self._facts: dict[str, Any] | None = None  # the facts in the file; None if it is new
         self.results: dict[str, Any] = {}
         self._size = 0  # bytes of the complete lines in the file
         if path is None or self._file is None:
@@ -81,12 +81,14 @@ class TrialStore:
                 )
             if not resume or not os.path.lexists(path):
                 check_output(path)
-            # a process that was killed at once may have left an empty folder, or a hidden file
+            # An empty folder, or one with hidden files only, is used like a new one: a process that
+            # was killed soon after its start may have left it.
             elif is_file or not path.is_dir() or any(path.glob("[!.]*")):
                 self._read(self._file)
 
     def identify(self, facts: Mapping[str, Any]) -> None:
-        """Write the facts that all trials depend on; or compare them with those in the file.
+        """Check that the trials in the file have the same facts, which all trials depend on. If the
+        file is new, write the facts to it.
 
         Args:
             facts: JSON values by name.
@@ -108,7 +110,7 @@ class TrialStore:
             return
         with storage_errors(self._file):
             if self._facts is not None:
-                os.truncate(self._file, self._size)
+                os.truncate(self._file, self._size)  # removes a last line that was cut off
                 return
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(self._file) as new:

@@ -218,7 +218,7 @@ def summarize(trainings: Sequence[Training]) -> dict[str, Any]:
     interval = None
     spread = None
     if all(training.nats for training in trainings):
-        nats = np.array([training.nats for training in trainings])
+        nats = np.array([training.nats for training in trainings])  # (seeds, texts)
         characters = np.array(last.characters)
         interval = find_interval(nats.mean(axis=0), characters)
         spread = find_seed_spread(nats, characters)
@@ -268,7 +268,7 @@ def train_run(
     started = time.monotonic()
     processor_started = time.thread_time()
     last = None
-    for report in run:  # an hour of training gives too many reports to keep them all
+    for report in run:  # only the last one is kept: an hour of training gives very many
         last = report
         if watch is not None and watch(report):
             break
@@ -339,7 +339,7 @@ class Experiment:
         # errors of scoring that leave the bits unknown
         self._tolerated = () if needs_bits else (NotADistribution,)
         self._is_identified = False
-        self._corpora: list[tuple[Any, PreparedCorpus]] = []
+        self._corpora: list[tuple[Any, PreparedCorpus]] = []  # each with its key; see ``corpus``
 
     def open_store(self, kind: str, name: str, path: Any, **how: bool) -> None:
         """Keep the results of finished trainings on disk, if the user has given a path.
@@ -397,18 +397,19 @@ class Experiment:
         prepare it in the same way.
         """
         setup = plan.setup
-        needed = (
+        # what the preparation of a corpus depends on
+        key = (
             plan.data,
             setup.tokenizer_plugin,
             setup.tokenizer_config,
             setup.training.novelty,
             setup.training.novelty_mb,
         )
-        for used, corpus in self._corpora:
-            if used == needed:
+        for known_key, corpus in self._corpora:
+            if known_key == key:
                 return corpus
         corpus = tokenize(plan, read_plan(plan))
-        self._corpora.append((needed, corpus))
+        self._corpora.append((key, corpus))
         return corpus
 
     def _identify(self, plan: TrainingPlan) -> None:

@@ -177,13 +177,13 @@ def _usual_space(setup: TrainingSetup, experiment: Experiment) -> dict[str, Any]
         rate = setup.training.learning_rate
         ranges["training.learning_rate"] = rate / 8, rate * 4, None
     if size_name in fields and setup.trained is None:
-        value = _current(setup, f"model.{size_name}")
+        value = _current_value(setup, f"model.{size_name}")
         step = 1 if setup.is_counted else max(1, value // 4)
         ranges[f"model.{size_name}"] = max(step, value - 2 * step), value + 4 * step, step
     for name in _DROPOUTS:
         if name in fields:
             setting = f"model.{name}"
-            ranges[setting] = 0.0, max(0.5, _current(setup, setting)), None
+            ranges[setting] = 0.0, max(0.5, _current_value(setup, setting)), None
             break
 
     def allowed(name: str, value: Any) -> Any:
@@ -191,7 +191,7 @@ def _usual_space(setup: TrainingSetup, experiment: Experiment) -> dict[str, Any]
         try:
             experiment.plan({name: value})
         except ConfigError:
-            return _current(setup, name)
+            return _current_value(setup, name)
         return value
 
     free = {name: ends for name, ends in ranges.items() if name not in setup.own}
@@ -249,7 +249,7 @@ def _parse_space(setup: TrainingSetup, setting: str, searched: Any) -> Any:
     return _range(*values)
 
 
-def _current(setup: TrainingSetup, setting: str) -> Any:
+def _current_value(setup: TrainingSetup, setting: str) -> Any:
     """Return the value that a setting has without the search."""
     group, name = split_name(setting)
     return getattr(setup.config_of(group), name)
@@ -276,13 +276,14 @@ def _search(experiment: Experiment, space: dict[str, Any], trials: int) -> Itera
     from optuna.trial import TrialState
 
     plan = experiment.plan({})
-    current = {name: _current(plan.setup, name) for name in space}
+    current = {name: _current_value(plan.setup, name) for name in space}
     with _quiet():
         pruner = optuna.pruners.MedianPruner(
             n_startup_trials=_STARTUP, n_warmup_steps=math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
         )
         study = optuna.create_study(pruner=pruner)
         stored = experiment.stored_figures(plan)
+        # the trials of an interrupted search are suggested again, and then found in the store
         for figures in stored:
             study.enqueue_trial(figures["suggested"])
         # the first trial has the preset's own settings
@@ -295,7 +296,7 @@ def _search(experiment: Experiment, space: dict[str, Any], trials: int) -> Itera
                 seed=seed, n_startup_trials=_STARTUP, constant_liar=False
             )
             asked = study.ask(space)
-        trial = _try(experiment, asked, number)
+        trial = _run_trial(experiment, asked, number)
         with _quiet():
             if trial.outcome == "done":
                 study.tell(asked, trial.bits)
@@ -304,7 +305,7 @@ def _search(experiment: Experiment, space: dict[str, Any], trials: int) -> Itera
         yield trial
 
 
-def _try(experiment: Experiment, asked: Any, number: int) -> TuneTrial:
+def _run_trial(experiment: Experiment, asked: Any, number: int) -> TuneTrial:
     """Train with the settings that a trial of optuna suggests, until the run ends or the trial is
     pruned; return the result.
 
@@ -342,10 +343,12 @@ def _try(experiment: Experiment, asked: Any, number: int) -> TuneTrial:
             f"The budget of a trial is too short: the first took {counted(training.steps, 'step')}"
             " in it. Increase the budget, or give a number of steps."
         )
-    if not evaluated:  # the store had the trial
+    # a trial that the store had was not watched, so optuna does not know its evaluations yet
+    if not evaluated:
         for progress, bits in training.figures["evaluated"]:
             asked.report(bits, progress)
     row = summarize([training])
+    # the bits of a pruned trial are those of its best evaluation
     if training.outcome == "pruned":
         row["bits"] = min((bits for _, bits in training.figures["evaluated"]), default=math.inf)
     elif training.bits == math.inf:

@@ -38,8 +38,8 @@ DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {
 _SEARCHED = (*SAMPLING_SETTINGS, "words")
 _MAX_TEXTS = 20_000  # maximum number of human texts that are read
 _GROUPS = 5  # groups of human texts, for the standard deviations between them
-_MIN_TEXTS = 4 * _GROUPS
-_MIN_DEVIATION = 1e-3
+_MIN_TEXTS = 4 * _GROUPS  # minimum number of generated texts; twice as many human texts are needed
+_MIN_DEVIATION = 1e-3  # a smaller standard deviation counts as this, as it may be zero
 _MAX_DEVIATIONS = 10.0  # a larger difference, in standard deviations, counts as this
 _JUDGE = "ngram-char"
 # In blind comparisons, people preferred to read texts within these two limits.

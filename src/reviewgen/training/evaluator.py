@@ -41,8 +41,9 @@ MAX_SHARE = 0.06
 """The max share of a run's time that evaluations take, without the final evaluation."""
 
 SAMPLE_TOKENS = 100  # max tokens of each generated text
-# If at least one window in _DENSE_STRIDE can be looked up in the index, copy_tokens tokens are enough
-# to measure copies. A sparser index needs more, but at most _MAX_FACTOR times as many are generated.
+# If at least one window in _DENSE_STRIDE can be looked up in the index, copy_tokens tokens are
+# enough to measure copies. A sparser index needs more, but at most _MAX_FACTOR times as many are
+# generated.
 _DENSE_STRIDE = 32
 _MAX_FACTOR = 8
 # training costs three times as much per token as scoring: the backward pass costs twice as much as

@@ -25,8 +25,8 @@ _MMAP_MAX = -4
 # Keep freed memory: allocate large blocks from the heap, too (no mmap), never return memory of the
 # heap to the system, and let the heap grow by 64 MB more than needed.
 _REUSE = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26}
-# The defaults of glibc, except for the threshold of mmap. glibc adapts this threshold by itself until
-# one of the four parameters is set, so it gets the largest value that glibc would choose.
+# The defaults of glibc, except for the threshold of mmap. glibc adapts this threshold by itself
+# until one of the four parameters is set, so it gets the largest value that glibc would choose.
 _DEFAULTS = {
     _MMAP_MAX: 1 << 16,
     _TRIM_THRESHOLD: 1 << 17,

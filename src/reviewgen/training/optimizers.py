@@ -198,11 +198,11 @@ class RowAdamW(Optimizer):
         lr = group["lr"]
         beta2 = group["beta2"]
         step = state["step"] + 1
-        rows = torch.arange(len(table), device=table.device)
+        rows = torch.arange(len(table), device=table.device)  # (R,) the rows with a gradient
         if grad.is_sparse:
             rows = grad.indices()[0]
             grad = grad.values()
-        grad = grad.float()
+        grad = grad.float()  # (R, E)
         elapsed = step - state["updated"][rows]  # steps since the last gradient of each row
         square = state["square"][rows] * beta2**elapsed + (1 - beta2) * grad.square().mean(dim=1)
         state["square"][rows] = square

@@ -222,7 +222,8 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
     last_bits = bits[best_index + 1 :][-LAST_EVALUATIONS:]
     if last_bits and _relative_change(min(last_bits) - best, best) > MIN_CHANGE:
         verdict = _overfitting_or_diverged(evaluations, bits, best_index)
-        # the learning rate of an interrupted run was never lowered
+        # The loss may have risen because of a high learning rate, which an interrupted run never
+        # lowered.
         if stopped == StopReason.INTERRUPTED and verdict.name == "diverged":
             return RunVerdict(
                 "unknown", f"No verdict: the run was interrupted; {_describe_kept(evaluations)}."

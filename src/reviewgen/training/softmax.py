@@ -9,6 +9,7 @@ target has the weight one. So the sum, and with it the loss, estimates that of t
 Translation"); on film reviews, the loss is 0.01 to 0.02 nats too low.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def _count_tokens(train: Tokens, vocab_size: int) -> Int[np.ndarray, " V"]:
     corpus, these cover all texts.
     """
     total = int(train.offsets[-1])
-    length = min(SPAN_TOKENS, -(-total // SPANS))  # length of a span, rounded up
+    length = min(SPAN_TOKENS, math.ceil(total / SPANS))  # tokens of a span
     starts = range(0, total, max(length, total // SPANS))
     spans = [
         train.ids_between(start, min(start + length, train.shard_end(start))) for start in starts
