@@ -82,7 +82,9 @@ def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
         """Complete the docstring of a function, and return the function."""
         docstring = function.__doc__ or ""  # python -OO has none
         if line := re.search(r"^(?P<indent> +)See ``\w+Options``.*\n", docstring, re.MULTILINE):
-            entries = chain.from_iterable(_docstring_entries(cls, line["indent"]) for cls in classes)
+            entries = chain.from_iterable(
+                _docstring_entries(cls, line["indent"]) for cls in classes
+            )
             function.__doc__ = docstring.replace(line[0], "".join(entries))
         return function
 

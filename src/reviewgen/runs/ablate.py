@@ -144,7 +144,7 @@ def _rows(
     variants = {name: (technique.description, off) for name, (technique, off) in techniques.items()}
     for name, (description, off) in {**variants, "plain": ("", plain)}.items():
         row: dict[str, Any] = {"name": name, "description": description, "settings": off}
-        # a setting that the model does not have counts as switched off
+        # a setting that was not recorded counts as switched off
         is_off = all(used.get(setting, value) == value for setting, value in off.items())
         if name != "plain" and is_off:
             # the whole preset did not use the technique in its training

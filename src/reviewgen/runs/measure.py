@@ -145,7 +145,9 @@ def measure_texts(
     held_out_pairs = pairs[len(generated) :]
     rates = {
         "copy_rate": _copied_share(generated_pairs)[0] if characters else None,
-        "copy_rate_interval": find_intervals(_copied_share, generated_pairs)[0] if characters else None,
+        "copy_rate_interval": find_intervals(_copied_share, generated_pairs)[0]
+        if characters
+        else None,
         "copy_rate_texts": len(generated),
         "copy_rate_characters": characters,
         "held_out_copy_rate": _copied_share(held_out_pairs)[0] if any(held_out) else None,
