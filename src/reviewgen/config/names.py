@@ -113,7 +113,7 @@ def check_plugin_names(setting: str, names: Sequence[str]) -> None:
 def parse_hub_id(text: str) -> HubSource | None:
     """Parse ``[hf://]owner/name[@revision]``; return None if the string does not have this form."""
     match = _HUB.fullmatch(text.removeprefix("hf://"))
-    # the Hub refuses such names
+    # the Hub refuses names that contain ".." or "--", or end with ".git"
     if (
         match is None
         or ".." in match["repo"]

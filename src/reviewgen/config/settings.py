@@ -264,7 +264,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     for name in (*GIVEN_IDS, *getattr(config, "added_settings", ())):
-        # 0, the default, or a field that this config does not have
+        # the value is 0 or the default, or the config has no such field
         if not values.get(name) or values[name] == getattr(type(config), name):
             values.pop(name, None)
     if values.get("bos_id") is None:

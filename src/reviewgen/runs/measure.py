@@ -57,8 +57,8 @@ _COUNTED_CHARACTERS = 100_000
 # Measured: bits per character of held-out text after the same time on one core, for lstm-word from
 # the shipped weights / from scratch, by the number of passes of the training from scratch over its
 # texts. (The value for 12.6 passes is older: the vocabulary did not depend on the corpus size yet.)
-#     music captions: 12.6 times 0.866 / 0.935, 7.6 times 0.961 / 0.918, 2.7 times 0.928 / 0.762
-#     music blogs:    8.0 times 1.946 / 2.258, 2.1 times 2.143 / 2.127
+#     music captions    12.6 passes: 0.866 / 0.935    7.6: 0.961 / 0.918    2.7: 0.928 / 0.762
+#     music blogs        8.0 passes: 1.946 / 2.258    2.1: 2.143 / 2.127
 # So the shipped weights are suggested to a run that makes at least this many passes.
 _MIN_PASSES = 10.0
 # They are suggested only if they take fewer bits per character than this before any training. They
@@ -144,13 +144,11 @@ def measure_texts(
     generated_pairs = pairs[: len(generated)]
     held_out_pairs = pairs[len(generated) :]
     rates = {
-        "copy_rate": _copied_share(generated_pairs)[0] if characters else None,
-        "copy_rate_interval": find_intervals(_copied_share, generated_pairs)[0]
-        if characters
-        else None,
+        "copy_rate": _share(generated_pairs)[0] if characters else None,
+        "copy_rate_interval": find_intervals(_share, generated_pairs)[0] if characters else None,
         "copy_rate_texts": len(generated),
         "copy_rate_characters": characters,
-        "held_out_copy_rate": _copied_share(held_out_pairs)[0] if any(held_out) else None,
+        "held_out_copy_rate": _share(held_out_pairs)[0] if any(held_out) else None,
     }
     with suppress(NotADistribution):
         rates |= _measure_membership(model, corpus)
@@ -206,7 +204,7 @@ def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
     return texts
 
 
-def _copied_share(pairs: Sequence[tuple[int, int]]) -> list[float]:
+def _share(pairs: Sequence[tuple[int, int]]) -> list[float]:
     """Return the share of copied characters, given each text's (copied characters, characters). It
     is a list of one number, as ``find_intervals`` needs it.
     """

@@ -37,7 +37,8 @@ from reviewgen.training.report import Report, StopReason
 _MIN_SPEED = 10_000
 _WARM_UP_TOKENS = 1_000  # counted before the samples, since the first use may compile
 _SAMPLE_TOKENS = 50_000  # tokens of the first sample; the second is four times as large
-_SAFETY = 0.8  # share of the time to plan for: larger models take a little longer per token
+# only this share of the time is planned for, since larger models take a little longer per token
+_SAFETY = 0.8
 # each additional process adds this share of the speed of one process (measured: two processes are
 # 1.5 to 1.8 times as fast as one)
 _GAIN = 0.5
@@ -192,6 +193,7 @@ def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
     if processes.rank:
         model.load_state_dict(group.receive(0))
         return facts
+    # the main process sends the finished model to the others
     for target in other_ranks:
         group.send(model.state_dict(), target)
     return facts

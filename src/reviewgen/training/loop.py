@@ -349,8 +349,10 @@ class Loop:
                 ),
             )
         rates = [each.tokens_per_second for each in timed if each.threads == 1]
-        tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
-        return execution, tokens / max(rates) if rates else None
+        config = self.config
+        step_tokens = config.batch_size * config.bptt * config.gradient_accumulation_steps
+        one_thread_seconds = step_tokens / max(rates) if rates else None
+        return execution, one_thread_seconds
 
     def seconds(self) -> float:
         """Return the training time so far, from the end of the first step."""

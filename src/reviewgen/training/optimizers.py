@@ -241,6 +241,7 @@ def sum_rows(accelerator: Accelerator, table: Tensor) -> Tensor:
         with connection_errors():
             padded = accelerator.pad_across_processes(own, pad_index=-1)
             gathered.append(accelerator.gather(padded))
+    # (R,) and (R, E) of all processes; the rows of padding are -1
     rows, values = (part.to(gradient.device) for part in gathered)
     is_row = rows >= 0  # not padding
     total = torch.sparse_coo_tensor(

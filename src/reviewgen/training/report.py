@@ -29,9 +29,10 @@ MIN_STEPS = 200  # with fewer steps, a curve does not show its trend either
 # Held-out text got worse only if the last evaluations after the best one, up to this many, are all
 # worse: a single one may be an outlier.
 LAST_EVALUATIONS = 2
-# A model copies if its copy rate exceeds that of held-out reviews by more than COPY_MARGIN (one
-# text in seven), and is more than COPY_FACTOR times that rate. The factor matters if held-out
-# reviews often repeat the training text: their own rate then varies by more than the margin.
+# A model copies if its copy rate exceeds that of held-out reviews by more than COPY_MARGIN (as if
+# one text in seven were copied), and is more than COPY_FACTOR times that rate. The factor matters
+# if held-out reviews often repeat the training text: their own rate then varies by more than the
+# margin.
 COPY_MARGIN = 0.15
 COPY_FACTOR = 1.5
 _ADVICE = "Lower training.learning_rate."

@@ -48,7 +48,8 @@ _SIZING_SHARE = 0.01
 _SHORT_LENGTH = 16  # time steps of a timed batch
 
 _MIN_BATCH_GAIN = 1.1  # doubling a batch must raise the tokens per second by this factor
-_MIN_STEPS = 1_000  # batches do not grow if fewer steps were left, as the run would learn less
+# a batch does not grow if the run would then have fewer steps than this, and so learn less
+_MIN_STEPS = 1_000
 _MAX_LENGTH = 128  # max time steps of a grown batch
 _MAX_LANES = 64  # max lanes of a grown batch
 

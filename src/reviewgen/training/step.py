@@ -236,6 +236,7 @@ class TrainingStep:
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
             for parameter in dense
         ]
+        # all gradients and the losses in one tensor, so that one call sums them
         flat = torch.cat([tensor.flatten().float() for tensor in (*gradients, losses)])
         with connection_errors():
             # the model may be on the CPU of a machine with accelerators
