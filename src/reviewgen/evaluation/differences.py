@@ -23,6 +23,7 @@ Interval = tuple[float, float]
 
 _CONFIDENCE = 0.95
 _MAX_DEGREES = 10_000  # with more, the quantile changes by less than 0.001
+# the grid on which ``_student_quantile`` integrates, in radians
 _ANGLES = np.linspace(0, math.pi / 2, 20_001)
 
 
@@ -97,27 +98,30 @@ def compare_bits(
     candidate_mean = candidate.mean(axis=0)
     base_sum = float(base_mean.sum())
     candidate_sum = float(candidate_mean.sum())
-    # two infinite sums do not differ; infinity minus infinity would be NaN
+    # two models with infinite sums do not differ, but infinity minus infinity would be NaN
     value = 0.0 if base_sum == candidate_sum else candidate_sum - base_sum
     value /= math.log(2) * max(1, int(characters.sum()))
-    known = [] if seed_spread is None else [seed_spread]
-    share = 0.0  # the factor of the variance over seeds in the variance of the difference
+    spreads = [] if seed_spread is None else [seed_spread]
+    # the variance of the difference over seeds, as a multiple of that of a single training
+    seed_factor = 0.0
     for nats in (base, candidate):
         own = find_seed_spread(nats, characters)
-        # a model that is trained by counting is the same from each seed
+        # a model that is trained by counting is the same from each seed, and adds no variance
         if own is None or own.deviation > 0:
-            share += 1 / len(nats)
-            known += [] if own is None else [own]
-    spread = pool_spreads(known)
-    is_over_seeds = spread is not None or share == 0
+            seed_factor += 1 / len(nats)  # the variance of a mean of len(nats) trainings
+            if own is not None:
+                spreads.append(own)
+    spread = pool_spreads(spreads)
+    is_over_seeds = spread is not None or seed_factor == 0
     if len(characters) < 2 or not math.isfinite(base_sum + candidate_sum):
         return Difference(value, None, is_over_seeds)
+    # the square of half the width of the interval
     square = _text_variance(base, candidate, characters)
     square *= _student_quantile(len(characters) - 1) ** 2
     if spread is not None:
-        square += share * spread.deviation**2 * _student_quantile(spread.degrees) ** 2
-    half = square**0.5
-    return Difference(value, (value - half, value + half), is_over_seeds)
+        square += seed_factor * spread.deviation**2 * _student_quantile(spread.degrees) ** 2
+    half_width = square**0.5
+    return Difference(value, (value - half_width, value + half_width), is_over_seeds)
 
 
 def find_interval(
@@ -126,6 +130,7 @@ def find_interval(
     """Return the 95 % interval over the texts of the bits per character of a model. Return None for
     a single text, or if the nats of a text are infinite.
     """
+    # the difference from a model that needs no bits; ``[None]`` adds an axis for a single seed
     return compare_bits(np.zeros_like(nats)[None], nats[None], characters).interval
 
 
@@ -166,19 +171,21 @@ def _text_variance(
     A seed is better for some texts and worse for others. This is part of the spread over seeds, so
     it is subtracted here; it can be estimated only for a model with several seeds.
     """
-    count = len(characters)
-    total = max(1, int(characters.sum()))
-    means = []
-    noise = 0.0
+    text_count = len(characters)
+    total = max(1, int(characters.sum()))  # characters of all texts
+    means = []  # for each model, the mean residual of each text over its seeds, (N,)
+    seed_noise = 0.0  # what the seeds add to the sum of squares below
     for nats in (base, candidate):
-        bits = nats / math.log(2)
+        bits = nats / math.log(2)  # (S, N) or (R, N)
+        # the bits of each text, less what a text of its length has on average
         residuals = bits - bits.sum(axis=1, keepdims=True) / total * characters
         mean = residuals.mean(axis=0)
         means.append(mean)
         if len(nats) > 1:
-            noise += float(((residuals - mean) ** 2).sum()) / (len(nats) - 1) / len(nats)
+            # the variance of the mean over seeds, summed over the texts
+            seed_noise += float(((residuals - mean) ** 2).sum()) / (len(nats) - 1) / len(nats)
     squares = float(((means[1] - means[0]) ** 2).sum())
-    return max(0.0, squares - noise) / total**2 * count / (count - 1)
+    return max(0.0, squares - seed_noise) / total**2 * text_count / (text_count - 1)
 
 
 @cache

@@ -30,8 +30,9 @@ _TIMED_TOKENS = 200  # measure_rate scores this many tokens of each
 # Tokens of this many bits or more get the darkest shade. It is the same for every text, so that
 # texts can be compared.
 _DARKEST_BITS = 10.0
+# exp of a larger number raises an OverflowError
 _MAX_EXPONENT = math.log(sys.float_info.max)
-_MAX_SHOWN = 2000  # a notebook shows this many tokens of a text
+_MAX_SHOWN = 2000  # maximum number of tokens of a text that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -203,21 +204,21 @@ def evaluate_totals(
         model, documents, vocab_size, device: As in ``evaluate_documents``.
         nats: A list to which the negative log likelihood of each text is appended.
     """
-    totals = list[Totals]()
+    parts = list[Totals]()  # the sums of each batch
     for batch in batches(documents):
         by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
         if nats is not None:
             nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
         losses = np.concatenate(by_text)
-        total = float(losses.sum(dtype=np.float64))
+        batch_nats = float(losses.sum(dtype=np.float64))
         characters = sum(length for _, length in batch)
         zeros = int(np.isinf(losses).sum())
-        totals.append(Totals(total, losses.size, characters, len(batch), zeros))
-    return sum_totals(totals)
+        parts.append(Totals(batch_nats, losses.size, characters, len(batch), zeros))
+    return sum_totals(parts)
 
 
 def sum_totals(totals: Iterable[Totals]) -> Totals:
-    """Add the sums of several parts, in order."""
+    """Add the sums of several parts, in order. Without parts, all sums are zero."""
     return Totals(*map(sum, zip(*totals, strict=True)))
 
 
@@ -272,6 +273,7 @@ def log_probabilities(
     if len(ids) == context:
         return []
     text = np.array(ids, np.int64)
+    # bos is one of the ``context`` ids, but is not counted by ``token_losses``
     (losses,) = token_losses(model, [text], model.config.vocab_size, device, context - 1)
     return [-float(loss) for loss in losses]
 
@@ -295,14 +297,14 @@ def score_tokens(
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
-    tables = [np.zeros((0, len(models)))]
+    tables = list[np.ndarray]()  # for each batch, the log probabilities (tokens of the batch, M)
     characters = 0
     for batch in batches(documents):
         texts = [ids for ids, _ in batch]
         losses = [np.concatenate(token_losses(model, texts, vocab_size)) for model in models]
         tables.append(-np.stack(losses, axis=1).astype(np.float64))
         characters += sum(length for _, length in batch)
-    if len(tables) == 1:
+    if not tables:
         raise DataError("There is no text to score.")
     if not characters:
         raise DataError("The texts to score have no characters.")
@@ -326,7 +328,8 @@ def spread_documents(documents: Sequence[Document], count: int) -> list[Document
     character.
     """
     if count < len(documents):
-        documents = [document for document in documents if document[1]] or documents
+        with_text = [(ids, characters) for ids, characters in documents if characters]
+        documents = with_text or documents
     count = min(count, len(documents))
     return [documents[index] for index in spread_indices(len(documents), count)]
 
@@ -334,8 +337,8 @@ def spread_documents(documents: Sequence[Document], count: int) -> list[Document
 def measure_rate(
     model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu"
 ) -> float:
-    """Measure how many tokens per second a model scores, on the beginnings of a few documents after
-    a warm-up.
+    """Measure how many tokens per second a model scores. After one text as a warm-up, it scores the
+    beginnings of a few documents.
 
     Raises:
         NotADistribution: The model's scores do not sum to one.
@@ -350,5 +353,7 @@ def measure_rate(
 
 
 def spread_indices(size: int, count: int) -> list[int]:
-    """Return ``count`` evenly spaced indices below ``size``. A single index is in the middle."""
+    """Return ``count`` evenly spaced indices below ``size``: the middles of ``count`` equal parts of
+    the range.
+    """
     return [(2 * number + 1) * size // (2 * count) for number in range(count)]

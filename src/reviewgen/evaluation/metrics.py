@@ -112,7 +112,7 @@ class TextMetrics:
     def __init__(self, names: Sequence[str] = (), training_words: Set[str] = frozenset()) -> None:
         self._metrics = find_metrics(names)
         self._training_words = training_words
-        self._has_failed: set[str] = set()
+        self._failed_names: set[str] = set()
         self._notes: list[str] = []
 
     def __bool__(self) -> bool:
@@ -123,6 +123,7 @@ class TextMetrics:
 
         The value of a metric that fails is None; ``pop_notes`` then has a sentence about it.
         """
+        # without metrics, nothing has to be split into words
         sample = make_sample(texts if self._metrics else (), self._training_words)
         return {name: self._measure(name, sample) for name in self._metrics}
 
@@ -186,9 +187,9 @@ class TextMetrics:
             if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
                 return float(value)
             problem = f"it returned {value!r:.60}, not a finite number"
-        if name not in self._has_failed:
-            self._has_failed.add(name)
-            problem = " ".join(problem.split()).rstrip(".")  # one line
+        if name not in self._failed_names:
+            self._failed_names.add(name)
+            problem = " ".join(problem.split()).rstrip(".")  # on one line
             self._notes.append(f"{title_of(plugin)} failed and is shown as missing: {problem}.")
         return None
 
@@ -261,14 +262,14 @@ def measure_texts(
 
 
 def take_words(texts: Iterable[str], words: int) -> list[str]:
-    """Return the first texts, as many as are needed to have ``words`` words together; all texts if
-    these have fewer words.
+    """Return the first texts, up to the one with which they have at least ``words`` words together.
+    Return all texts if they have fewer words.
     """
     sample: list[str] = []
-    count = 0
+    word_count = 0
     for text in texts:
-        if count >= words:
+        if word_count >= words:
             break
         sample.append(text)
-        count += len(words_of(text))
+        word_count += len(words_of(text))
     return sample

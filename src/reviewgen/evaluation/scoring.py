@@ -38,7 +38,7 @@ _ROWS = 64  # maximum number of rows: texts that are scored side by side
 _MAX_LOGITS = 1 << 23  # maximum number of logits in one forward call, B x T x V
 _MAX_TOKENS = 512  # maximum number of tokens of a row in one forward call, T
 _MAX_PADDING = 0.08  # maximum share of padding among the tokens of a forward call
-_BATCH_TEXTS = 1024
+_BATCH_TEXTS = 1024  # maximum number of texts that are passed to ``token_losses`` together
 # Gains are measured on texts of about this many tokens together. Each of these texts is scored
 # twice more for each condition.
 _GAIN_TOKENS = 100_000
@@ -74,43 +74,44 @@ def token_losses(
     Raises:
         DeviceError: The device has failed, for example because it is out of memory.
     """
+    # for each text, the nats of all its ids after bos
     losses: list[np.ndarray] = [np.empty(len(text) - 1, np.float32) for text in texts]
-    # sorted by length; the longest text, which is last, is scored first
-    waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    # the indices of the texts by length; the longest text, which is last, is scored first
+    waiting = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     lengths = np.array([len(nats) for nats in losses])
     # fewer rows if one text is very long: with 64, it would end long after all others
     max_rows = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))
-    numbers = list[int]()  # the number of the text in each row
-    starts = np.zeros(0, np.int64)  # how many tokens of this text have been read
+    indices = list[int]()  # for each row, the index of its text
+    starts = np.zeros(0, np.int64)  # for each row, how many tokens of its text have been scored
     state = None
     with device_errors(device):
-        while numbers or waiting:
+        while indices or waiting:
             # fill the free rows with new texts
-            added = [waiting.pop() for _ in range(min(max_rows - len(numbers), len(waiting)))]
+            added = [waiting.pop() for _ in range(min(max_rows - len(indices), len(waiting)))]
             if added:
                 fresh = model.initial_state(len(added))
-                state = map_state(_join, state, fresh) if numbers else fresh
-            numbers = numbers + added
+                state = map_state(_join, state, fresh) if indices else fresh
+            indices = indices + added
             starts = np.append(starts, np.zeros(len(added), np.int64))
-            remaining = lengths[numbers] - starts
-            max_tokens = min(_MAX_TOKENS, _MAX_LOGITS // (len(numbers) * vocab_size))
-            length = _choose_length(remaining, max(1, max_tokens))
-            # score the next tokens of each row
-            ids = np.zeros((len(numbers), length + 1), np.int64)  # zeros after the end of a text
-            for row, number, start in zip(ids, numbers, starts, strict=True):
-                text = texts[number][start : start + length + 1]
+            remaining = lengths[indices] - starts
+            max_tokens = min(_MAX_TOKENS, _MAX_LOGITS // (len(indices) * vocab_size))
+            # score this number of tokens of each row, as far as its text has them
+            step = _choose_length(remaining, max(1, max_tokens))
+            ids = np.zeros((len(indices), step + 1), np.int64)  # zeros after the end of a text
+            for row, index, start in zip(ids, indices, starts, strict=True):
+                text = texts[index][start : start + step + 1]
                 row[: len(text)] = text
-            table, state = _score_rows(model, torch.from_numpy(ids).to(device), state)
-            for row, number, start in zip(table, numbers, starts, strict=True):
-                part = losses[number][start : start + length]
+            row_losses, state = _score_rows(model, torch.from_numpy(ids).to(device), state)
+            for row, index, start in zip(row_losses, indices, starts, strict=True):
+                part = losses[index][start : start + step]  # shorter if the text ends
                 part[:] = row[: len(part)]
             # remove the rows whose text has ended
-            continuing = np.flatnonzero(remaining > length)
-            if len(continuing) < len(numbers):
-                index = torch.from_numpy(continuing).to(device)
-                state = map_state(lambda part, index=index: part[index], state)
-            numbers = [numbers[row] for row in continuing]
-            starts = starts[continuing] + length
+            continuing = np.flatnonzero(remaining > step)
+            if len(continuing) < len(indices):
+                rows = torch.from_numpy(continuing).to(device)
+                state = map_state(lambda part, rows=rows: part[rows], state)
+            indices = [indices[row] for row in continuing]
+            starts = starts[continuing] + step
     return [
         nats[count_given(text, vocab_size) if given is None else given :]
         for nats, text in zip(losses, texts, strict=True)
@@ -130,7 +131,7 @@ def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
     lengths = np.unique(np.minimum(remaining, longest))
     # the share of padding for each length; it rises with the length, from zero for the first one
     padding = [1 - np.minimum(remaining, length).mean() / length for length in lengths]
-    allowed = int(np.searchsorted(padding, _MAX_PADDING, side="right"))  # number of lengths
+    allowed = int(np.searchsorted(padding, _MAX_PADDING, side="right"))  # how many of the lengths
     return int(lengths[max(0, allowed - 1)])
 
 
@@ -156,7 +157,8 @@ def _cross_entropies(
 
     Logits on the CPU in one of ``PRECISIONS`` are not copied.
     """
-    # torch's recurrent layers return tensors whose first dimension in memory is time
+    # Torch's recurrent layers return tensors whose first dimension in memory is time. They are
+    # transposed, since ``flatten`` would copy them otherwise.
     is_time_first = not logits.is_contiguous()
     if is_time_first:
         logits = logits.transpose(0, 1)
@@ -224,7 +226,8 @@ class ConditionGain:
     @property
     def has_effect(self) -> bool:
         """Whether the condition saves or costs bits: the interval does not contain zero."""
-        # a useful condition with two labels saves about 0.001 in a long review, far more than this
+        # a useful condition with two labels saves about 0.001 bits per character of a long review,
+        # far more than this
         if abs(self.bits_per_character) < 0.00005:
             return False
         if self.interval is None:
@@ -276,16 +279,16 @@ def measure_gains(
         documents: The texts; see ``reviewgen.evaluation.evaluate.evaluate_documents``.
         conditions: The conditions of the model, with their ids.
         device: The device of the model.
-        nats: The negative log likelihood of each text, if the texts have been scored already. It
-            may be followed by that of other texts. By default the texts are scored here.
+        nats: The negative log likelihood of each text, if the texts have been scored already;
+            further values, of other texts, are ignored. By default the texts are scored here.
     """
-    prefixes = []  # for each text, the ids of each condition
+    prefixes = []  # for each text, a list with the ids of each condition
     texts = []  # for each text, bos and the ids after the conditions
     for ids, _ in documents:
         start = 1 + count_given(ids, conditions.first_id)
         prefixes.append(conditions.split(ids[1:start].tolist()))
         texts.append((ids[:1], ids[start:]))
-    absent = conditions.split(conditions.unspecified_ids)
+    absent = conditions.split(conditions.unspecified_ids)  # the prefix of a text without values
     if all(prefix == absent for prefix in prefixes):
         return ()
 
@@ -299,7 +302,7 @@ def measure_gains(
 
         Args:
             condition: The index of the condition.
-            values: For the number of each text, the ids of the new value.
+            values: The ids of the new value, by the number of the text. Other texts are left out.
         """
         framed = []
         for number, value in values.items():
@@ -322,8 +325,8 @@ def measure_gains(
         ]
         if len(numbers) < 2 or not characters[numbers].sum():
             continue
-        # The texts are put in a random order. Each gets the value of the text before it, the first
-        # one that of the last text. So no text keeps its own value.
+        # The texts are put in a random order. Each gets the value of the text before it, and the
+        # first one gets that of the last text. So no text keeps its own value.
         order = np.random.default_rng(0).permutation(numbers)
         previous = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
         cycled = {number: prefixes[previous[number]][condition] for number in numbers}
