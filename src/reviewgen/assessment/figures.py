@@ -41,7 +41,7 @@ class Figure:
     Attributes:
         key: Its name in the JSON, as in "auc".
         name: Its name for people.
-        both: That of the synthetic texts, and the same for real texts against real texts.
+        both: Its value for the synthetic texts, and for real texts against other real texts.
         is_share: Whether it is shown in per cent.
         note: What is compared, or why a number is not known, in one sentence; "" for nothing.
         digits: The number of digits after the point.
@@ -56,12 +56,12 @@ class Figure:
 
     @property
     def synthetic(self) -> Measured:
-        """That of the synthetic texts."""
+        """The value for the synthetic texts."""
         return self.both[0]
 
     @property
     def real(self) -> Measured:
-        """That of real texts against real texts."""
+        """The value for real texts against other real texts."""
         return self.both[1]
 
     def show(self, measured: Measured) -> str:
@@ -73,7 +73,7 @@ class Figure:
         if measured.value is None or math.isnan(measured.value):
             return "not known"
         form = percent if self.is_share else decimal
-        digits = self.digits - self.is_share  # 0.50 and 50.0 %
+        digits = self.digits - self.is_share  # a percentage has one less: 0.50, but 50.0 %
         shown = form(measured.value, digits)
         if measured.interval is None:
             return shown
@@ -100,7 +100,7 @@ class Section:
 
     Attributes:
         name: "likeness", "variety", "use" or "privacy".
-        words: What the figures say, in a sentence.
+        words: What the figures say, in one or more sentences.
         figures: The figures.
         charts: Curves.
         lists: Rows of words below the figures, by their title: each row has as many cells as
@@ -114,7 +114,7 @@ class Section:
     lists: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
 
     def figure(self, key: str) -> Figure:
-        """Return the figure of a name."""
+        """Return the figure with a key."""
         return next(figure for figure in self.figures if figure.key == key)
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,18 +127,19 @@ class Section:
 
 
 def measure(
-    number: Callable[[Sequence[T]], float], items: Sequence[T], is_share: bool = False
+    compute: Callable[[Sequence[T]], float], items: Sequence[T], is_share: bool = False
 ) -> Measured:
-    """Return a number with its interval; not known if there are fewer than ``MIN_TEXTS`` items.
+    """Return a number with its interval; both are None if there are fewer than ``MIN_TEXTS`` items.
 
     Args:
-        number: Takes any number of the items, and returns the number.
+        compute: Computes the number from all or some of the items.
         items: What was measured on each text.
         is_share: Whether the number is a share of items, from 0 to 1.
     """
     if len(items) < MIN_TEXTS:
         return Measured(texts=len(items))
-    # a table that is sorted by a label would have groups that differ too little
+    # ``find_intervals`` makes a group of every tenth item; in a table that is sorted by a label,
+    # such groups would differ too little from each other
     shuffled = random.Random(0).sample(list(items), len(items))
-    (interval,) = find_intervals(lambda some: [number(some)], shuffled, [is_share])
-    return Measured(number(items), interval, len(items))
+    (interval,) = find_intervals(lambda some: [compute(some)], shuffled, [is_share])
+    return Measured(compute(items), interval, len(items))

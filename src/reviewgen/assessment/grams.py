@@ -1,5 +1,5 @@
 """Words and runs of words of many texts as numbers: the nearest texts by the runs that they share,
-and the runs that stand in one text only.
+and the runs that only one text has.
 
 Shapes by letter: W words of all texts, P pairs of a text and a run in it, N texts.
 """
@@ -15,12 +15,18 @@ from jaxtyping import Float64, Int64
 
 from reviewgen.assessment.texts import split_words
 
-_MAX_TEXTS = 300  # a run of words in more texts than this does not count in comparing two texts
+_MAX_TEXTS = 300  # a run that is in more texts than this is ignored when texts are compared
 LONGEST = 3  # maximum number of words of a run
 
 
 class Runs(NamedTuple):
-    """Runs of words: the code of each, the number of its text, and its first word."""
+    """Runs of words in texts.
+
+    Attributes:
+        codes: A number for the words of each run; equal runs have equal codes.
+        texts: The index of the text of each run; it never falls.
+        firsts: The index of the first word of each run, among the words of all texts.
+    """
 
     codes: Int64[np.ndarray, " P"]
     texts: Int64[np.ndarray, " P"]
@@ -32,10 +38,10 @@ class Encoded:
     """The words of some texts as numbers.
 
     Attributes:
-        ids: The number of each word, -1 for one that the vocabulary lacks.
-        texts: The text of each word.
+        ids: The number of each word of all texts; -1 for a word that the vocabulary lacks.
+        texts: The index of the text of each word.
         count: The number of texts.
-        vocabulary: The number of each word.
+        vocabulary: The words of the vocabulary, with the number of each.
     """
 
     ids: Int64[np.ndarray, " W"]
@@ -45,18 +51,19 @@ class Encoded:
 
     @cached_property
     def words(self) -> list[str]:
-        """The word of each number."""
+        """The words of the vocabulary, by number."""
         return list(self.vocabulary)
 
     def runs(self, length: int) -> Runs:
-        """Return the runs of ``length`` words that the vocabulary knows."""
+        """Return all runs of ``length`` words within a text whose words the vocabulary has."""
         firsts = np.arange(max(0, len(self.ids) - length + 1))
+        # whether all words of a run are of the same text and in the vocabulary
         is_whole = self.texts[firsts] == self.texts[firsts + length - 1]
         codes = np.zeros(len(firsts), np.int64)
         for offset in range(length):
             ids = self.ids[firsts + offset]
             is_whole &= ids >= 0
-            codes = codes * len(self.vocabulary) + ids
+            codes = codes * len(self.vocabulary) + ids  # the ids are the digits of the code
         kept = firsts[is_whole]
         return Runs(codes[is_whole], self.texts[kept], kept)
 
@@ -66,24 +73,26 @@ class Encoded:
 
 
 def encode(texts: Sequence[str], vocabulary: Mapping[str, int] | None = None) -> Encoded:
-    """Return the words of some texts as numbers: of a new vocabulary, or of a given one."""
+    """Return the words of some texts as numbers. Without a vocabulary, make one of these words."""
     words = list(map(split_words, texts))
     sizes = list(map(len, words))
     if vocabulary is None:
-        known = dict.fromkeys(chain.from_iterable(words))
-        vocabulary = {word: number for number, word in enumerate(known)}
+        different = dict.fromkeys(chain.from_iterable(words))
+        vocabulary = {word: number for number, word in enumerate(different)}
     numbers = (vocabulary.get(word, -1) for word in chain.from_iterable(words))
     ids = np.fromiter(numbers, np.int64, sum(sizes))
     return Encoded(ids, np.repeat(np.arange(len(texts)), sizes), len(texts), vocabulary)
 
 
 def count_texts(runs: Runs) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
-    """Return the different runs, and in how many texts each is."""
-    return np.unique(_pairs(runs)[0], return_counts=True)
+    """Return the codes of the different runs, and for each the number of texts that have it."""
+    return np.unique(_different_pairs(runs)[0], return_counts=True)
 
 
-def _pairs(runs: Runs) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
-    """Return each run and its texts once, sorted."""
+def _different_pairs(runs: Runs) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
+    """Return the codes and the texts of all different pairs of a run and its text, sorted by code
+    and then by text.
+    """
     order = np.argsort(runs.codes, kind="stable")  # the texts of a run stay sorted
     codes = runs.codes[order]
     texts = runs.texts[order]
@@ -93,8 +102,8 @@ def _pairs(runs: Runs) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]
 
 
 class Neighbours:
-    """Finds how near texts are: the cosine of the pairs of words that they share, weighted by how
-    rare these are (tf-idf; Spärck Jones 1972).
+    """Finds how near a text is to each of N texts: the cosine of their vectors, in which each pair
+    of adjacent words is weighted by how rare it is (tf-idf; Spärck Jones 1972).
 
     Args:
         texts: The texts to search.
@@ -102,9 +111,12 @@ class Neighbours:
 
     def __init__(self, texts: Encoded) -> None:
         self.count = texts.count
-        codes, self._owners = _pairs(texts.runs(2))
+        # the texts that have a pair of words are neighbours in ``_owners``, from ``_starts`` to
+        # ``_ends`` of the pair
+        codes, self._owners = _different_pairs(texts.runs(2))
         self._codes, self._starts, counts = np.unique(codes, return_index=True, return_counts=True)
         self._weights = np.where(counts <= _MAX_TEXTS, np.log(texts.count / counts), 0.0)
+        # for each text, the sum of the squared weights of its pairs
         squares = np.bincount(
             self._owners, np.repeat(self._weights**2, counts), minlength=texts.count
         )
@@ -112,9 +124,12 @@ class Neighbours:
         self._ends = self._starts + counts
 
     def nearness(self, codes: Int64[np.ndarray, " P"]) -> Float64[np.ndarray, " N"]:
-        """Return how near each text is to one with these runs, times the norm of the latter."""
+        """Return how near each of the texts is to a text whose pairs of words have these codes. The
+        cosines are not divided by the norm of the latter, which is the same for all.
+        """
         places = np.searchsorted(self._codes, codes)
         places = places[places < len(self._codes)]
+        # the places of the given codes that a text of the index has
         found = np.unique(places[np.isin(self._codes[places], codes)])
         found = found[self._weights[found] > 0]
         if not len(found):

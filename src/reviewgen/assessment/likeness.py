@@ -31,28 +31,30 @@ from reviewgen.assessment.texts import Texts, split_words
 from reviewgen.rates import area_under_curve
 from reviewgen.sentences import sentence_ends
 
-_CLASSIFIED = 2_000  # texts of each side that the classifier reads
-_MODELLED = 3_000  # texts that a language model is trained on
-_SCORED = 1_000  # texts that the language model scores
-_LISTED = 20  # n-grams that are listed
-_CANDIDATES = 4_000  # n-grams that are tried
-_CHARACTERS = 2_000  # n-grams are looked for in this number of characters of a text
-_EASY = 0.75  # from this area on, texts are easy to tell apart
-_HARD = 0.6  # below it, they are hard to tell apart
+_CLASSIFIED = 2_000  # maximum number of texts of each side that the classifier reads
+_MODELLED = 3_000  # maximum number of texts that a language model is trained on
+_SCORED = 1_000  # maximum number of texts of each side that the language model scores
+_LISTED = 20  # maximum number of n-grams that are listed
+_CANDIDATES = 4_000  # maximum number of n-grams that are scored by the classifier's weights
+_CHARACTERS = 2_000  # n-grams are looked for in this many first characters of a text
+_EASY = 0.75  # from this area under the curve on, texts are easy to tell apart
+_HARD = 0.6  # below this area under the curve, they are hard to tell apart
 
 
 def measure_likeness(synthetic: Texts, real: Texts) -> Section:
-    """Measure how alike synthetic and real texts are."""
+    """Measure how alike synthetic and real texts are. The same is measured for two halves of the real
+    texts.
+    """
     first, second = real.halves()
     count = min(len(synthetic), len(first), len(second))
     made, first, second = (each.sample(count) for each in (synthetic, first, second))
-    area, between, tell_tales = _classify(made, first, second)
+    area, real_area, tell_tales = _classify(made, first, second)
     note = "" if is_installed() else INSTALL
     if area.value is not None:
         sides = f"{area.texts // 2:,} texts of each side"
         note = f"0.50: cannot be told apart; 1.00: always. {sides}; five folds."
     figures = [
-        Figure("auc", "classifier, area under the curve", (area, between), note=note),
+        Figure("auc", "classifier, area under the curve", (area, real_area), note=note),
         *_lengths(synthetic, real),
         *_bits(made, first, second),
         *_labels(synthetic, real),
@@ -72,7 +74,7 @@ def _describe(area: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
         )
     if not tell_tales:
         return "These texts cannot be told from real ones by their words."
-    by = ", ".join(f"“{row[0]}”" for row in tell_tales[1:4])
+    by = ", ".join(f"“{row[0]}”" for row in tell_tales[1:4])  # the first row is the header
     mostly = f", mostly by {by}" if by else ""
     if area.value >= _EASY:
         return f"These texts are easy to tell from real ones{mostly}."
@@ -84,22 +86,23 @@ def _describe(area: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
 def _classify(
     made: Texts, first: Texts, second: Texts
 ) -> tuple[Measured, Measured, Sequence[Sequence[str]]]:
-    """Tell synthetic texts, ``made``, from real ones, of which there are two halves.
+    """Train classifiers to tell synthetic texts, ``made``, from real ones, and the ``first`` half of
+    the real texts from the ``second``.
 
     Returns:
-        The area under the curve of synthetic against real texts; that of two halves of the real
-        texts against each other; and a table of the n-grams that tell synthetic texts from real
-        ones, empty if the first area may be chance.
+        The area under the curve of synthetic against real texts; that of the two halves of the real
+        texts; and a table of the n-grams that tell synthetic texts from real ones, empty if the
+        first area may be chance.
     """
     if not is_installed() or min(map(Texts.count_different, (made, first, second))) < MIN_TEXTS:
         return NOT_KNOWN, NOT_KNOWN, ()
     made, first, second = (each.sample(_CLASSIFIED) for each in (made, first, second))
     area, features, is_first = _area(made.texts, second.texts)
-    between, _, _ = _area(first.texts, second.texts)
-    if not area.interval or area.interval[0] <= max(0.5, between.value or 0.5):
-        return area, between, ()
+    real_area, _, _ = _area(first.texts, second.texts)
+    if not area.interval or area.interval[0] <= max(0.5, real_area.value or 0.5):
+        return area, real_area, ()
     weights = fit(features, is_first).coef_[0]
-    return area, between, _tell_tales(made.texts, second.texts, weights)
+    return area, real_area, _tell_tales(made.texts, second.texts, weights)
 
 
 def _area(first: Sequence[str], second: Sequence[str]) -> tuple[Measured, Any, np.ndarray]:
@@ -109,8 +112,9 @@ def _area(first: Sequence[str], second: Sequence[str]) -> tuple[Measured, Any, n
     texts = [*first, *second]
     is_first = np.arange(len(texts)) < len(first)
     features = hash_texts(texts)
+    # the probability that each text is of the first set, which is the class True, in column 1
     scores = cross_validate(features, is_first, texts)[0][:, 1]
-    # jackknife groups must have texts of both sides
+    # ``measure`` splits its items into groups: as pairs, each group has texts of both sets
     pairs = list(zip(scores[is_first], scores[~is_first], strict=False))
     area = measure(lambda some: area_under_curve(*zip(*some, strict=True)), pairs)
     return area._replace(texts=len(texts)), features, is_first
@@ -119,17 +123,21 @@ def _area(first: Sequence[str], second: Sequence[str]) -> tuple[Measured, Any, n
 def _tell_tales(
     made: Sequence[str], real: Sequence[str], weights: np.ndarray
 ) -> Sequence[Sequence[str]]:
-    """Return the words and pairs of words that tell synthetic texts from real ones, with the share
-    of the texts of each side that have them.
+    """Return a table of the words and pairs of words that tell synthetic texts from real ones, with
+    the share of the texts of each side that have them. Both sides have the same number of texts;
+    ``weights`` are those of the classifier's features.
     """
+    # for each side, the number of texts that have each n-gram
     sides = [Counter(chain.from_iterable(map(_grams, texts))) for texts in (made, real)]
     gaps = {gram: abs(sides[0][gram] - sides[1][gram]) for gram in sides[0] | sides[1]}
     grams = sorted(gaps, key=lambda gram: (-gaps[gram], gram))[:_CANDIDATES]
-    # what a text of this n-gram alone would score, times how many more texts of a side have it
+    # how synthetic the classifier would find a text of each n-gram alone
     effects = hash_texts(grams) @ weights
     shares = [[side[gram] / len(made) for side in sides] for gram in grams]
+    # positive if the side that has the n-gram more often is the one that the classifier infers
     worth = [
-        effect * (mine - theirs) for effect, (mine, theirs) in zip(effects, shares, strict=True)
+        effect * (made_share - real_share)
+        for effect, (made_share, real_share) in zip(effects, shares, strict=True)
     ]
     best = sorted(range(len(grams)), key=lambda index: -worth[index])[:_LISTED]
     rows = [
@@ -141,12 +149,13 @@ def _tell_tales(
 
 
 def _grams(text: str) -> set[str]:
+    """Return the different words, and pairs of adjacent words, at the beginning of a text."""
     words = split_words(text[:_CHARACTERS])
     return {*words, *(" ".join(pair) for pair in pairwise(words))}
 
 
 def _lengths(synthetic: Texts, real: Texts) -> list[Figure]:
-    """Return the mean lengths."""
+    """Return figures of the mean length of a text, in characters and in sentences."""
     kinds: Sequence[tuple[str, str, Callable[[str], int]]] = (
         ("characters", "characters of a text", len),
         ("sentences", "sentences of a text", lambda text: len(sentence_ends(text))),
@@ -160,7 +169,9 @@ def _lengths(synthetic: Texts, real: Texts) -> list[Figure]:
 
 
 def _labels(synthetic: Texts, real: Texts) -> list[Figure]:
-    """Return the share of each value of each label that both sides have."""
+    """Return figures of the share of texts that have each value of a label, for each label that both
+    tables have.
+    """
     figures = []
     for column in real.labels:
         if column not in synthetic.labels:
@@ -178,47 +189,47 @@ def _labels(synthetic: Texts, real: Texts) -> list[Figure]:
 
 
 def _share_of(value: str, values: Sequence[str]) -> Measured:
+    """Return which share of the values equal a value."""
     return measure(fmean, [each == value for each in values], True)
 
 
 def _bits(made: Texts, first: Texts, second: Texts) -> list[Figure]:
-    """Return the bits per character of synthetic texts under a model of real texts, and of real
-    texts under a model of synthetic ones. Beside each are those of real texts, ``second``, under
-    a model of other real texts, ``first``.
+    """Return figures of the bits per character of synthetic texts under a model of real texts, and of
+    real texts under a model of synthetic ones. Both are shown beside the bits of real texts,
+    ``second``, under a model of other real texts, ``first``.
     """
-    if min(map(Texts.count_different, (made, first))) < MIN_TEXTS:
-        both = [(NOT_KNOWN, NOT_KNOWN)] * 2
-    else:
-        by_real = _bits_under(first.sample(_MODELLED), made, second)
-        by_made = _bits_under(made.sample(_MODELLED), second)
-        both = [(by_real[0], by_real[1]), (by_made[0], by_real[1])]
-    note = "An n-gram of characters, trained on {}; real: trained on other real texts."
+    made_by_real = real_by_real = real_by_made = NOT_KNOWN
+    if min(map(Texts.count_different, (made, first))) >= MIN_TEXTS:
+        made_by_real, real_by_real = _bits_under(first.sample(_MODELLED), made, second)
+        (real_by_made,) = _bits_under(made.sample(_MODELLED), second)
     return [
         Figure(
             "bits_of_synthetic",
             "bits per character, model of real texts",
-            both[0],
+            (made_by_real, real_by_real),
             note="Far below that of real texts: too predictable, or copied.",
             digits=3,
         ),
         Figure(
             "bits_of_real",
             "bits per character of real texts, model of these",
-            both[1],
-            note=note.format("the synthetic texts"),
+            (real_by_made, real_by_real),
+            note=(
+                "An n-gram of characters, trained on the synthetic texts; real: trained on other"
+                " real texts."
+            ),
             digits=3,
         ),
     ]
 
 
 def _bits_under(trained_on: Texts, *scored: Texts) -> list[Measured]:
-    """Return the bits per character of some texts under an n-gram of characters that is trained on
-    others.
-    """
+    """Return the bits per character of each of ``scored`` under an n-gram model of characters."""
     model = model_of(trained_on)
     return [measure(_per_character, score(model, texts.sample(_SCORED).texts)) for texts in scored]
 
 
 def _per_character(scored: Sequence[Scored]) -> float:
+    """Return the bits per character of all texts together."""
     nats = sum(each.nats for each in scored)
     return nats / sum(each.characters for each in scored) / math.log(2)

@@ -27,16 +27,17 @@ from reviewgen.personal import PERSONAL_DATA, find_personal_data, mask
 from reviewgen.rates import area_under_curve
 from reviewgen.web.rendering import percent
 
-_COMPARED = 2_000  # texts whose nearest real text is looked for
-_SCORED = 4_000  # training texts, and as many held-out ones, whose bits are measured
-_SCORED_BY_MODEL = 300  # by a model of the user, which may be slow
+_COMPARED = 2_000  # maximum number of texts whose nearest real text is looked for
+# maximum number of training texts, and of held-out texts, whose bits are measured
+_SCORED = 4_000
+_SCORED_BY_MODEL = 300  # the same if a model of the user measures them, which may be slow
 _COPIED = 0.01  # a smaller share of copied characters is not worth a sentence
-_DIRECT = ("email", "phone")  # kinds that the sentence counts
-_FALSE_ALARMS = 0.01
-_LISTED = 20
-_NAMES = 200  # runs of words that are listed
-_CHECKED = 5_000  # the rarest runs of words, of which names are listed first
-_MAX_SHOWN = 120  # characters of a listed text
+_DIRECT = ("email", "phone")  # the kinds of personal data that are contact details
+_FALSE_ALARMS = 0.01  # the share of other texts that a test takes for training texts
+_LISTED = 20  # maximum number of copied spans that are listed
+_NAMES = 200  # maximum number of runs of words, and of personal data, that are listed
+_CHECKED = 5_000  # maximum number of runs of words, the rarest, that are checked for being names
+_MAX_SHOWN = 120  # maximum number of characters of a listed span
 _NEEDS_HELD_OUT = (
     f"This needs {MIN_TEXTS} different synthetic texts, and {MIN_TEXTS} different real ones that"
     " they were not made from: --held-out."
@@ -56,19 +57,20 @@ def measure_privacy(
     """
     known = set(trained_on.texts)
     if held_out is not None:
+        # a text that is also a training text is not held out
         held_out = held_out.take(
             [index for index, text in enumerate(held_out.texts) if text not in known]
         )
     others = held_out if held_out and held_out.count_different() >= MIN_TEXTS else None
-    spans, copying, copied, of_real = _copied(synthetic, trained_on, others)
+    span_rows, copying, copied, copied_of_real = _copied(synthetic, trained_on, others)
     words = encode(trained_on.texts)
-    runs, replayed, by_chance = _replayed(synthetic, words, others)
-    personal, replayed_data, has_data = _personal(synthetic, trained_on, others)
+    run_rows, replayed, replayed_of_real = _replayed(synthetic, words, others)
+    data_rows, contact_details, data_shares = _personal(synthetic, trained_on, others)
     figures = [
         Figure(
             "copy_rate",
             "characters in copied spans",
-            (copied, of_real),
+            (copied, copied_of_real),
             is_share=True,
             note=f"Spans of {COPY_CHARACTERS} characters or more of a training text, joined.",
         ),
@@ -77,24 +79,24 @@ def measure_privacy(
         Figure(
             "rare_words",
             "texts with a word of a single training text",
-            (replayed, by_chance),
+            (replayed, replayed_of_real),
             is_share=True,
             note=f"Listed below with the runs of up to {LONGEST} words.",
         ),
         Figure(
             "personal_data",
             "texts with personal data of training texts",
-            has_data,
+            data_shares,
             is_share=True,
             note=f"What looks like {', '.join(name for name, _ in PERSONAL_DATA.values())}.",
         ),
     ]
     lists = {
-        "Longest copied spans, joined where they overlap": spans,
-        "Personal data": personal,
-        "Names and words of one training text only": runs,
+        "Longest copied spans, joined where they overlap": span_rows,
+        "Personal data": data_rows,
+        "Names and words of one training text only": run_rows,
     }
-    verdict = _describe({figure.key: figure for figure in figures}, replayed_data, model)
+    verdict = _describe({figure.key: figure for figure in figures}, contact_details, model)
     return Section(
         "privacy",
         f"{verdict} Texts with a copied span of {COPY_CHARACTERS} characters or more: {copying:,}"
@@ -105,13 +107,15 @@ def measure_privacy(
     )
 
 
-def _describe(figures: dict[str, Figure], replayed: int, model: Any) -> str:
-    """Return what the figures say in sentences, the worst first."""
+def _describe(figures: dict[str, Figure], contact_details: int, model: Any) -> str:
+    """Return what the figures say in sentences, the worst first. ``contact_details`` is the number of
+    those that the synthetic texts repeat.
+    """
     found = list[str]()
     copied, near, member = (figures[key] for key in ("copy_rate", "nearer", "membership"))
     share = copied.show(copied.synthetic._replace(interval=None))
-    if replayed:
-        found.append(f"repeat {counted(replayed, 'contact detail')} of them (e-mail, telephone)")
+    if contact_details:
+        found.append(f"repeat {counted(contact_details, 'contact detail')} of them (e-mail, telephone)")
     if _is_above(copied, _COPIED):
         found.append(f"copy them ({share} of the characters)")
     if _is_above(near):
@@ -153,19 +157,22 @@ def _is_above(figure: Figure, least: float = 0.0) -> bool:
 def _copied(
     synthetic: Texts, trained_on: Texts, others: Texts | None
 ) -> tuple[list[list[str]], int, Measured, Measured]:
-    """Return the longest copied spans, the number of texts with one, the share of characters in
-    copied spans, and that of other real texts.
+    """Look for spans of training texts in the synthetic texts.
+
+    Returns:
+        A table of the longest copied spans; the number of synthetic texts with a copied span; and
+        the share of characters in copied spans, of the synthetic texts and of other real texts.
     """
     some = None if others is None else others.sample(len(synthetic))
     texts = [*synthetic.texts, *(some.texts if some else ())]
-    spans = TextWindows(texts).spans(trained_on.texts)
-    of_real = NOT_KNOWN if some is None else _copy_rate(some, spans[len(synthetic) :])
-    spans = spans[: len(synthetic)]
-    found = Counter[str]()
+    all_spans = TextWindows(texts).spans(trained_on.texts)  # those of each text
+    of_real = NOT_KNOWN if some is None else _copy_rate(some, all_spans[len(synthetic) :])
+    spans = all_spans[: len(synthetic)]
+    counts = Counter[str]()  # the number of synthetic texts with each span
     for text, places in zip(synthetic.texts, spans, strict=True):
-        found.update({text[start:end] for start, end in places})
-    ranked = sorted(found, key=lambda span: (-len(span), span))[:_LISTED]
-    rows = [[_cut(span), f"{len(span):,}", f"{found[span]:,}"] for span in ranked]
+        counts.update({text[start:end] for start, end in places})
+    ranked = sorted(counts, key=lambda span: (-len(span), span))[:_LISTED]
+    rows = [[_mask(span), f"{len(span):,}", f"{counts[span]:,}"] for span in ranked]
     head = ["span", "characters", "synthetic texts"]
     return [head, *rows], sum(map(bool, spans)), _copy_rate(synthetic, spans), of_real
 
@@ -180,14 +187,15 @@ def _copy_rate(texts: Texts, spans: Sequence[Sequence[tuple[int, int]]]) -> Meas
     ]
 
     def share(some: Sequence[tuple[int, int]]) -> float:
+        """Return the copied characters of some texts, as a share of all their characters."""
         copied, characters = map(sum, zip(*some, strict=True))
         return copied / characters
 
     return measure(share, pairs, True)
 
 
-def _cut(text: str) -> str:
-    """Return the beginning of a span, with its personal data masked."""
+def _mask(text: str) -> str:
+    """Return the beginning of a copied span on one line, with its personal data masked."""
     for _, value in find_personal_data(text):
         text = text.replace(value, mask(value))
     text = " ".join(text.split())
@@ -195,43 +203,55 @@ def _cut(text: str) -> str:
 
 
 def _near(synthetic: Texts, trained_on: Texts, others: Texts | None) -> list[Figure]:
-    """Return the share of texts that are nearer to a training text than to a held-out one, as if
-    there were as many of both.
+    """Return the figure of the share of texts that are nearer to a training text than to a held-out
+    one, as if there were as many of both. For the same share of real texts, half of the held-out
+    texts are compared with the training texts and the other half.
     """
     both = NOT_KNOWN, NOT_KNOWN
     if others is not None:
         first, second = others.halves()
         words = encode([*trained_on.texts, *first.texts, *second.texts])
         index = Neighbours(words)
-        members = len(trained_on)
+        member_count = len(trained_on)
         both = (
-            _nearer(synthetic, words, index, members, members),
-            _nearer(first, words, index, members, members + len(first)),
+            _nearer(synthetic, words, index, member_count, member_count),
+            _nearer(first, words, index, member_count, member_count + len(first)),
         )
     note = _NEEDS_HELD_OUT if both[0].value is None else "50 % are expected if they copy nothing."
     name = "nearer to a training text than to a held-out one"
     return [Figure("nearer", name, both, is_share=True, note=note)]
 
 
-def _nearer(texts: Texts, words: Encoded, index: Neighbours, members: int, start: int) -> Measured:
-    """Return the balanced share of texts that are nearer to one of the first ``members`` texts of
-    the index than to one from ``start`` on.
+def _nearer(
+    texts: Texts, words: Encoded, index: Neighbours, member_count: int, others_start: int
+) -> Measured:
+    """Return the balanced share of texts that are nearer to a member than to one of the others.
+
+    Args:
+        texts: The texts.
+        words: The words of the texts in the index.
+        index: The members and the others.
+        member_count: The number of members, which are the first texts in the index.
+        others_start: The place of the first of the others, which are the last texts in the index.
     """
-    others = index.count - start
-    # of N members and M others, the nearest is a member with odds N : M by chance, as in a tie
-    chance = members / (members + others)
+    other_count = index.count - others_start
+    # how often the nearest text is a member by chance; a tie counts as this
+    chance = member_count / (member_count + other_count)
     compared = encode(texts.sample(_COMPARED).texts, words.vocabulary)
     runs = compared.runs(2)
     starts = np.searchsorted(runs.texts, np.arange(1, compared.count))
     are_nearer = []
     for codes in np.split(runs.codes, starts):
         nearness = index.nearness(codes)
-        gap = nearness[:members].max() - nearness[start:].max()
+        gap = nearness[:member_count].max() - nearness[others_start:].max()
         are_nearer.append(chance if gap == 0 else float(gap > 0))
 
     def balanced(some: Sequence[float]) -> float:
+        """Return the share of some texts, weighted as if there were as many members as others; it is
+        0.5 if the share is ``chance``.
+        """
         share = sum(some) / len(some)
-        return share * others / (share * others + (1 - share) * members)
+        return share * other_count / (share * other_count + (1 - share) * member_count)
 
     return measure(balanced, are_nearer, True)
 
@@ -239,7 +259,12 @@ def _nearer(texts: Texts, words: Encoded, index: Neighbours, members: int, start
 def _membership(
     synthetic: Texts, trained_on: Texts, others: Texts | None, model: Any
 ) -> list[Figure]:
-    """Return how well the bits of a text tell whether it was a training text."""
+    """Return two figures of how well the bits of a text tell whether it is a training text: the area
+    under the curve, and the hits at few false alarms.
+
+    The bits are those under ``model``, or else under an n-gram model of the synthetic texts. The
+    same is measured with an n-gram model of real texts that are not training texts.
+    """
     names = (
         "membership, area under the curve",
         f"membership, hits at {percent(_FALSE_ALARMS, 0)} false alarms",
@@ -268,7 +293,9 @@ def _membership(
 
 
 def _scores(model: Any, members: Texts, others: Texts, is_slow: bool) -> list[tuple[float, float]]:
-    """Return pairs of the nats per token of a training text and of another text."""
+    """Return pairs of the nats per token of a training text (a member) and of another text. Fewer
+    pairs are measured if the model is slow.
+    """
     count = min(_SCORED_BY_MODEL if is_slow else _SCORED, len(members), len(others))
     texts = [*members.sample(count).texts, *others.sample(count).texts]
     means = [each.nats / each.tokens for each in score(model, texts)]
@@ -276,22 +303,29 @@ def _scores(model: Any, members: Texts, others: Texts, is_slow: bool) -> list[tu
 
 
 def _area(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return the area under the curve of telling members from others by their fewer nats."""
     members, others = zip(*pairs, strict=True)
     return area_under_curve(others, members)
 
 
 def _hits(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return the share of members that have fewer nats than a limit. The limit is so low that
+    only the share ``_FALSE_ALARMS`` of the others have fewer.
+    """
     members, others = map(np.array, zip(*pairs, strict=True))
-    # not interpolated, since a model without smoothing gives infinite values
+    # the quantile is not interpolated, since a model without smoothing gives infinite nats
     return float((members < np.quantile(others, _FALSE_ALARMS, method="lower")).mean())
 
 
 def _personal(
     synthetic: Texts, trained_on: Texts, others: Texts | None
 ) -> tuple[list[list[str]], int, tuple[Measured, Measured]]:
-    """Return the personal data of the synthetic texts, masked; how many of its e-mail addresses and
-    telephone numbers the training texts have, too; and the share of texts with any that they have,
-    of synthetic and of other real texts.
+    """Look for personal data of training texts in the synthetic texts.
+
+    Returns:
+        A table of all personal data of the synthetic texts, masked; the number of different e-mail
+        addresses and telephone numbers in it that training texts have, too; and the share of texts
+        with personal data that training texts have, of synthetic texts and of other real texts.
     """
     known = set(chain.from_iterable(map(find_personal_data, trained_on.texts)))
     by_text, replayed = _find_data(synthetic, known)
@@ -310,52 +344,64 @@ def _personal(
     if others is not None:
         of_real = _share_of(*_find_data(others.sample(len(synthetic)), known))
     head = ["kind", "value", "in a training text", "synthetic texts"]
-    direct = sum(kind in _DIRECT for kind, _ in replayed)
-    return [head, *rows], direct, (_share_of(by_text, replayed), of_real)
+    contact_details = sum(kind in _DIRECT for kind, _ in replayed)
+    return [head, *rows], contact_details, (_share_of(by_text, replayed), of_real)
 
 
 def _find_data(
     texts: Texts, known: set[tuple[str, str]]
 ) -> tuple[list[set[tuple[str, str]]], set[tuple[str, str]]]:
-    """Return the personal data of each text, and all of it that is known from training texts."""
+    """Return the personal data of each text as pairs of kind and value, and all pairs of any text
+    that are in ``known``.
+    """
     by_text = [set(find_personal_data(text)) for text in texts.texts]
     return by_text, known.intersection(chain.from_iterable(by_text))
 
 
 def _share_of(by_text: Sequence[set[Any]], some: set[Any]) -> Measured:
+    """Return the share of texts whose set has at least one of ``some``."""
     return measure(fmean, [bool(each & some) for each in by_text], True)
 
 
 def _replayed(
     synthetic: Texts, words: Encoded, others: Texts | None
 ) -> tuple[list[list[str]], Measured, Measured]:
-    """Return the runs of words of one training text that synthetic texts repeat, capitalised ones
-    first; the share of synthetic texts with one, and that of other real texts.
+    """Look for the rare runs of words in the synthetic texts: runs that only one training text has.
+    ``words`` are those of the training texts.
+
+    Returns:
+        A table of the rare runs, names first; and the share of texts with a rare word, of synthetic
+        texts and of other real texts.
     """
-    rare = []  # for each length, the codes of the runs of one text
+    rare = []  # for each length, the codes of the rare runs
     for length in range(1, LONGEST + 1):
         codes, counts = count_texts(words.runs(length))
         rare.append(codes[counts == 1])
     made = encode(synthetic.texts, words.vocabulary)
-    found: dict[str, set[int]] = {}
+    found: dict[str, set[int]] = {}  # for each rare run, the indices of the synthetic texts with it
     for length, codes in enumerate(rare, 1):
         runs = made.runs(length)
         hits = np.flatnonzero(np.isin(runs.codes, codes))
         for text, start in zip(runs.texts[hits].tolist(), runs.firsts[hits].tolist(), strict=True):
             found.setdefault(made.spell(start, length), set()).add(text)
+    # for each synthetic text, its capitalised words, in lower case
     capitals = [
         {word.casefold() for word in words_of(text) if word[0].isupper()}
         for text in synthetic.texts
     ]
     codes, counts = count_texts(words.runs(1))
+    # the rarer the words of a run in the training texts, the earlier it is listed
     rarity = dict(zip(codes.tolist(), np.log(words.count / counts).tolist(), strict=True))
     weights = {run: sum(rarity[words.vocabulary[word]] for word in run.split()) for run in found}
+    # ``_as_name`` takes long: it is called for runs whose words are all capitalised somewhere in the
+    # first synthetic text that has the run, then for the rarest other ones
     are_capitalised = {run: capitals[min(found[run])].issuperset(run.split()) for run in found}
     checked = sorted(found, key=lambda run: (not are_capitalised[run], -weights[run], run))
     names = {run: _as_name(run, synthetic.texts[min(found[run])]) for run in checked[:_CHECKED]}
     ranked = sorted(names, key=lambda run: (not names[run], -weights[run], run))
     shown = list[str]()
     for run in ranked:
+        # a run that is a part of one that is shown is left out
         if len(shown) < _NAMES and not any(f" {run} " in f" {other} " for other in shown):
             shown.append(run)
     rows = [[names[run] or run, f"{len(found[run]):,}"] for run in shown]
@@ -367,7 +413,7 @@ def _replayed(
 
 
 def _share_with(texts: Texts, words: Encoded, rare: np.ndarray) -> Measured:
-    """Return the share of texts that have a word of one training text."""
+    """Return the share of texts that have one of the ``rare`` words, which are given by their codes."""
     runs = encode(texts.texts, words.vocabulary).runs(1)
     has_one = np.zeros(len(texts), np.bool_)
     has_one[runs.texts[np.isin(runs.codes, rare)]] = True
@@ -378,6 +424,7 @@ def _as_name(run: str, text: str) -> str:
     """Return a run as it is written in a text, if all its words are capitalised there and none
     begins a sentence; else "".
     """
+    # a word that follows a letter or one of these signs does not begin a sentence
     pattern = r"(?<=[\w,;:] )" + "[ -]".join(map(re.escape, run.split()))
     match = re.search(pattern, text, re.IGNORECASE)
     if match is None or not all(word[:1].isupper() for word in re.findall(r"\w+", match[0])):

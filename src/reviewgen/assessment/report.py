@@ -31,8 +31,8 @@ from reviewgen.storage import temporary_folder
 from reviewgen.web.charts import draw_figure
 from reviewgen.web.rendering import HtmlReport
 
-_SHOWN_ROWS = 5  # rows of a list that a terminal shows
-_HELD_OUT = ("validation", "test")
+_SHOWN_ROWS = 5  # maximum number of rows of a list that a terminal shows
+_HELD_OUT = ("validation", "test")  # splits of a corpus
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Report(HtmlReport):
         tables = {"synthetic": self.synthetic, "train": self.train, "held_out": self.held_out}
         return {
             "tables": {
+                # None without held-out texts
                 name: texts and {"source": texts.name, "texts": len(texts), "total": texts.total}
                 for name, texts in tables.items()
             },
@@ -95,19 +96,20 @@ class Report(HtmlReport):
             for figure in section.figures:
                 shown = (figure.show(each) for each in (figure.synthetic, figure.real))
                 table.add_row(figure.name, *shown, f"{figure.synthetic.texts:,}")
-                notes += [figure.note] if figure.synthetic.value is None and figure.note else []
+                if figure.synthetic.value is None and figure.note:
+                    notes.append(figure.note)
             yield Padding(table, (1, 0, 0, 2))
             for note in dict.fromkeys(notes):
                 yield Padding(Text(note, style="dim"), (0, 0, 0, 2))
             for title, rows in section.lists.items():
                 head, *others = rows
-                found = Table(*head, box=None, pad_edge=False)
+                listed = Table(*head, box=None, pad_edge=False)
                 for row in others[:_SHOWN_ROWS]:
-                    found.add_row(*map(Text, row))
+                    listed.add_row(*map(Text, row))
                 if len(others) > _SHOWN_ROWS:
                     title += f" (the first {_SHOWN_ROWS} of {len(others)}; the page has all)"
                 yield Padding(Text(f"{title}:"), (1, 0, 0, 2))
-                yield Padding(found, (0, 0, 0, 4))
+                yield Padding(listed, (0, 0, 0, 4))
 
     def _values(self) -> dict[str, Any]:
         charts = {
@@ -191,7 +193,7 @@ def report(
 def _read_real(
     model: Any, train: Any, held_out: Any, text_column: str | None, labels: Sequence[str] | None
 ) -> tuple[Texts, Texts | None]:
-    """Return the training texts and the held-out ones."""
+    """Return the training texts and the held-out ones: those given, or those of the model."""
     if train is None:
         real = read_trained(model, ["train"], MAX_REAL)
     else:
@@ -202,7 +204,7 @@ def _read_real(
 
 
 def _read(argument: str, source: Any, *options: Any) -> Texts:
-    """Read a table; one that is not a file has the name of its argument."""
+    """Read a table with ``read_table``. If it is not a file, its name is that of the argument."""
     texts = read_table(source, *options)
     return texts if isinstance(source, str | Path) else replace(texts, name=argument)
 
@@ -215,13 +217,13 @@ def _generate(model: ReviewModel, n: int, real: Texts, seed: int) -> Any:
 
     known = {key: real.labels[key] for key in real.labels if key in model.conditions.names}
     rows = pyarrow.table(known).to_pylist()
-    with temporary_folder() as folder:  # a table records a saved model
+    with temporary_folder() as folder:  # only a saved model can generate a table
         model.save_pretrained(folder / "model")
         return generate_dataset(folder / "model", n, schema=rows or None, seed=seed)
 
 
 def _notes(synthetic: Texts, train: Texts, held_out: Texts | None) -> Iterator[str]:
-    """Yield what the reader must know about the tables."""
+    """Yield what the user must know about the tables, in sentences."""
     for texts in filter(None, (synthetic, train, held_out)):
         if len(texts) < texts.total:
             yield f"{texts.name}: a random sample of {len(texts):,} of {texts.total:,} texts."
@@ -238,7 +240,7 @@ def _notes(synthetic: Texts, train: Texts, held_out: Texts | None) -> Iterator[s
                 f"{equal:,} of {len(table):,} texts of {table.name} are texts of {train.name},"
                 f" word for word{end}."
             )
-    for name in sorted({*synthetic.labels} ^ {*train.labels}):
+    for name in sorted({*synthetic.labels} ^ {*train.labels}):  # labels of one table only
         lacking, having = (train, synthetic) if name in synthetic.labels else (synthetic, train)
         yield (
             f"{lacking.name} has no column {name!r} of 2 to {MAX_VALUES} values, which"

@@ -14,10 +14,11 @@ from reviewgen.errors import DataError, HubError
 from reviewgen.lexicon.words import words_of
 from reviewgen.model.review_model import ReviewModel
 
+# maximum number of texts that are measured; of a larger table, a random sample is taken
 MAX_SYNTHETIC = 10_000
 MAX_REAL = 30_000
 MAX_VALUES = 20  # a column with more values is no label
-_MIN_PER_VALUE = 2  # texts of each value, on average
+_MIN_PER_VALUE = 2  # minimum number of texts of each value of a label, on average
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Texts:
         return len(set(self.texts))
 
     def take(self, indices: Sequence[int]) -> "Texts":
-        """Return some of the texts."""
+        """Return the texts of some indices, with their labels."""
         return Texts(
             self.name,
             [self.texts[index] for index in indices],
@@ -81,15 +82,15 @@ def split_words(text: str) -> list[str]:
 def read_table(
     source: Any, limit: int, text_column: str | None = None, labels: Sequence[str] | None = None
 ) -> Texts:
-    """Read a table, take a random sample of at most ``limit`` texts, and clean them as ``train``
-    does.
+    """Read a table, take a random sample of at most ``limit`` texts, and clean them as before a
+    training.
 
     Args:
         source: See ``open_source``.
         limit: The maximum number of texts that are kept.
         text_column: The column of the texts; guessed if not given.
-        labels: The columns of the labels; by default, all columns that hold few values. A column
-            that the table lacks is left out.
+        labels: The columns of the labels; by default, all columns that hold few different values. A
+            column that the table lacks is left out.
 
     Raises:
         DataError: The source cannot be read, has no column of text, or no texts.
@@ -97,7 +98,7 @@ def read_table(
     config = DataConfig(text_column=text_column)
     draw = random.Random(0)
     kept = list[tuple[str, Mapping[str, Any]]]()
-    total = 0
+    total = 0  # the number of texts that have been read
     with workspace() as folder:
         opened = open_source(source, config, folder)
         for row in _rows(opened.records(), opened.info.text_column):
@@ -110,6 +111,7 @@ def read_table(
         cleaned = [(clean(text), row) for text, row in kept]
         name = opened.info.name
         columns = [each for each in opened.info.columns if each != opened.info.text_column]
+    # the cleaner returns a text and its hash, or None for a text that is empty after cleaning
     found = [(each[0], row) for each, row in cleaned if each is not None]
     if not found:
         raise DataError(f"{name} holds no texts.")
@@ -118,6 +120,7 @@ def read_table(
         for column in columns
         if labels is None or column in labels
     }
+    # columns that the user has named are labels whatever their values are
     chosen = {
         column: each for column, each in values.items() if labels is not None or _are_labels(each)
     }
@@ -159,7 +162,9 @@ def _rows(records: Iterator[Any], column: str | None) -> Iterator[tuple[str, Map
 
 
 def as_label(value: Any) -> str | None:
-    """Return a value as a label; 5.0, as tables store 5 beside missing values, is "5"."""
+    """Return a value as a label; None if it is missing. 5.0 becomes "5", since a column of whole
+    numbers with missing values is stored as floats.
+    """
     if value is None or value != value or value == "":  # NaN differs from itself
         return None
     if isinstance(value, float) and value.is_integer():
@@ -168,6 +173,6 @@ def as_label(value: Any) -> str | None:
 
 
 def _are_labels(values: Sequence[str | None]) -> bool:
-    """Return whether a column holds labels: at least two values, and few of them."""
+    """Return whether a column holds labels: at least two different values, but few."""
     counts = Counter(value for value in values if value is not None)
     return 2 <= len(counts) <= min(MAX_VALUES, len(values) // _MIN_PER_VALUE)

@@ -14,12 +14,12 @@ from reviewgen.data.split import NearDuplicates
 from reviewgen.web.charts import Chart, Panel, Series
 
 _TEXTS = 5_000  # maximum number of texts of each side that are measured
-_EDGE = 3  # words of a beginning or an ending
-_SIMILAR = 0.5  # near duplicates share half of their runs of three words
+_EDGE = 3  # number of words of a beginning or an ending
+_SIMILAR = 0.5  # near duplicates share at least this part of their runs of three words
 _POINTS = 12  # maximum number of points of a line in a chart
-_LISTED = 20
-_MAX_SHOWN = 100  # characters of a listed text
-_DISTINCT = (1, 2, 3, 4)
+_LISTED = 20  # maximum number of rows of a list
+_MAX_SHOWN = 100  # maximum number of characters of a listed text
+_DISTINCT = (1, 2, 3, 4)  # n of the n-grams of words of which different ones are counted
 
 
 def measure_variety(synthetic: Texts, real: Texts) -> Section:
@@ -30,7 +30,7 @@ def measure_variety(synthetic: Texts, real: Texts) -> Section:
         return Section("variety", words)
     made = synthetic.sample(count)
     some = real.sample(count)
-    sides = [made.texts, some.texts]
+    sides = [made.texts, some.texts]  # synthetic and real; so are all pairs and lists of two below
     origins = [_near_duplicates(texts) for texts in sides]
     figures = [
         Figure(
@@ -45,6 +45,7 @@ def measure_variety(synthetic: Texts, real: Texts) -> Section:
             ),
         )
     ]
+    # the edges of both sides, first for beginnings and then for endings
     edges = [[_edges(texts, is_end) for texts in sides] for is_end in (False, True)]
     for key, name, both in zip(
         ("beginnings", "endings"),
@@ -83,12 +84,12 @@ def _describe(figures: dict[str, Figure]) -> str:
         ("endings", "end as another one does"),
     ):
         figure = figures[key]
-        mine = figure.synthetic
-        theirs = figure.real
-        if mine.value is None or theirs.value is None or mine.interval is None:
+        made = figure.synthetic
+        real = figure.real
+        if made.value is None or real.value is None or made.interval is None:
             continue
-        if mine.interval[0] > 1.5 * max(theirs.value, 0.01):
-            shares = [figure.show(each._replace(interval=None)) for each in (mine, theirs)]
+        if made.interval[0] > 1.5 * max(real.value, 0.01):
+            shares = [figure.show(each._replace(interval=None)) for each in (made, real)]
             return (
                 f"These texts repeat each other: {shares[0]} {what}, and {shares[1]} of the real"
                 " ones."
@@ -103,16 +104,16 @@ def _describe(figures: dict[str, Figure]) -> str:
 
 
 def _near_duplicates(texts: Sequence[str]) -> list[int | None] | None:
-    """Return for each text the index of an earlier one that it nearly equals, or None; None for all
-    if rensa is not installed.
+    """Return for each text the index of an earlier one that it nearly equals, or None if it is new.
+    Return None instead of the list if rensa is not installed.
     """
     if find_spec("rensa") is None:
         return None
     duplicates = NearDuplicates(_SIMILAR)
-    firsts = list[int]()  # the texts that had no near duplicate before them
+    firsts = list[int]()  # the indices of the texts that had no near duplicate before them
     origins = list[int | None]()
     for index, text in enumerate(texts):
-        found = duplicates.find_or_add(text)
+        found = duplicates.find_or_add(text)  # the place in ``firsts``; None if the text is new
         origins.append(None if found is None else firsts[found])
         if found is None:
             firsts.append(index)
@@ -120,13 +121,14 @@ def _near_duplicates(texts: Sequence[str]) -> list[int | None] | None:
 
 
 def _share_of(origins: Sequence[int | None] | None) -> Measured:
+    """Return the share of texts that nearly equal an earlier one; see ``_near_duplicates``."""
     if origins is None:
         return NOT_KNOWN
     return measure(fmean, [origin is not None for origin in origins], True)
 
 
 def _edges(texts: Sequence[str], is_end: bool) -> list[tuple[str, int]]:
-    """Return the first or last words of each text, and how many texts have them."""
+    """Return for each text its first or last words, and the number of texts that have the same."""
     found = []
     for text in texts:
         words = split_words(text)
@@ -136,17 +138,19 @@ def _edges(texts: Sequence[str], is_end: bool) -> list[tuple[str, int]]:
 
 
 def _share_repeated(edges: Sequence[tuple[str, int]]) -> Measured:
+    """Return the share of texts whose first or last words another text has, too."""
     return measure(fmean, [count > 1 for _, count in edges], True)
 
 
 def _list_edges(both: Sequence[Sequence[tuple[str, int]]]) -> list[list[str]]:
     """Return a table of the first or last words that several synthetic texts share, with the number
-    of texts of each side that have them. ``both`` has the counts of the two sides.
+    of texts of each side that have them. ``both`` has the edges of the two sides; see
+    ``_edges``.
     """
-    mine, theirs = (dict(each) for each in both)
-    ranked = sorted(mine, key=lambda edge: (-mine[edge], edge))[:_LISTED]
+    made, real = (dict(each) for each in both)
+    ranked = sorted(made, key=lambda edge: (-made[edge], edge))[:_LISTED]
     rows = [
-        [edge, f"{mine[edge]:,}", f"{theirs.get(edge, 0):,}"] for edge in ranked if mine[edge] > 1
+        [edge, f"{made[edge]:,}", f"{real.get(edge, 0):,}"] for edge in ranked if made[edge] > 1
     ]
     return [["words", "synthetic texts", "real texts"], *rows]
 
@@ -164,14 +168,17 @@ def _list_duplicates(texts: Sequence[str], origins: Sequence[int | None] | None)
 
 
 def _vocabulary(made: Texts, real: Texts) -> Figure:
-    """Return the share of the words of real texts that as many other texts use."""
+    """Return which share of the words of one half of the real texts are used in the synthetic texts,
+    and in as many texts of the other half.
+    """
     first, second = real.halves()
     words = encode(first.texts)
     codes, counts = count_texts(words.runs(1))
-    known = codes[counts > 1]
+    known = codes[counts > 1]  # the words of at least two texts
     size = min(len(made), len(second))
 
     def measure_used(texts: Texts) -> Measured:
+        """Return the share of the known words that the texts use."""
         used = np.unique(encode(texts.sample(size).texts, words.vocabulary).runs(1).codes)
         is_used = np.isin(known, used)
         return measure(fmean, is_used.tolist(), True)._replace(texts=size)
@@ -186,10 +193,12 @@ def _vocabulary(made: Texts, real: Texts) -> Figure:
 
 
 def _distinct(runs: Runs, count: int) -> Measured:
-    """Return the share of different runs among all."""
+    """Return the number of different runs, as a share of all runs of ``count`` texts."""
+    # the codes of the runs of each text
     by_text = np.split(runs.codes, np.searchsorted(runs.texts, np.arange(1, count)))
 
     def share(some: Sequence[np.ndarray]) -> float:
+        """Return the share of different runs of some texts."""
         codes = np.concatenate(some)
         return len(np.unique(codes)) / max(1, len(codes))
 
@@ -208,7 +217,7 @@ def _distinct_chart(sides: Sequence[Encoded]) -> Chart:
         runs = texts.runs(2)
         points = []
         for size in _sizes(texts.count):
-            codes = runs.codes[: np.searchsorted(runs.texts, size)]
+            codes = runs.codes[: np.searchsorted(runs.texts, size)]  # of the first ``size`` texts
             points.append((float(size), len(np.unique(codes)) / max(1, len(codes))))
         lines.append(Series(name, points, style))
     return Chart(
@@ -228,8 +237,9 @@ def _duplicates_chart(origins: Sequence[Sequence[int | None] | None]) -> list[Ch
         return []
     lines = []
     for style, (name, each) in enumerate(zip(("synthetic", "real"), origins, strict=True)):
-        are_repeats = np.cumsum([origin is not None for origin in each or ()])
-        points = [(float(n), 100 * float(are_repeats[n - 1]) / n) for n in _sizes(len(are_repeats))]
+        # for each text, how many texts up to it nearly equal an earlier one
+        repeats = np.cumsum([origin is not None for origin in each or ()])
+        points = [(float(n), 100 * float(repeats[n - 1]) / n) for n in _sizes(len(repeats))]
         lines.append(Series(name, points, style))
     return [
         Chart(
