@@ -42,9 +42,7 @@ _HARD = 0.6  # below this area under the curve, they are hard to tell apart
 
 
 def measure_likeness(synthetic: Texts, real: Texts) -> Section:
-    """Measure how alike synthetic and real texts are. The same is measured for two halves of the real
-    texts.
-    """
+    """Measure how alike synthetic and real texts are, and how alike two halves of the real texts."""
     first, second = real.halves()
     count = min(len(synthetic), len(first), len(second))
     made, first, second = (each.sample(count) for each in (synthetic, first, second))
@@ -86,8 +84,8 @@ def _describe(area: Measured, tell_tales: Sequence[Sequence[str]]) -> str:
 def _classify(
     made: Texts, first: Texts, second: Texts
 ) -> tuple[Measured, Measured, Sequence[Sequence[str]]]:
-    """Train classifiers to tell synthetic texts, ``made``, from real ones, and the ``first`` half of
-    the real texts from the ``second``.
+    """Train a classifier to tell synthetic texts, ``made``, from real ones, and another one to tell
+    the ``first`` half of the real texts from the ``second``.
 
     Returns:
         The area under the curve of synthetic against real texts; that of the two halves of the real
@@ -169,8 +167,8 @@ def _lengths(synthetic: Texts, real: Texts) -> list[Figure]:
 
 
 def _labels(synthetic: Texts, real: Texts) -> list[Figure]:
-    """Return figures of the share of texts that have each value of a label, for each label that both
-    tables have.
+    """Return a figure for each value of each label that both tables have: the share of texts with
+    this value.
     """
     figures = []
     for column in real.labels:
@@ -194,8 +192,8 @@ def _share_of(value: str, values: Sequence[str]) -> Measured:
 
 
 def _bits(made: Texts, first: Texts, second: Texts) -> list[Figure]:
-    """Return figures of the bits per character of synthetic texts under a model of real texts, and of
-    real texts under a model of synthetic ones. Both are shown beside the bits of real texts,
+    """Return two figures of bits per character: of synthetic texts under a model of real texts, and
+    of real texts under a model of synthetic ones. Beside both stand the bits of real texts,
     ``second``, under a model of other real texts, ``first``.
     """
     made_by_real = real_by_real = real_by_made = NOT_KNOWN

@@ -108,14 +108,16 @@ def measure_privacy(
 
 
 def _describe(figures: dict[str, Figure], contact_details: int, model: Any) -> str:
-    """Return what the figures say in sentences, the worst first. ``contact_details`` is the number of
-    those that the synthetic texts repeat.
+    """Return what the figures say in sentences, the worst first. ``contact_details`` is how many
+    e-mail addresses and telephone numbers of training texts the synthetic texts repeat.
     """
     found = list[str]()
     copied, near, member = (figures[key] for key in ("copy_rate", "nearer", "membership"))
     share = copied.show(copied.synthetic._replace(interval=None))
     if contact_details:
-        found.append(f"repeat {counted(contact_details, 'contact detail')} of them (e-mail, telephone)")
+        found.append(
+            f"repeat {counted(contact_details, 'contact detail')} of them (e-mail, telephone)"
+        )
     if _is_above(copied, _COPIED):
         found.append(f"copy them ({share} of the characters)")
     if _is_above(near):
@@ -247,8 +249,8 @@ def _nearer(
         are_nearer.append(chance if gap == 0 else float(gap > 0))
 
     def balanced(some: Sequence[float]) -> float:
-        """Return the share of some texts, weighted as if there were as many members as others; it is
-        0.5 if the share is ``chance``.
+        """Return the share of some texts that are nearer to a member, weighted as if there were as
+        many members as others: ``chance`` becomes 0.5.
         """
         share = sum(some) / len(some)
         return share * other_count / (share * other_count + (1 - share) * member_count)
@@ -259,11 +261,11 @@ def _nearer(
 def _membership(
     synthetic: Texts, trained_on: Texts, others: Texts | None, model: Any
 ) -> list[Figure]:
-    """Return two figures of how well the bits of a text tell whether it is a training text: the area
-    under the curve, and the hits at few false alarms.
+    """Return two figures of how well the bits of a text tell whether it is a training text: the
+    area under the curve, and the hits at few false alarms.
 
-    The bits are those under ``model``, or else under an n-gram model of the synthetic texts. The
-    same is measured with an n-gram model of real texts that are not training texts.
+    The bits are those under ``model``, or without one, under an n-gram model of the synthetic
+    texts. Beside them stand those under an n-gram model of real texts that are not training texts.
     """
     names = (
         "membership, area under the curve",
@@ -393,8 +395,8 @@ def _replayed(
     # the rarer the words of a run in the training texts, the earlier it is listed
     rarity = dict(zip(codes.tolist(), np.log(words.count / counts).tolist(), strict=True))
     weights = {run: sum(rarity[words.vocabulary[word]] for word in run.split()) for run in found}
-    # ``_as_name`` takes long: it is called for runs whose words are all capitalised somewhere in the
-    # first synthetic text that has the run, then for the rarest other ones
+    # Only ``_CHECKED`` runs are checked by ``_as_name``, which takes long: first those whose words
+    # are all capitalised in the first synthetic text that has the run, then the rarest other ones.
     are_capitalised = {run: capitals[min(found[run])].issuperset(run.split()) for run in found}
     checked = sorted(found, key=lambda run: (not are_capitalised[run], -weights[run], run))
     names = {run: _as_name(run, synthetic.texts[min(found[run])]) for run in checked[:_CHECKED]}
@@ -413,7 +415,7 @@ def _replayed(
 
 
 def _share_with(texts: Texts, words: Encoded, rare: np.ndarray) -> Measured:
-    """Return the share of texts that have one of the ``rare`` words, which are given by their codes."""
+    """Return the share of texts that have a word whose code is in ``rare``."""
     runs = encode(texts.texts, words.vocabulary).runs(1)
     has_one = np.zeros(len(texts), np.bool_)
     has_one[runs.texts[np.isin(runs.codes, rare)]] = True

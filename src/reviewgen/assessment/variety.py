@@ -168,8 +168,8 @@ def _list_duplicates(texts: Sequence[str], origins: Sequence[int | None] | None)
 
 
 def _vocabulary(made: Texts, real: Texts) -> Figure:
-    """Return which share of the words of one half of the real texts are used in the synthetic texts,
-    and in as many texts of the other half.
+    """Return the figure of which share of the words of one half of the real texts is used in the
+    synthetic texts, and in as many texts of the other half.
     """
     first, second = real.halves()
     words = encode(first.texts)

@@ -181,14 +181,20 @@ def save_chart(chart: Chart, file: Path) -> None:
     """
     shown = _without_undrawable(chart)
     if file.suffix.lower() == ".svg":
-        lines = [(line, DETAIL, "note") for line in wrap(chart.summary, DETAIL, _ALONE)]
-        save_text(
-            _draw(shown, _ALONE, [(shorten(chart.title, 70), LABEL + 2, "title"), *lines]), file
-        )
+        caption = _caption(shorten(chart.title, 70), chart.summary, _ALONE)
+        save_text(_draw(shown, _ALONE, caption), file)
         return
     figure = _matplotlib(shown)
     with storage_errors(file), atomic_file(file) as new:
         figure.savefig(new, dpi=150, format=file.suffix[1:].lower())
+
+
+def _caption(title: str, summary: str, width: float) -> Lines:
+    """Return the lines of text above a picture: the title, and the summary in lines of ``width``
+    pixels.
+    """
+    lines: Lines = [(title, LABEL + 2, "title")]
+    return lines + [(line, DETAIL, "note") for line in wrap(summary, DETAIL, width)]
 
 
 def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summary: str) -> str:
@@ -209,7 +215,7 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     for word, half_width, (x, y) in zip(shown, half_widths, points, strict=True):
         start_x = (x - min(xs)) / (max(xs) - min(xs) or 1.0) * width
         start_y = (max(ys) - y) / (max(ys) - min(ys) or 1.0) * height
-        # take the first free spot; the last spot if none is free
+        # the loop ends at the spot that the word takes: the first free one, or else the last one
         for spot_x, spot_y in _spiral_points(start_x, start_y, half_width, width, height):
             column = int(spot_x / cell_width)
             row = int(spot_y / _WORD_HEIGHT)
@@ -248,10 +254,10 @@ def draw_heat_map(
     widths = [max(_CELL, text_width(text, DETAIL) + 4) for text in labels]
     left = max(text_width(name, NOTE) for name in rows) + 8
     xs = list(accumulate(widths, initial=left))  # left edges of the columns
-    head: Lines = [(title, LABEL + 2, "title")]
-    head += [(line, DETAIL, "note") for line in wrap(summary, DETAIL, max(xs[-1], _WIDTH))]
-    content = block(head, 0.0, 0.0)
-    top = block_size(head)[1] + _TOP
+    full_width = max(xs[-1], _WIDTH)
+    caption = _caption(title, summary, full_width)
+    content = block(caption, 0.0, 0.0)
+    top = block_size(caption)[1] + _TOP
     bottom = top + _ROW * len(rows)
     for x, width, text, note in zip(xs, widths, labels, below, strict=False):
         content.append(label(text, x + width / 2, top - 10, DETAIL, "detail", "middle"))
@@ -278,7 +284,7 @@ def draw_heat_map(
                         fill_opacity=f"{0.1 + 0.9 * share:.2f}",
                     )
                 )
-    return document(content, max(xs[-1], _WIDTH), bottom + 20, title, summary, margin=8.0)
+    return document(content, full_width, bottom + 20, title, summary, margin=8.0)
 
 
 def draw_heads(
@@ -294,25 +300,26 @@ def draw_heads(
     Args:
         tokens: The tokens; further weights are not drawn.
         heads: The names of the heads.
-        weights: For each head and token, the weights of the tokens up to this one.
+        weights: For each head and each token, the weights of the last tokens up to this one.
         title: The title.
         summary: A sentence on its content.
     """
     labels = list(map(shorten, tokens))
     ends = [_ROW * row + text_width(text, DETAIL) for row, text in enumerate(labels, 1)]
-    width = max(*ends, *(text_width(name, LABEL) for name in heads)) + _CELL
-    height = _ROW * len(labels) + _LEFT
+    triangle_width = max(*ends, *(text_width(name, LABEL) for name in heads)) + _CELL
+    triangle_height = _ROW * len(labels) + _LEFT
+    # the triangles side by side: the most that give full lines, or else four
     columns = next((n for n in (4, 3, 2) if len(heads) % n == 0), min(4, len(heads)))
-    full_width = max(columns * width, _WIDTH)
-    head: Lines = [(title, LABEL + 2, "title")]
-    head += [(line, DETAIL, "note") for line in wrap(summary, DETAIL, full_width)]
-    top = block_size(head)[1] + _TOP
-    content = block(head, 0.0, 0.0)
+    full_width = max(columns * triangle_width, _WIDTH)
+    caption = _caption(title, summary, full_width)
+    top = block_size(caption)[1] + _TOP
+    content = block(caption, 0.0, 0.0)
     for place, (name, rows) in enumerate(zip(heads, weights, strict=True)):
         triangle = [label(name, 0.0, 0.0, LABEL, "label")]
         for row, (text, numbers) in enumerate(zip(labels, rows, strict=False)):
             y = _TOP + _ROW * row
             triangle.append(label(text, _ROW * (row + 1), y, DETAIL, "detail"))
+            # the last number is the weight of the token itself, on the diagonal
             for column, value in enumerate(numbers, row + 1 - len(numbers)):
                 if value >= 0.01:
                     triangle.append(
@@ -328,9 +335,10 @@ def draw_heads(
                             fill_opacity=f"{0.1 + 0.9 * math.sqrt(value):.2f}",
                         )
                     )
-        line, column = divmod(place, columns)
-        content.append(moved(triangle, column * width, top + line * height))
-    full_height = top + height * math.ceil(len(heads) / columns) - _TOP
+        grid_row, grid_column = divmod(place, columns)
+        x = grid_column * triangle_width
+        content.append(moved(triangle, x, top + grid_row * triangle_height))
+    full_height = top + triangle_height * math.ceil(len(heads) / columns) - _TOP
     return document(content, full_width, full_height, title, summary, margin=8.0)
 
 
@@ -386,6 +394,7 @@ def _matplotlib(chart: Chart) -> Any:
 
 def _plot(series: Series, ax: Any) -> Iterator[Any]:
     """Draw a series on axes of matplotlib, and yield the artists that the legend may show."""
+    # matplotlib has ten colours, C0 to C9
     look: dict[str, Any] = {"color": f"C{series.style % 10}", "label": _escaped(series.name)}
     xs = [x for x, _ in series.points]
     ys = [y for _, y in series.points]
@@ -417,6 +426,7 @@ def _without_undrawable(chart: Chart) -> Chart:
     """
 
     def keep(series: Series) -> Series:
+        """Return a series with the points that are drawn."""
         points = [
             (x, y)
             for x, y in series.points
@@ -464,13 +474,14 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
         ticks = [(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)]
         x_axis = x_axis._replace(ticks=ticks)
     if any(series.is_bar for series in chart.series):
+        # room for half a bar, and some space, beside the first and the last label
         x_axis = x_axis._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
     content = block(head, 0.0, 0.0)
     y = block_size(head)[1]
     for panel in chart.panels:
         content += _draw_panel(panel, x_axis, width, y + _TOP)
         y += _TOP + panel.height
-    y -= _BETWEEN
+    y -= _BETWEEN  # now at the bottom of the area of the last panel
     for text, value in x_axis.ticks:
         x = x_axis.position(value)
         content.append(tag("path", class_="grid", d=f"M{x} {number(y)}v5"))
@@ -617,8 +628,9 @@ def _make_axis(
 
 def _linear_ticks(low: float, high: float, count: int) -> list[float]:
     """Return multiples of 1, 2 or 5 times a power of ten, about ``count`` of them."""
-    rough = (high - low) / count
+    rough = (high - low) / count  # the distance of exactly ``count`` ticks
     power = 10.0 ** math.floor(math.log10(rough))
+    # the smallest round distance that is not below; 0.999 is for rounding errors
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 

@@ -30,6 +30,8 @@ from markupsafe import Markup
 from reviewgen.web.rendering import render
 
 _STATIC = Path(__file__).with_name("static")
+# an import or export from "./FILE.js" at the beginning of a line: what stands before the quotation
+# mark, the quotation mark, and the name of the file
 _IMPORT = re.compile(r"""^((?:import|export)\b[^;"']*?)(["'])\./([\w-]+\.js)\2""", re.MULTILINE)
 _START = """
 // A policy with 'strict-dynamic' allows what an allowed script adds.
@@ -44,6 +46,7 @@ _SERVED_POLICY = (
 )
 # replaces the characters of base85 that have a meaning in HTML by characters that base85 lacks
 _PLAIN = str.maketrans("&<>", ",./")
+# escapes for JSON in a script element: of what could end the element, or a line of JavaScript
 _ESCAPED = str.maketrans({"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
@@ -78,6 +81,7 @@ def compose(
     modules = {}
     for file in sorted(_STATIC.glob("*.js")):
         source = file.read_text(encoding="utf-8")
+        # from "./links.js" to "reviewgen/links.js"
         modules[f"reviewgen/{file.name}"] = _IMPORT.sub(r"\1\2reviewgen/\3\2", source)
     modules |= {f"stepper/{name}": source for name, source in steppers.items()}
     modules |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}

@@ -154,21 +154,21 @@ def learning_chart(
         unit = 1.0
         x_label = _LABELS[against]
     bits = list[Series]()
-    for n, run in enumerate(drawn):
-        bits += _bits(run, n, len(drawn), x_key, unit)
+    for style, run in enumerate(drawn):
+        bits += _bits(run, style, len(drawn), x_key, unit)
     panels = [Panel("bits per character", bits)]
     for name in metrics:
         units = [run.units[name] for run in drawn if name in run.units]
         label = f"{name}, {units[0]}" if units else name
         series = [
-            Series(run.name, _points(run.evaluations, x_key, name, unit), n)
-            for n, run in enumerate(drawn)
+            Series(run.name, _points(run.evaluations, x_key, name, unit), style)
+            for style, run in enumerate(drawn)
         ]
         if any(line.points for line in series):
             panels.append(Panel(label, series, _LOW))
     rates = [
-        Series(run.name, _between(run, x_key, "learning_rate", unit), n, is_dashed=True)
-        for n, run in enumerate(drawn)
+        Series(run.name, _between(run, x_key, "learning_rate", unit), style, is_dashed=True)
+        for style, run in enumerate(drawn)
     ]
     if any(line.points for line in rates):
         panels.append(Panel("learning rate", rates, _LOW))
@@ -194,8 +194,8 @@ def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
     """
     series = list[Series]()
     bits = list[float]()
-    for n, run in enumerate(runs):
-        for line in _bits(run, n, len(runs), "seconds"):
+    for style, run in enumerate(runs):
+        for line in _bits(run, style, len(runs), "seconds"):
             if line.points:
                 series.append(line)
                 if not line.is_ring:  # a ring repeats the value of an evaluation

@@ -115,12 +115,13 @@ def block(lines: Lines, x: float, y: float, anchor: str = "start") -> list[str]:
 def label(text: str, x: float, y: float, size: float, role: str, anchor: str = "start") -> str:
     """Return a line of text whose middle is at the height y; ``_{...}`` in it is a subscript."""
     spans = ""
-    was_below = False
+    was_below = False  # whether the last part is a subscript
     for n, part in enumerate(_SUBSCRIPT.split(shorten(text, 200))):
         is_below = n % 2 == 1  # the odd parts are subscripts
         if part:
             attributes = dict[str, float]()
             if is_below != was_below:
+                # move the baseline down, or back up; it stays there for the parts that follow
                 attributes["dy"] = (0.28 if is_below else -0.28) * size
             if is_below:
                 attributes["font_size"] = size * _BELOW
