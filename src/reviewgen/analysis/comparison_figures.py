@@ -47,7 +47,7 @@ _MAX_SECONDS = 10.0  # time limit of a batch; no batch begins after twice this t
 _SURE_CHARACTERS = 200
 # maximum number of held-out texts that are looked up in the index of a training text
 _LOOKED_UP = 200
-_INDEX = "novelty.safetensors"
+_INDEX = "novelty.safetensors"  # the file with the index of the training text
 
 MAX_SEEN = 0.02
 """Up to this share of the held-out texts may occur in a training text by chance, since some reviews
@@ -207,7 +207,9 @@ class Measured:
 
 
 def average_seeds(trainings: Sequence[Measured], held_out: HeldOut) -> Measured:
-    """Return one row for trainings that differ only in their seed."""
+    """Return one row for trainings that differ only in their seed. If the scores of a model are not
+    probabilities, this is the row of the first seed.
+    """
     first = trainings[0].row
     known = [training.nats for training in trainings if training.nats is not None]
     if len(trainings) == 1 or len(known) < len(trainings):
@@ -229,8 +231,8 @@ def average_seeds(trainings: Sequence[Measured], held_out: HeldOut) -> Measured:
 
 
 def measure_repeat(model: ReviewModel, row: ComparisonRow, held_out: HeldOut) -> Measured:
-    """Measure a model that was trained from a further seed, of which only the figures that are
-    averaged over the seeds are needed.
+    """Measure a model that was trained from a further seed. Only the figures that are averaged over
+    the seeds are measured.
     """
     try:
         nats, figures = _measure_bits(model, held_out)
@@ -407,10 +409,10 @@ def _find_seen(
     if it cannot be found.
 
     The texts are looked up in the training texts if these are given, otherwise in the model's
-    index. Texts of fewer than 50 characters are left out, since people repeat such texts; a compact
-    index needs 200 characters. If all texts are short, the training texts are searched for all of
-    them, and the index for none. The share is None if there are neither training texts nor an
-    index, or if the index could be searched for no text.
+    index. Texts of fewer than 50 characters are left out, since people repeat such texts; in a
+    compact index, only texts of at least 200 characters are looked up. If all texts are shorter
+    than this, all of them are looked up in the training texts, but none in the index. The share is
+    None if no text can be looked up.
     """
     index = model.bundle.index
     is_sure = training is not None or (index is not None and index.form == "exact")
@@ -473,6 +475,7 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     is_known = None if lexicon is None else lexicon.__contains__
 
     def measure(resample: Sequence[str]) -> list[float]:
+        """Return the share of new words and the shares of distinct n-grams of some texts."""
         resample_figures = measure_texts(resample, is_known)
         new_words = resample_figures.unknown_words
         return [math.nan if new_words is None else new_words, *resample_figures.distinct]

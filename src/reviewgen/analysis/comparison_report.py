@@ -37,6 +37,7 @@ from reviewgen.web.rendering import HtmlReport, decimal, duration, percent, size
 if TYPE_CHECKING:
     import pandas
 
+# fields of a row that are not columns of the data frame
 _NESTED = (
     "settings",
     "bits_interval",
@@ -87,6 +88,7 @@ def _rate(
             count = getattr(row, characters)
             if count is not None and count < MIN_CHARACTERS:
                 return percent(None)  # too few characters for a rate
+        # the last letter of "distinct_2" is its key in ``row.distinct``
         value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
         limits = row.intervals.get(name)
         if value is None or limits is None:
@@ -450,6 +452,7 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
         groups = [prediction, GENERATED]
         if room >= _WIDE:
             groups = [(*prediction, *GENERATED)]
+        # ``room`` is less than ``width`` only if there is a column for the spread over seeds
         elif room < min(width, _NARROW):
             groups = [prediction[:5], prediction[5:], GENERATED]
         for columns in groups:

@@ -69,12 +69,12 @@ _OWN = {
     "out",
     "resume",
 }
-_LENGTH = ("budget", "steps", "epochs")  # options that limit a training
+_LENGTH = ("budget", "steps", "epochs")  # the options that limit the length of a training
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
-    """Return a pair for each model: a row that has only the name and the source, and the model: a
-    preset to train, a source for ``load``, or a ReviewModel.
+    """Return a pair for each model: its row, which has only the name and the source yet; and the
+    name of a preset to train, a source for ``load``, or a ReviewModel.
 
     Args:
         models: A mapping from the names of rows to models; or a list, whose items are models or
@@ -125,7 +125,7 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
             "Compare presets, saved folders, repositories or ReviewModels; got"
             f" {type(source).__name__}."
         )
-    is_preset = isinstance(parse_source(source, preset_names()), str)  # a preset stays a name
+    is_preset = isinstance(parse_source(source, preset_names()), str)  # a name, not a path
     if name is None:
         name = str(source)
         if isinstance(source, Path) or os.path.exists(source):  # noqa: PTH110  Path raises for long names
@@ -146,8 +146,8 @@ class ComparisonRun:
     """One comparison: it checks its arguments, and then trains and measures the models. It reads no
     data before ``start`` is called.
 
-    The folder has the finished trainings in the file of a ``TrialStore``, and the models: in
-    ``models/NAME``, those of a further seed in ``models-seed-SEED/NAME``.
+    The folder has the finished trainings in the file of a ``TrialStore``. It has the models of the
+    first seed in ``models/NAME``, and those of a further seed in ``models-seed-SEED/NAME``.
 
     Raises:
         ReviewgenError: As in ``compare``, except for the errors of reading the data.
@@ -225,10 +225,11 @@ class ComparisonRun:
         return Comparison(held_out, self.prompt, self.seed)
 
     def _identify(self, row: ComparisonRow) -> None:
-        """Write what is trained for a row; or compare it with what the folder has for this name.
+        """Record in the folder what is trained for a row. If the folder already has the name of the
+        row, check that it stands for the same preset and settings.
 
         Raises:
-            CheckpointError: They differ.
+            CheckpointError: The preset or the settings differ.
         """
         trained = {"preset": row.source, "settings": to_json(row.settings)}
         before = self._store.results.get(_file_name(row.name))
@@ -269,7 +270,7 @@ class ComparisonRun:
         """Train a model from a seed, or load it, and measure it. If the folder has a row that was
         measured with the same weights, return that row.
         """
-        training = None
+        training = None  # a function that returns the training texts
         if row.is_trained_here:
             model, share = self._train(row, source, seed, console)
             row = replace(row, processor_share=share)
@@ -344,8 +345,7 @@ def _with_settings(
             )
     changed = []
     for row, source in models:
-        groups = check_groups(given.get(row.name))
-        settings = dotted(groups)
+        settings = dotted(check_groups(given.get(row.name)))
         if settings and not row.is_trained_here:
             raise ConfigError(
                 f"{quoted(row.name)} is a trained model, which is compared as it is; only presets"
@@ -370,6 +370,7 @@ def _training_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def _to_measured(stored: Mapping[str, Any]) -> Measured:
     """Return the row and the nats of a finished training, as the store has them."""
     row = stored["row"]
+    # JSON has turned the tuples into lists; an interval that is not known stays None
     intervals = {name: limits and tuple(limits) for name, limits in row["intervals"].items()}
     nats = stored["nats"]
     return Measured(

@@ -62,8 +62,14 @@ class HeldOut:
 
 
 class HeldOutReading(NamedTuple):
-    """Reads the training texts and the held-out texts. Presets are trained on ``data``. The
-    held-out texts may be in a separate source, ``held_out``, or in a split of their own.
+    """Reads the training texts and the held-out texts.
+
+    Attributes:
+        data: The data that presets are trained on.
+        held_out: A separate source of the held-out texts; None if they are a part of ``data``.
+        held_out_split: The name of the split with the held-out texts; None if it is not given.
+        config: How the data is read.
+        budget: The time budget of each training in seconds; None without one.
     """
 
     data: Any

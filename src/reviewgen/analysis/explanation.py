@@ -243,8 +243,9 @@ class Attention(Picture):
     Attributes:
         tokens: The tokens that the model reads, for display.
         heads: The names of the heads.
-        weights: For each head and each token, the weights of the tokens that the head reads there:
-            the last ones up to the token itself, at most a window of them. They sum to 1.
+        weights: For each head and each token, the weights of the tokens that the head reads there.
+            These are the last tokens up to the token itself; they may be limited by a window. The
+            weights sum to 1.
     """
 
     tokens: tuple[str, ...]

@@ -392,8 +392,9 @@ def _explain_attention(
     for row, ids in enumerate(batch.rows if layers else []):
         heads = dict[str, tuple[tuple[float, ...], ...]]()
         for op in layers:
-            layer = op.name.partition(", ")[2]
-            for head, weights in enumerate(op.values[row].unbind(1), 1):  # (T, tokens) each
+            layer = op.name.partition(", ")[2]  # the name may end with the layer, as in ", layer 2"
+            for head, weights in enumerate(op.values[row].unbind(1), 1):  # (T, W) each
+                # at ``time``, only the last time + 1 weights are those of tokens of the text
                 heads[", ".join(filter(None, (layer, f"head {head}")))] = tuple(
                     tuple(weights[time, -1 - time :].tolist()) for time in range(len(ids))
                 )
@@ -414,6 +415,7 @@ def _explain_contributions(
         times = [time for text, time in batch.positions if text == row]
         targets = batch.targets[row, times]
         expert = None if forward.expert is None else forward.expert[row, : len(ids)].numpy()
+        # the contributions of each context to every token after the first, by the context's name
         named = stepper.contributions(np.array([*ids, int(targets[-1])], np.int64), expert)
         yield explanation.Contributions(
             tokens=tuple(map(batch.labels.__getitem__, targets.tolist())),
@@ -551,7 +553,7 @@ def _explain_loss(
         raise GenerationError.of_damaged_logits()
     scores = logits.double().flatten(0, 1)  # (B·T, V)
     targets = batch.targets.flatten()  # (B·T,)
-    log_sums = scores.logsumexp(-1).view(batch.ids.shape)
+    log_sums = scores.logsumexp(-1).view(batch.ids.shape)  # (B, T)
     tokens = []
     for row, time in batch.positions:
         target = int(batch.targets[row, time])

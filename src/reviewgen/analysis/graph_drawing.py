@@ -39,7 +39,7 @@ _ARROW = 7.0  # length and width of an arrowhead
 _BETWEEN = 30.0  # minimum distance between the columns of two tokens
 _DETAIL_WIDTH = 118.0  # width at which a detail in the column of a token is wrapped
 _STATE_WIDTH = 84.0  # width at which the shape of a state between columns is wrapped
-_ABOVE = 26.0  # space above the drawing of the inside of a node, which is below the columns
+_ABOVE = 26.0  # space between the columns and the inside of a node, which is drawn below them
 
 
 @dataclass(frozen=True)

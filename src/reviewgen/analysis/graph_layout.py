@@ -79,7 +79,7 @@ class _Slot:
     x: float = 0.0
     top: float = 0.0
     bottom: float = 0.0
-    index: int = 0  # in the rank
+    index: int = 0  # the place in the rank, counted from the left
 
     @property
     def middle(self) -> float:
@@ -185,6 +185,7 @@ def _order(ranks: list[list[_Slot]]) -> None:
     fewest = _index_and_count(ranks)
     for sweep in range(_SWEEPS):
         is_down = sweep % 2 == 0  # the sweeps down and up alternate
+        # each rank is ordered by the rank before it in the sweep, which the first one lacks
         swept = ranks[1:] if is_down else ranks[-2:0:-1]
         for rank in swept:
             rank.sort(key=lambda slot: slot.barycentre(is_down))
@@ -209,7 +210,8 @@ def _index_and_count(ranks: Sequence[Sequence[_Slot]]) -> int:
             [piece.ends for piece in pieces], 2
         ):
             # the line that starts on the left ends on the right
-            crossings += (start - other_start) * (end - other_end) < 0
+            if (start - other_start) * (end - other_end) < 0:
+                crossings += 1
     return crossings
 
 
@@ -225,7 +227,7 @@ def _spread_ends(pieces: list[_Span]) -> None:
 
 def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
     """Set the x of every slot: near its neighbours, in the order of its rank, without overlaps."""
-    for rank in ranks:
+    for rank in ranks:  # begin with the slots of each rank close together, around 0
         _settle(rank, [0.0] * len(rank), [1.0] * len(rank))
     for sweep in range(12 * _SWEEPS):
         swept = ranks if sweep % 2 == 0 else reversed(ranks)
@@ -240,7 +242,7 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
                 # for each of these lines: its strength, by the number of its ends that are boxes
                 strengths = [_STRAIGHT[2 - slot.is_box - other.is_box] for other in others]
                 wanted.append(fmean(xs, strengths) if xs else slot.x)
-                weights.append(sum(strengths) or 0.1)
+                weights.append(sum(strengths) or 0.1)  # a slot without lines gives way
             _settle(rank, wanted, weights)
 
 
@@ -254,6 +256,7 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
     # groups of slots that touch one another: mean shift from ``starts``, weight, number of slots
     groups = list[tuple[float, float, int]]()
+    # not strict: ``starts`` has one item even if the rank has no slot
     for x, weight, start in zip(wanted, weights, starts, strict=False):
         shift = x - start
         count = 1

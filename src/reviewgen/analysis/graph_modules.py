@@ -137,6 +137,7 @@ def _one_box(
 
 
 def _value(name: str, label: str = "") -> GraphNode:
+    """Return a node for a value, such as the ids or the logits."""
     return GraphNode(id=name, label=label or name, kind="value")
 
 
@@ -200,6 +201,7 @@ class _Flow:
         label = _last_name(call.name)
         named = call.module.named_parameters(call.name)
         parameters = tuple(parameter for parameter, _ in named)
+        # the ids of the second call and of later ones end with "#2", "#3" and so on
         earlier_calls = sum(node_id.partition("#")[0] == name for node_id in self.paths)
         if earlier_calls:
             name = f"{name}#{earlier_calls + 1}"
@@ -258,6 +260,7 @@ class _Flow:
         concatenation of values from different nodes gets a node of its own. Any other result comes
         from the nodes of the inputs.
         """
+        # the sources of each input that has any; inputs with the same sources count once
         by_input = dict.fromkeys(filter(None, map(self._sources, step.inputs)))
         sources = tuple(dict.fromkeys(chain.from_iterable(by_input)))
         tables = tuple(name for name in sources if name.endswith(_WEIGHTS))

@@ -262,6 +262,7 @@ def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
     """
 
     def with_text(element: Any) -> Any:
+        """Return a node or an edge whose label begins with the text of its tokens."""
         if not element.tokens:
             return element
         label = f"{_text(element.tokens, tokenizer)} {element.label}".rstrip()

@@ -271,7 +271,7 @@ def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
 def make_pairs(
     model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY)
 ) -> dict[str, list[MinimalPair]]:
-    """Return the built-in pairs whose words a model knows, at most 60 of each kind.
+    """Return at most 60 built-in pairs of each kind, with words that a model knows.
 
     Each pair is followed by its mirror image: for example, one has a singular subject, the other a
     plural one. A model that always prefers the same word is right in one of the two, so its share
@@ -280,6 +280,7 @@ def make_pairs(
     lexicon = model.bundle.lexicon
 
     def knows(pair: MinimalPair) -> bool:
+        """Return whether the model knows all words of a pair."""
         return lexicon is None or all(word in lexicon for word in words_of(" ".join(pair)))
 
     chosen = dict[str, list[MinimalPair]]()
@@ -327,6 +328,7 @@ def measure_pairs(
     item.
     """
     for kind, kind_pairs in pairs.items():
+        # the bits of the correct and of the incorrect sentence of each pair, (pairs, 2)
         bits = score_sentences(model, list(chain.from_iterable(kind_pairs))).reshape(-1, 2)
         # fewer bits are a higher probability; a tie is half right
         right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
@@ -358,15 +360,17 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
     """
 
     def measure(items: Sequence[tuple[float, int]]) -> list[float]:
+        """Return the share of some items that is right, as the only number of a list."""
         return [sum(right for right, _ in items) / max(1, sum(total for _, total in items))]
 
     count = sum(total for _, total in counts)
     if count < _MIN_COUNT:
         return ProbeRow(model, name, None, None, count)
-    counted = [(right, total) for right, total in counts if total]
-    (interval,) = find_intervals(measure, counted)
+    # texts without marks say nothing
+    with_answers = [(right, total) for right, total in counts if total]
+    (interval,) = find_intervals(measure, with_answers)
     limits = None if interval is None else (interval[0], interval[1])
-    return ProbeRow(model, name, measure(counted)[0], limits, count)
+    return ProbeRow(model, name, measure(with_answers)[0], limits, count)
 
 
 def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:

@@ -72,7 +72,8 @@ class LoadedModel:
                 "Give a preset, a saved model, a ReviewModel or a LanguageModel; got a"
                 f" {type(source).__name__}."
             )
-        return cls(type(source).__name__, type(source).__name__, source)
+        class_name = type(source).__name__
+        return cls(source=class_name, name=class_name, model=source)
 
 
 def _trained_model(review: ReviewModel, source: str) -> LoadedModel:
@@ -112,7 +113,7 @@ def _new_model(name: str, texts: Sequence[str]) -> LoadedModel:
     training_texts = list(texts) or [_CHARACTERS]
     tokenizer = setup.tokenizer_class.train(training_texts, setup.tokenizer_config)
     conditions = Conditions(first_id=tokenizer.vocab_size)
-    built_for = conditions
+    built_for = conditions  # decides the vocabulary size of the model
     if not texts:
         # the tokenizer knows only a few characters, so the size in its settings is used instead
         size = getattr(setup.tokenizer_config, "vocab_size", tokenizer.vocab_size)

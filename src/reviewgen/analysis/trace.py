@@ -190,6 +190,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         apply = vars(torch.autograd.Function)["apply"]  # the class method, bound to no class
 
         def apply_and_record(function: Any, *args: Any) -> Any:
+            """Call ``apply`` of an autograd function, which is a class, and record the call."""
             result = apply.__get__(None, function)(*args)
             self._record(function.__name__, args, result)
             return result
@@ -266,7 +267,7 @@ def name_axes(
             if not rest and 2 <= factor <= 8 < size:
                 of_model.append(f"{factor}{letter}")
         of_batch = [batch_names[size]] if size in batch_names else []
-        is_last = 0 < n == len(shape) - 1
+        is_last = 0 < n == len(shape) - 1  # an only axis is not meant
         fitting = [*of_model, *of_batch] if is_last else [*of_batch, *of_model]
         names.append(fitting[0] if fitting else size)
     return tuple(names)
