@@ -239,8 +239,8 @@ def measure_repeat(model: ReviewModel, row: ComparisonRow, held_out: HeldOut) ->
     # the row of the first seed already says that the scores are not probabilities
     except NotADistribution:
         return Measured(row, None)
-    seconds = model.training.get("seconds")
-    return Measured(replace(row, training_seconds=seconds, **figures), nats)
+    figures["training_seconds"] = model.training.get("seconds")
+    return Measured(replace(row, **figures), nats)
 
 
 def measure_model(

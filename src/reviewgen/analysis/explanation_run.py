@@ -394,7 +394,7 @@ def _explain_attention(
         for op in layers:
             layer = op.name.partition(", ")[2]  # the name may end with the layer, as in ", layer 2"
             for head, weights in enumerate(op.values[row].unbind(1), 1):  # (T, W) each
-                # at ``time``, only the last time + 1 weights are those of tokens of the text
+                # at ``time``, at most the last time + 1 weights are those of tokens of the text
                 heads[", ".join(filter(None, (layer, f"head {head}")))] = tuple(
                     tuple(weights[time, -1 - time :].tolist()) for time in range(len(ids))
                 )

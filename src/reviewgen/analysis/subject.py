@@ -73,7 +73,7 @@ class LoadedModel:
                 f" {type(source).__name__}."
             )
         class_name = type(source).__name__
-        return cls(source=class_name, name=class_name, model=source)
+        return cls(class_name, name=class_name, model=source)
 
 
 def _trained_model(review: ReviewModel, source: str) -> LoadedModel:

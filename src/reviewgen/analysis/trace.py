@@ -267,7 +267,7 @@ def name_axes(
             if not rest and 2 <= factor <= 8 < size:
                 of_model.append(f"{factor}{letter}")
         of_batch = [batch_names[size]] if size in batch_names else []
-        is_last = 0 < n == len(shape) - 1  # an only axis is not meant
+        is_last = 0 < n == len(shape) - 1  # the axis of a vector counts as an earlier one
         fitting = [*of_model, *of_batch] if is_last else [*of_batch, *of_model]
         names.append(fitting[0] if fitting else size)
     return tuple(names)

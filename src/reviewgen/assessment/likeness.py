@@ -42,7 +42,7 @@ _HARD = 0.6  # below this area under the curve, they are hard to tell apart
 
 
 def measure_likeness(synthetic: Texts, real: Texts) -> Section:
-    """Measure how alike synthetic and real texts are, and how alike two halves of the real texts."""
+    """Measure how alike synthetic and real texts are, beside two halves of the real texts."""
     first, second = real.halves()
     count = min(len(synthetic), len(first), len(second))
     made, first, second = (each.sample(count) for each in (synthetic, first, second))

@@ -353,5 +353,5 @@ def measure_rate(
 
 
 def spread_indices(size: int, count: int) -> list[int]:
-    """Return ``count`` evenly spaced indices below ``size``: the middles of ``count`` equal parts."""
+    """Return ``count`` evenly spaced indices below ``size``, the middles of as many equal parts."""
     return [(2 * number + 1) * size // (2 * count) for number in range(count)]
