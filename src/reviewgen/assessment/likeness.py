@@ -132,7 +132,7 @@ def _tell_tales(
     # how synthetic the classifier would find a text of each n-gram alone
     effects = hash_texts(grams) @ weights
     shares = [[side[gram] / len(made) for side in sides] for gram in grams]
-    # positive if the side that has the n-gram more often is the one that the classifier infers
+    # positive if the classifier takes the n-gram as a sign of the side that has it more often
     worth = [
         effect * (made_share - real_share)
         for effect, (made_share, real_share) in zip(effects, shares, strict=True)

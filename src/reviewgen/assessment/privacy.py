@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from statistics import fmean
 from typing import Any
@@ -174,7 +174,7 @@ def _copied(
     for text, places in zip(synthetic.texts, spans, strict=True):
         counts.update({text[start:end] for start, end in places})
     ranked = sorted(counts, key=lambda span: (-len(span), span))[:_LISTED]
-    rows = [[_mask(span), f"{len(span):,}", f"{counts[span]:,}"] for span in ranked]
+    rows = [[_mask_and_cut(span), f"{len(span):,}", f"{counts[span]:,}"] for span in ranked]
     head = ["span", "characters", "synthetic texts"]
     return [head, *rows], sum(map(bool, spans)), _copy_rate(synthetic, spans), of_real
 
@@ -196,7 +196,7 @@ def _copy_rate(texts: Texts, spans: Sequence[Sequence[tuple[int, int]]]) -> Meas
     return measure(share, pairs, True)
 
 
-def _mask(text: str) -> str:
+def _mask_and_cut(text: str) -> str:
     """Return the beginning of a copied span on one line, with its personal data masked."""
     for _, value in find_personal_data(text):
         text = text.replace(value, mask(value))
@@ -267,30 +267,24 @@ def _membership(
     The bits are those under ``model``, or without one, under an n-gram model of the synthetic
     texts. Beside them stand those under an n-gram model of real texts that are not training texts.
     """
-    names = (
-        "membership, area under the curve",
-        f"membership, hits at {percent(_FALSE_ALARMS, 0)} false alarms",
-    )
-    keys = ("membership", "membership_hits")
-    if others is None or min(map(Texts.count_different, (synthetic, trained_on))) < MIN_TEXTS:
-        return [
-            Figure(key, name, note=_NEEDS_HELD_OUT, is_share=key != keys[0])
-            for key, name in zip(keys, names, strict=True)
-        ]
-    first, second = others.halves()
-    of_made = _scores(model or model_of(synthetic), trained_on, others, model is not None)
-    of_real = _scores(model_of(second), trained_on, first, False)
-    scored_by = "this model" if model is not None else "an n-gram that has learned from them"
-    note = (
-        f"Whether the bits of a text under {scored_by} tell that it was a training text; 0.50 is"
-        " chance."
-    )
-    area, hits = (
-        (measure(each, of_made, True), measure(each, of_real, True)) for each in (_area, _hits)
-    )
+    area = hits = NOT_KNOWN, NOT_KNOWN
+    area_note = hits_note = _NEEDS_HELD_OUT
+    if others is not None and min(map(Texts.count_different, (synthetic, trained_on))) >= MIN_TEXTS:
+        first, second = others.halves()
+        of_made = _scores(model or model_of(synthetic), trained_on, others, model is not None)
+        of_real = _scores(model_of(second), trained_on, first, False)
+        area = measure(_area, of_made, True), measure(_area, of_real, True)
+        hits = measure(_hits, of_made, True), measure(_hits, of_real, True)
+        scored_by = "this model" if model is not None else "an n-gram that has learned from them"
+        area_note = (
+            f"Whether the bits of a text under {scored_by} tell that it was a training text; 0.50"
+            " is chance."
+        )
+        hits_note = "1 % is chance."
+    hits_name = f"membership, hits at {percent(_FALSE_ALARMS, 0)} false alarms"
     return [
-        Figure(keys[0], names[0], area, note=note),
-        Figure(keys[1], names[1], hits, is_share=True, note="1 % is chance."),
+        Figure("membership", "membership, area under the curve", area, note=area_note),
+        Figure("membership_hits", hits_name, hits, is_share=True, note=hits_note),
     ]
 
 
@@ -386,23 +380,9 @@ def _replayed(
         hits = np.flatnonzero(np.isin(runs.codes, codes))
         for text, start in zip(runs.texts[hits].tolist(), runs.firsts[hits].tolist(), strict=True):
             found.setdefault(made.spell(start, length), set()).add(text)
-    # for each synthetic text, its capitalised words, in lower case
-    capitals = [
-        {word.casefold() for word in words_of(text) if word[0].isupper()}
-        for text in synthetic.texts
-    ]
-    codes, counts = count_texts(words.runs(1))
-    # the rarer the words of a run in the training texts, the earlier it is listed
-    rarity = dict(zip(codes.tolist(), np.log(words.count / counts).tolist(), strict=True))
-    weights = {run: sum(rarity[words.vocabulary[word]] for word in run.split()) for run in found}
-    # Only ``_CHECKED`` runs are checked by ``_as_name``, which takes long: first those whose words
-    # are all capitalised in the first synthetic text that has the run, then the rarest other ones.
-    are_capitalised = {run: capitals[min(found[run])].issuperset(run.split()) for run in found}
-    checked = sorted(found, key=lambda run: (not are_capitalised[run], -weights[run], run))
-    names = {run: _as_name(run, synthetic.texts[min(found[run])]) for run in checked[:_CHECKED]}
-    ranked = sorted(names, key=lambda run: (not names[run], -weights[run], run))
+    names = _find_names(found, synthetic, words)
     shown = list[str]()
-    for run in ranked:
+    for run in names:
         # a run that is a part of one that is shown is left out
         if len(shown) < _NAMES and not any(f" {run} " in f" {other} " for other in shown):
             shown.append(run)
@@ -412,6 +392,28 @@ def _replayed(
     )
     head = ["words", "synthetic texts"]
     return [head, *rows], _share_with(synthetic, words, rare[0]), of_real
+
+
+def _find_names(found: Mapping[str, set[int]], synthetic: Texts, words: Encoded) -> dict[str, str]:
+    """Return for each run the name that it seems to be, or "" (see ``_as_name``). The runs are in
+    the order of the list: names first, and runs of rarer words before others.
+    """
+    codes, counts = count_texts(words.runs(1))
+    rarity = dict(zip(codes.tolist(), np.log(words.count / counts).tolist(), strict=True))
+    weights = {run: sum(rarity[words.vocabulary[word]] for word in run.split()) for run in found}
+    # for each synthetic text, its capitalised words, in lower case
+    capitals = [
+        {word.casefold() for word in words_of(text) if word[0].isupper()}
+        for text in synthetic.texts
+    ]
+    # A run is looked at in the first synthetic text that has it. Since ``_as_name`` takes long, at
+    # most ``_CHECKED`` runs are passed to it, beginning with those of capitalised words.
+    firsts = {run: min(texts) for run, texts in found.items()}
+    are_capitalised = {run: capitals[firsts[run]].issuperset(run.split()) for run in found}
+    checked = sorted(found, key=lambda run: (not are_capitalised[run], -weights[run], run))
+    names = {run: _as_name(run, synthetic.texts[firsts[run]]) for run in checked[:_CHECKED]}
+    ranked = sorted(names, key=lambda run: (not names[run], -weights[run], run))
+    return {run: names[run] for run in ranked}
 
 
 def _share_with(texts: Texts, words: Encoded, rare: np.ndarray) -> Measured:

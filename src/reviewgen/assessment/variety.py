@@ -30,7 +30,8 @@ def measure_variety(synthetic: Texts, real: Texts) -> Section:
         return Section("variety", words)
     made = synthetic.sample(count)
     some = real.sample(count)
-    sides = [made.texts, some.texts]  # synthetic and real; so are all pairs and lists of two below
+    # Lists and pairs by side: first of the synthetic texts, then of the real ones.
+    sides = [made.texts, some.texts]
     origins = [_near_duplicates(texts) for texts in sides]
     figures = [
         Figure(
@@ -45,13 +46,11 @@ def measure_variety(synthetic: Texts, real: Texts) -> Section:
             ),
         )
     ]
-    # the edges of both sides, first for beginnings and then for endings
-    edges = [[_edges(texts, is_end) for texts in sides] for is_end in (False, True)]
-    for key, name, both in zip(
-        ("beginnings", "endings"),
-        ("texts that begin as another does", "texts that end as another does"),
-        edges,
-        strict=True,
+    beginnings = [_edges(texts, is_end=False) for texts in sides]
+    endings = [_edges(texts, is_end=True) for texts in sides]
+    for key, name, both in (
+        ("beginnings", "texts that begin as another does", beginnings),
+        ("endings", "texts that end as another does", endings),
     ):
         shares = _share_repeated(both[0]), _share_repeated(both[1])
         note = f"With the same {_EDGE} words; {count:,} texts of each side."
@@ -63,8 +62,8 @@ def measure_variety(synthetic: Texts, real: Texts) -> Section:
         figures.append(Figure(f"distinct_{n}", f"distinct-{n}", shares, digits=3, note=note))
     figures.append(_vocabulary(made, real))
     lists = {
-        "Repeated beginnings": _list_edges(edges[0]),
-        "Repeated endings": _list_edges(edges[1]),
+        "Repeated beginnings": _list_edges(beginnings),
+        "Repeated endings": _list_edges(endings),
         "Texts with near duplicates": _list_duplicates(made.texts, origins[0]),
     }
     return Section(
@@ -88,6 +87,7 @@ def _describe(figures: dict[str, Figure]) -> str:
         real = figure.real
         if made.value is None or real.value is None or made.interval is None:
             continue
+        # half as much again as the real texts, or as 1 % if the real texts hardly do so
         if made.interval[0] > 1.5 * max(real.value, 0.01):
             shares = [figure.show(each._replace(interval=None)) for each in (made, real)]
             return (
@@ -206,7 +206,9 @@ def _distinct(runs: Runs, count: int) -> Measured:
 
 
 def _sizes(count: int) -> list[int]:
-    """Return the numbers of texts at which a chart has points, up to ``count``."""
+    """Return the numbers of texts at which a chart has points, up to ``count``. They grow by about
+    the same factor.
+    """
     return sorted({round(size) for size in np.geomspace(min(MIN_TEXTS, count), count, _POINTS)})
 
 
