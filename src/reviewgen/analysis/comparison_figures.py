@@ -41,7 +41,7 @@ _MIN_CHARACTERS = 30_000  # no further batch is generated once there are this ma
 # Distinct n-grams are counted in this many words for every model, since their share of all n-grams
 # falls as a text grows.
 _WORDS = 4500
-_MAX_SECONDS = 10.0  # time limit of a batch; no batch begins after twice this time
+_MAX_SECONDS = 10.0  # time limit of a batch; after twice this time, no further batch begins
 # Only texts of at least this length are looked up in a compact index. It gives upper bounds, and
 # may find shorter texts by chance.
 _SURE_CHARACTERS = 200
@@ -111,7 +111,7 @@ class ComparisonRow:
         training_seconds: Duration of the training, including reading and evaluations.
         seconds_per_epoch: Duration of a pass over the training text.
         processor_share: Share of the time of a training in which its thread had a processor, 0 to
-            1. None unless a time budget has ended the training here, or on an accelerator.
+            1. It is known only if a time budget ended the training here, on a CPU.
         bits_per_character: Total bits of the held-out texts divided by their characters; infinite
             if a token has probability zero.
         bits_interval: The 95 % interval of ``bits_per_character`` over the texts.

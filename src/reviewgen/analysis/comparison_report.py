@@ -53,8 +53,8 @@ _NESTED = (
 _MAX_RATIO = 3.0
 _MAX_PAIRS = 15  # maximum number of differences that are shown
 _WIDE = 160  # a terminal with at least this many columns shows both tables as one
-_SEEDS_WIDTH = 15  # the columns that the spread over seeds takes
-_NARROW = 80  # with fewer columns, the first table is split if it has the spread over seeds
+_SEEDS_WIDTH = 15  # the spread over seeds takes this many columns of a terminal
+_NARROW = 80  # with fewer columns beside the spread over seeds, the first table is split
 _SAMPLE = 1500  # a sample on a page is cut at this number of characters
 _PRINTED = 240  # a sample on a terminal is cut at this number of characters
 

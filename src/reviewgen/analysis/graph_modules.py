@@ -293,7 +293,7 @@ class _Flow:
         """
         depth = len(path)
         within = {name for name, around in self.paths.items() if around[:depth] == path}
-        nodes = dict[str, GraphNode]()  # boxes by name, frames by name and slash
+        nodes = dict[str, GraphNode]()  # boxes by their names; frames by their names with a slash
         first_frames = dict[tuple[str, ...], str]()
         for name, around in self.paths.items():
             if around == path:

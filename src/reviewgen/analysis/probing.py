@@ -178,6 +178,7 @@ class Probe(HtmlReport):
                         Series(names[index], points, index, interval=row.interval, is_bar=True)
                     )
             if probe not in MARKS:
+                # the last of eight colours, so that few models have the same
                 series.append(Series("chance", level=0.5, style=7))
             panels.append(Panel(probe, series, 110.0, (0.0, 1.0)))
         return Chart("Probes of structure", "model", panels, _SUMMARY, labels=labels)

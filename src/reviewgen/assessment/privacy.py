@@ -406,8 +406,8 @@ def _find_names(found: Mapping[str, set[int]], synthetic: Texts, words: Encoded)
         {word.casefold() for word in words_of(text) if word[0].isupper()}
         for text in synthetic.texts
     ]
-    # A run is looked at in the first synthetic text that has it. Since ``_as_name`` takes long, at
-    # most ``_CHECKED`` runs are passed to it, beginning with those of capitalised words.
+    # A run is looked at in the first synthetic text that has it. To save time, at most ``_CHECKED``
+    # runs are passed to ``_as_name``, beginning with those whose words are all capitalised.
     firsts = {run: min(texts) for run, texts in found.items()}
     are_capitalised = {run: capitals[firsts[run]].issuperset(run.split()) for run in found}
     checked = sorted(found, key=lambda run: (not are_capitalised[run], -weights[run], run))

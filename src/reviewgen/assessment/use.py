@@ -23,8 +23,8 @@ _TEXTS = 2_000  # maximum number of texts of each side that a classifier reads
 # Synthetic texts are called as good as real ones if a classifier that learns from them has at
 # least this share of the accuracy of one that learns from real texts.
 _GOOD = 0.97
-# A classifier gains some accuracy over chance. If it gains at most this share of what a classifier
-# gains that learns from real texts, it has learned nothing.
+# A classifier has learned nothing if its accuracy is above chance by at most this share of the
+# difference that real texts make.
 _NOTHING = 0.15
 
 
