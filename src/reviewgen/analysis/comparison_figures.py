@@ -410,8 +410,8 @@ def _find_seen(
 
     The texts are looked up in the training texts if these are given, otherwise in the model's
     index. Texts of fewer than 50 characters are left out, since people repeat such texts; in a
-    compact index, only texts of at least 200 characters are looked up. If all texts are shorter
-    than this, all of them are looked up in the training texts, but none in the index. The share is
+    compact index, only texts of at least 200 characters are looked up. If all texts are too
+    short, they are looked up in the training texts nevertheless, but not in an index. The share is
     None if no text can be looked up.
     """
     index = model.bundle.index

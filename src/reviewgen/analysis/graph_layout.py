@@ -185,7 +185,7 @@ def _order(ranks: list[list[_Slot]]) -> None:
     fewest = _index_and_count(ranks)
     for sweep in range(_SWEEPS):
         is_down = sweep % 2 == 0  # the sweeps down and up alternate
-        # each rank is ordered by the rank before it in the sweep, which the first one lacks
+        # each rank is ordered by the one before it in the sweep; the first rank is never reordered
         swept = ranks[1:] if is_down else ranks[-2:0:-1]
         for rank in swept:
             rank.sort(key=lambda slot: slot.barycentre(is_down))
