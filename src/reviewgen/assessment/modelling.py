@@ -35,8 +35,8 @@ def score(model: Any, texts: Sequence[str]) -> list[Scored]:
     documents = [(ids[: _TOKENS + 1], length) for ids, length in framed]
     nats = list[float]()  # ``evaluate_totals`` appends those of each document
     evaluate_totals(model.bundle.model, documents, model.tokenizer.vocab_size, nats=nats)
-    scored = []
-    for value, (cut, length), (whole, _) in zip(nats, documents, framed, strict=True):
+    return [
         # of the characters of a text, the same share counts as of its ids
-        scored.append(Scored(value, len(cut) - 1, round(length * len(cut) / len(whole))))
-    return scored
+        Scored(value, len(cut) - 1 - len(unspecified), round(length * len(cut) / len(whole)))
+        for value, (cut, length), (whole, _) in zip(nats, documents, framed, strict=True)
+    ]
