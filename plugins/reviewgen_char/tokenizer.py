@@ -40,7 +40,7 @@ FIRST_DIGIT = 2
 FIRST_CHARACTER = 18
 FILE = "characters.json"
 SCHEMA = 1
-UNKNOWN = -1
+UNKNOWN = -1  # stands for the id of a character that has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,8 @@ class CharTokenizer:
         # the id of each code point; the last entry is for all higher code points
         self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)
         self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
-        # A table for bytes.translate, whose upper half is not used. An ASCII character without an
-        # id is mapped to bos, which is not the id of any character.
+        # The table of bytes.translate that maps ASCII text to ids; its upper half is not used. A
+        # character without an id is mapped to bos, which is not the id of any character.
         ascii_ids = [max(int(self._ids[min(code, highest + 1)]), BOS) for code in range(128)]
         self._ascii = bytes(ascii_ids) + bytes(128)
 
@@ -125,15 +125,15 @@ class CharTokenizer:
         Raises:
             DataError: An id is not in the vocabulary.
         """
-        known = self._checked([ids] if isinstance(ids, int) else ids)
-        known = known[known >= FIRST_DIGIT]
-        is_digit = known < FIRST_CHARACTER
+        checked = self._checked([ids] if isinstance(ids, int) else ids)
+        checked = checked[checked >= FIRST_DIGIT]  # without bos and eos
+        is_digit = checked < FIRST_CHARACTER
         if not is_digit.any():
-            return self._decode_characters(known)
-        # where digits follow characters, or characters follow digits
+            return self._decode_characters(checked)
+        # cut the ids into runs: of digits only, or of characters only
         starts = np.flatnonzero(np.diff(is_digit)) + 1
-        bounds = [0, *starts.tolist(), len(known)]
-        runs = (known[start:stop] for start, stop in pairwise(bounds))
+        bounds = [0, *starts.tolist(), len(checked)]
+        runs = (checked[start:stop] for start, stop in pairwise(bounds))
         return "".join(
             _decode_digits(run) if run[0] < FIRST_CHARACTER else self._decode_characters(run)
             for run in runs
@@ -193,7 +193,9 @@ class CharTokenizer:
 
     def _encode(self, text: str) -> NDArray[np.int32] | NDArray[np.uint8]:
         """Return the ids of a text."""
-        if text.isascii():  # as most texts are; the ids of ASCII characters fit into a byte
+        # A fast path, since most texts are ASCII. The ids of ASCII characters fit into a byte. If
+        # one of them has no id (the table gives bos), the text takes the general path.
+        if text.isascii():
             translated = text.encode().translate(self._ascii)
             if BOS not in translated:
                 return np.frombuffer(translated, np.uint8)
@@ -233,11 +235,14 @@ def _is_surrogate(character: str) -> bool:
 def _encode_unknown(
     ids: NDArray[np.int32], codes: NDArray[np.uint32], unknown: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    """Replace each unknown character by the digits of its UTF-8 bytes, two digits per byte."""
+    """Return ids in which each unknown character is replaced by the digits of its UTF-8 bytes, two
+    digits per byte. ``ids``, ``codes`` and ``unknown`` have one entry for each character.
+    """
     unknown_codes = codes[unknown]
     raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), np.uint8)
     digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
-    # number of ids of each character
+    # The number of ids of each character: 1 if it is known, else 2 for each byte. In UTF-8, a
+    # character has one byte more from each of the following code points on.
     counts = np.ones(len(ids), dtype=np.int64)
     counts[unknown] = 2 * (
         1
@@ -253,15 +258,15 @@ def _encode_unknown(
 def _decode_digits(ids: NDArray[np.int64]) -> str:
     """Decode pairs of digits as UTF-8 bytes. A last digit without a partner becomes U+FFFD."""
     digits = (ids - FIRST_DIGIT).astype(np.uint8)
-    even = len(digits) // 2 * 2
-    raw = (digits[0:even:2] << 4) | digits[1:even:2]
-    return raw.tobytes().decode("utf-8", "reviewgen_char") + "\ufffd" * (len(digits) - even)
+    paired = len(digits) // 2 * 2  # number of digits that have a partner
+    raw = (digits[0:paired:2] << 4) | digits[1:paired:2]
+    # "reviewgen_char" names ``_pass_or_replace``, which handles invalid UTF-8
+    return raw.tobytes().decode("utf-8", "reviewgen_char") + "\ufffd" * (len(digits) - paired)
 
 
 def _pass_or_replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Handle invalid UTF-8 in ``bytes.decode``.
-
-    Surrogates are kept, anything else becomes U+FFFD.
+    """Handle invalid UTF-8 in ``bytes.decode``: return what the invalid bytes become, and where to
+    go on. An encoded surrogate is decoded; other bytes become U+FFFD.
     """
     try:
         return codecs.lookup_error("surrogatepass")(error)

@@ -36,6 +36,7 @@ def write_json(characters: str) -> str:
     vocabulary = {piece: id_ for id_, piece in enumerate([BOS, EOS, *DIGITS, *pieces])}
     tokenizer: Any = Tokenizer(BPE(vocabulary, [], ignore_merges=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.ByteLevel(), *_spelling_steps()])
+    # a character: a byte that does not continue another one, then all bytes that continue it
     start = f"{BAR}[^{BAR}{CONTINUES}][{DIGITS}]"
     tokenizer.pre_tokenizer = Split(Regex(f"{start}(?:{BAR}[{CONTINUES}][{DIGITS}])*"), "isolated")
     tokenizer.decoder = decoders.Sequence(_decoding_steps())
@@ -44,6 +45,7 @@ def write_json(characters: str) -> str:
 
 def read_characters(vocabulary: dict[str, int]) -> str:
     """Return the characters of a vocabulary that ``write_json`` has written."""
+    # the tokens in the order of their ids, without bos, eos and the digits
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)[2 + len(DIGITS) :]
     digits = "".join(pieces).replace(BAR, "")
     return bytes.fromhex("".join(f"{DIGITS.index(digit):x}" for digit in digits)).decode()
@@ -83,8 +85,8 @@ def _escape(symbol: str) -> str:
 def _decoding_steps() -> list[Decoder]:
     """Return the steps that turn tokens into text.
 
-    First, the bytes of known characters are decoded, since their bars are complete. Then bars are
-    put back between the remaining digits, and these are decoded, too.
+    First, the bytes of known characters are decoded, since their tokens still have their bars. Then
+    bars are put back in front of each pair of the remaining digits, and these are decoded, too.
     """
     symbols = _byte_symbols()
     to_bytes = [decoders.Replace(_spell(byte), symbols[byte]) for byte in range(256)]
@@ -92,11 +94,12 @@ def _decoding_steps() -> list[Decoder]:
         *(decoders.Replace(Regex(f"^{name}$"), "") for name in (BOS, EOS)),
         decoders.Fuse(),
         *to_bytes,
+        # a bar at the beginning of each run of digits
         decoders.Replace(Regex(f"(?<![{DIGITS}])(?=[{DIGITS}])"), BAR),
-        # \\K: the two digits before it are not replaced
+        # a bar after every two digits that more digits follow; \\K means that the two are kept
         decoders.Replace(Regex(f"[{DIGITS}]{{2}}\\K(?=[{DIGITS}])"), BAR),
         *to_bytes,
-        # a last digit without a partner
+        # a last digit without a partner becomes U+FFFD
         decoders.Replace(Regex(f"{BAR}[{DIGITS}]"), symbols[INVALID]),
         decoders.ByteLevel(),
     ]

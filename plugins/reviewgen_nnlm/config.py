@@ -56,6 +56,7 @@ class NnlmConfig(ConditionedConfig):
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
 
+# each pair: a number of epochs, and the settings for runs of at least that many
 BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))
 
 NNLM_CHAR = Preset(

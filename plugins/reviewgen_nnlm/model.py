@@ -112,6 +112,7 @@ class Nnlm(nn.Module):
         context = self.config.order - 1
         last, sums = check_call(self.parts, ids, state)
         seen = torch.cat([last, ids], dim=1)  # (B, n-1+T)
+        # the oldest id is not in the context of any of ``ids``
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
         window = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
         if self.training:
@@ -138,7 +139,7 @@ class Nnlm(nn.Module):
         """
         context = self.config.order - 1
         last, sums = check_call(self.parts, ids, state)
-        # (B, T, K), oldest first
+        # the last K ids at each token, oldest first, (B, T, K)
         window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)
         yield Operation(
             name="window",
@@ -185,8 +186,11 @@ class Nnlm(nn.Module):
         yield _product(self.output, "logits", formula, self.output(h), "B T V")
 
     def _restart_some_rows(self, window: list[Tensor]) -> list[Tensor]:
-        """Return the window, (B, T, E) for each position, with some rows changed: there, a text
-        begins at a random token, and all positions before this token have the padding's embedding.
+        """Return the window with some rows of the batch changed. In such a row, a text begins at a
+        random token. In the contexts of this token and of those after it, all tokens before it are
+        replaced by the padding.
+
+        ``window`` has the embeddings of each position of a context, oldest first, each (B, T, E).
         """
         rows, length, _ = window[0].shape
         padding = self.embedding.weight[self.config.vocab_size]
@@ -194,7 +198,7 @@ class Nnlm(nn.Module):
         # in three rows of four, the start is past the end, so nothing changes
         start = torch.randint(4 * length, (rows, 1), device=padding.device)
         restarted = []
-        # ``back``: how many positions before the last token of a context an item of the window is
+        # ``embeddings`` are those of the tokens that are ``back`` tokens before the last one
         for back, embeddings in zip(reversed(range(len(window))), window, strict=True):
             is_before_start = (time >= start) & (time - back < start)  # (B, T)
             restarted.append(torch.where(is_before_start.unsqueeze(-1), padding, embeddings))
@@ -214,7 +218,7 @@ class Nnlm(nn.Module):
         matched = match_tensors(self, tensors, str, "and the model's own, as hidden.weight")
         table = matched.get("embedding.weight")
         own_table = self.embedding.weight.detach()
-        # a table of V rows
+        # a table of V rows, one less than this model's own
         if table is not None and table.shape == own_table[1:].shape:
             matched["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
         return matched
@@ -314,4 +318,5 @@ def _edges(config: NnlmConfig) -> Iterator[GraphEdge]:
 def _edge(
     source: str, target: str, axes: Sequence[str], label: str = "", delay: int = 0
 ) -> GraphEdge:
+    """Return an edge for a value with these axes. It leads to the step that is ``delay`` later."""
     return GraphEdge(source=source, target=target, axes=tuple(axes), label=label, delay=delay)

@@ -4,8 +4,9 @@ The hidden layer's product with each token's embedding, at each context position
 advance. If the table of these products is small enough, a step looks them up: it adds up n-1 rows,
 and only the output layer is a matrix product.
 
-Must not import torch. Shapes: B texts, V vocabulary, E embedding, H hidden, n the order, K = n-1
-tokens of context, N random numbers of a text, R texts that are stepped together.
+Must not import torch. Shapes: B texts, V vocabulary, V1 = V + 1, E embedding, H hidden, n the
+order, K = n-1 tokens of context, R texts that are stepped together, H64 and V64 numbers rounded up
+to whole panels (``reviewgen.compiled.linear``).
 """
 
 from collections.abc import Mapping
@@ -156,7 +157,7 @@ def _prepare(
     size = config.hidden_size
     context = config.order - 1
     table = np.empty((0, rows, size), np.float32)
-    if 4 * context * rows * size <= TABLE_BYTES:
+    if 4 * context * rows * size <= TABLE_BYTES:  # a float32 has 4 bytes
         by_position = weight.reshape(size, context, width).transpose(1, 2, 0)  # (K, E, H)
         table = np.ascontiguousarray(embedding @ by_position)  # (K, V+1, H)
     hidden = pack(weight, bits)
@@ -179,7 +180,7 @@ def _compute_logits(weights, conditioning, seen, floats, logits):
     Args:
         weights: The weights, a ``Packed``.
         conditioning: The field ``conditioning`` of ``weights``.
-        seen: int64 (n-1, B), the last n-1 ids of each text; B >= R.
+        seen: int64 (n-1, B), the last n-1 ids of each text; the first R texts are stepped.
         floats: The sums of conditions and fields, and the products of these sums with the matrix.
         logits: Written.
     """
@@ -192,7 +193,7 @@ def _compute_logits(weights, conditioning, seen, floats, logits):
         for j in range(h.shape[1]):
             h[row, j] = weights.hidden_bias[j]
         if conditioning is not None:
-            _add(floats[1, row, : h.shape[1]], h[row])
+            _add(floats[1, row, : h.shape[1]], h[row])  # the products
     if len(weights.table) > 0:
         for row in range(rows):
             for position in range(positions):
@@ -224,7 +225,7 @@ def _step(weights, ids, floats, ints, logits):
         ints: The last n-1 ids.
     """
     last = len(ints) - 1
-    for row in range(len(ids)):
+    for row in range(len(ids)):  # drop the oldest id, and append the new one
         for position in range(last):
             ints[position, row] = ints[position + 1, row]
         ints[last, row] = ids[row]

@@ -17,10 +17,11 @@ Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidd
 gates times H, S vectors of a state (the lstm has two, h and c), D columns of the gradient of the
 gates.
 
-For rnn and lstm, D = G. For the gru, D = 4 H, since n takes the two products separately: the
-columns are the gradients of n's input product, of r, of z, and of n's state product (which is the
-first one scaled by r). So the first G columns, rolled by H, are the gradient of the input's
-product, and the last G columns are the gradient of the state's product.
+For rnn and lstm, D = G. For the gru, D = 4 H, since gate n uses the product of the input and the
+product of the state separately. The columns are four blocks of H: the gradients of n's product of
+the input; of r; of z; and of n's product of the state (which is the first block times r). So the
+last three blocks are the gradient of the product of the state, in torch's order r, z, n. The first
+three blocks are the gradient of the product of the input, in the order n, r, z.
 """
 
 import math
@@ -42,7 +43,7 @@ from reviewgen_recurrent.kernels import GRU, LSTM
 
 
 def can_run_compiled(x: Tensor) -> bool:
-    """Return whether ``run_compiled`` supports this input: it must be on a CPU and in a supported
+    """Return whether ``run_compiled`` can be used: the input must be on a CPU and in a supported
     precision, and gradients must be enabled.
     """
     return x.device.type == "cpu" and _precision(x) in PRECISIONS and torch.is_grad_enabled()
@@ -78,8 +79,8 @@ def run_compiled(
 
 
 class _CompiledLayer(torch.autograd.Function):
-    """One layer as a function of torch with its own gradient. All tensors except the mask have the
-    same precision, but bias_hh and memory have at least float32.
+    """One layer as a function of torch with its own gradient. All tensors (except the mask) have
+    the precision of the matrix products, but bias_hh and memory have at least float32.
     """
 
     @staticmethod
@@ -98,15 +99,16 @@ class _CompiledLayer(torch.autograd.Function):
         """Return the outputs, (T, B, H), and the last state, (S, B, H)."""
         time, rows, _ = x.shape
         size = weight_hh.shape[1]
-        # (T, B, G)
+        # the product of the input, for all steps, (T, B, G)
         gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)
         # outputs[t] is h before step t; the last item is h after the last step
         outputs = x.new_empty(time + 1, rows, size)
         outputs[0] = memory[0]
-        last = memory.clone()
+        last = memory.clone()  # the steps update it in place
         product = x.new_empty(rows, len(weight_hh))
-        # for the backward pass, see ``_forward_step``
+        # values that the backward pass of gru and lstm needs, see ``_forward_step``
         kept = x.new_empty(time, rows, size if cell in (GRU, LSTM) else 0)
+        # without zoneout, an empty array, as compiled loops need one type
         masks = np.zeros((0, 0, 0, 0), np.bool_) if zoned is None else zoned.numpy()
         arrays = (*map(as_array, (gates, product, bias_hh, last, outputs, kept)), masks)
         for t, before in enumerate(outputs[:-1].unbind()):
@@ -124,7 +126,8 @@ class _CompiledLayer(torch.autograd.Function):
         cell, is_relu, masks = ctx.facts
         time, rows, width = gates.shape
         size = outputs.shape[-1]
-        # for the gru, the first columns are the gradient of n instead of r
+        # For the gru, ``grad_gates`` has one block of H more, and the gradient of the product of
+        # the input is in the order n, r, z. Rolls by ``shift`` convert this order and torch's.
         shift = size if cell == GRU else 0
         grad_gates = gates.new_empty(time, rows, width + shift)  # (T, B, D)
         grad_memory = grad_last.clone(memory_format=torch.contiguous_format)
@@ -133,13 +136,15 @@ class _CompiledLayer(torch.autograd.Function):
         saved = (gates, kept, outputs)
         gradients = (grad_outputs, grad_product, grad_memory, grad_gates)
         arrays = (*map(as_array, saved + gradients), masks)
-        grad_hidden = grad_gates[..., -width:]  # (T, B, G)
+        # a view: the gradient of the product of the state, (T, B, G), which the steps fill
+        grad_hidden = grad_gates[..., -width:]
         hidden_steps = grad_hidden.unbind()
         for t in reversed(range(time)):
             _backward_step(cell, is_relu, t, *arrays)
             torch.mm(hidden_steps[t], weight_hh, out=grad_product)
         grad_memory[0] += grad_product
-        grad_inputs = grad_gates[..., :width].flatten(0, 1)  # (T*B, G)
+        # the gradient of the product of the input, (T*B, G); for the gru in the order n, r, z
+        grad_inputs = grad_gates[..., :width].flatten(0, 1)
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x)
@@ -154,7 +159,7 @@ class _CompiledLayer(torch.autograd.Function):
 
 
 def _precision(x: Tensor) -> torch.dtype:
-    """Return the precision of the matrix products."""
+    """Return the precision of the matrix products: that of autocast if it is on, else of x."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
@@ -168,16 +173,16 @@ def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept,
         t: The step.
         gates: (T, B, G), the products of the inputs and weight_ih, plus bias_ih; step t is
             overwritten by the values of the gates.
-        product: (B, G), the product of the state and the recurrent matrix.
-        bias: (G,), the bias of this product.
+        product: (B, G), the product of h and the recurrent matrix weight_hh.
+        bias: (G,), bias_hh.
         memory: (S, B, H), the state; updated.
         outputs: (T + 1, B, H); row t + 1 is written.
-        kept: (T, B, H); row t is written for the backward pass. For the gru, it becomes
-            product + bias of gate n; for the lstm, c before the step.
+        kept: (T, B, H), values for the backward pass; row t is written. For the gru, these are
+            product + bias of gate n; for the lstm, c before the step; for the rnn, there are none.
         zoned: bool (T, S, B, H), the units that keep their old value; empty without zoneout.
     """
     _, rows, size = memory.shape
-    new = np.empty((2, size), memory.dtype)
+    new = np.empty((2, size), memory.dtype)  # h and c after the step, before zoneout
     for row in range(rows):
         gate_row = gates[t, row]
         product_row = product[row]
@@ -214,16 +219,16 @@ def _backward_step(
         cell, is_relu, t: As in ``_forward_step``.
         gates, kept, outputs, zoned: As ``_forward_step`` left them.
         grad_outputs: (T, B, H), the gradient of the outputs.
-        grad_product: (B, H), the gradient that h receives through the matrix product of the next
-            step.
+        grad_product: (B, H), the gradient that h (after this step) receives through the product
+            with weight_hh in the next step.
         grad_memory: (S, B, H), the gradient of the state after the step; becomes the gradient of
             the state before the step.
         grad_gates: (T, B, D); step t is written.
     """
     vectors, rows, size = grad_memory.shape
     masked = vectors if len(zoned) else 0  # number of state vectors with zoneout
-    passed = np.zeros((vectors, size), grad_memory.dtype)
-    scratch = np.empty(size, grad_memory.dtype)
+    passed = np.zeros((vectors, size), grad_memory.dtype)  # see ``_pass_by``
+    scratch = np.empty(size, grad_memory.dtype)  # memory that ``_lstm_backward`` needs
     for row in range(rows):
         grad_h = grad_memory[0, row]
         gate_row = gates[t, row]
@@ -245,15 +250,16 @@ def _backward_step(
 
 @inner
 def _rnn(gates, product, bias, is_relu, new):
-    """Write the new h."""
+    """Write the new h. ``gates`` is the product of the input plus its bias."""
     for j in range(len(new)):
         new[j] = _activate(wide(gates[j]) + wide(product[j]) + bias[j], is_relu)
 
 
 @inner
 def _rnn_backward(grad_h, output, is_relu, grad_gates):
-    """Write the gradient of the gates. The gradient of h becomes zero, since h reaches the step
-    only through the product with the recurrent matrix.
+    """Write the gradient of the gates. ``grad_h`` is the gradient of h after the step. It becomes
+    zero, since h before the step has an effect only through the product with the recurrent matrix,
+    whose gradient the caller adds.
     """
     for j in range(len(grad_h)):
         grad_gates[j] = narrow(grad_h[j] * _derivative(wide(output[j]), is_relu), grad_gates[j])
@@ -262,12 +268,12 @@ def _rnn_backward(grad_h, output, is_relu, grad_gates):
 
 @inner
 def _gru(gates, product, bias, h, kept, is_relu, new):
-    """Write the new h. The gates are overwritten by their values; ``kept`` gets product + bias of
-    gate n.
+    """Write the new h. ``gates``, the product of the input plus its bias, is overwritten by the
+    values of the gates; ``kept`` gets product + bias of gate n.
     """
     size = len(h)
     r, z, n = _thirds(gates, size)
-    _sigmoid_gate(gates[: 2 * size], product, bias)
+    _sigmoid_gate(gates[: 2 * size], product, bias)  # r and z
     for j in range(size):
         kept[j] = narrow(wide(product[2 * size + j]) + bias[2 * size + j], kept[j])
     for j in range(size):
@@ -278,8 +284,9 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
 
 @inner
 def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
-    """Write the gradient of the gates. Only the part of the gradient of h that bypasses the
-    recurrent matrix stays in ``grad_h``. ``before`` is h before the step.
+    """Write the gradient of the gates. ``before`` is h before the step. ``grad_h`` is the gradient
+    of h after the step; it becomes the part of the gradient of h before the step that does not pass
+    through the recurrent matrix.
     """
     size = len(grad_h)
     r, z, n = _thirds(gates, size)
@@ -300,12 +307,14 @@ def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
 
 @inner
 def _lstm(gates, product, bias, c, kept, is_relu, new):
-    """Write the new h and c. The gates are overwritten by their values; ``kept`` gets the old c."""
+    """Write the new h and c to ``new[0]`` and ``new[1]``. ``gates``, the product of the input plus
+    its bias, is overwritten by the values of the gates; ``kept`` gets the old c.
+    """
     size = len(c)
     i, f, g, o = _quarters(gates, size)
     h_new = new[0]
     c_new = new[1]
-    _sigmoid_gate(gates[: 2 * size], product, bias)
+    _sigmoid_gate(gates[: 2 * size], product, bias)  # i and f
     _sigmoid_gate(o, product[3 * size :], bias[3 * size :])
     _activation_gate(g, product[2 * size :], bias[2 * size :], is_relu)
     _narrow_all(c, kept)
@@ -317,8 +326,10 @@ def _lstm(gates, product, bias, c, kept, is_relu, new):
 
 @inner
 def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
-    """Write the gradient of the gates, and update the gradients of h and c. ``before`` is c before
-    the step; ``activated`` is scratch memory.
+    """Write the gradient of the gates. ``grad_h`` and ``grad_c`` are the gradients of h and c after
+    the step. They become those of h and c before the step, without the part of h that passes
+    through the recurrent matrix, so ``grad_h`` becomes zero. ``before`` is c before the step;
+    ``activated``, (H), is memory for the activation of c.
     """
     size = len(grad_h)
     i, f, g, o = _quarters(gates, size)
@@ -343,13 +354,13 @@ def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated
 
 @inlined
 def _thirds(row, size):
-    """Return the gates r, z and n of a gru, which a row holds side by side."""
+    """Return views of the gates r, z and n of a gru, which a row holds side by side."""
     return row[:size], row[size : 2 * size], row[2 * size :]
 
 
 @inlined
 def _quarters(row, size):
-    """Return four gates that a row holds side by side, such as i, f, g and o of an lstm."""
+    """Return views of four gates that a row holds side by side, as i, f, g and o of an lstm."""
     return row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
 
 
@@ -376,8 +387,8 @@ def _narrow_all(numbers, row):
 
 @inner
 def _update(old, new, zoned, t, vector, row):
-    """Replace the values of one state vector, h (vector 0) or c (vector 1), by the new ones. Units
-    that are zoned out keep their old value.
+    """Replace the values of one vector of a text's state by the new ones. Units that are zoned out
+    keep their old value. ``vector`` is 0 for h and 1 for c; ``row`` is the text.
     """
     if len(zoned) == 0:
         for j in range(len(old)):
@@ -397,8 +408,8 @@ def _add_gradients(grad_h, grad_product, grad_output):
 
 @inner
 def _pass_by(grad, stays, passed):
-    """Move the gradient of the zoned-out units from ``grad`` to ``passed``. These units kept their
-    old value, so their gradient bypasses the cell and goes to the step before.
+    """Move the gradient of the zoned-out units from ``grad`` to ``passed``, and leave zeros. These
+    units kept their old value, so their gradient passes by the cell and goes to the step before.
     """
     for j in range(len(grad)):
         passed[j] = grad[j] if stays[j] else ZERO
@@ -423,7 +434,9 @@ def _derivative(value, is_relu):
 
 
 def _sigmoid(number):
-    """Return 1 / (1 + exp(-number))."""
+    """Return 1 / (1 + exp(-number)), in the precision of the number. The body is empty, since only
+    compiled loops call this function: numba takes its implementation from ``_make_sigmoid``.
+    """
 
 
 @overload(_sigmoid)
@@ -435,7 +448,9 @@ def _make_sigmoid(number):
 
 
 def _tanh(number):
-    """Return the hyperbolic tangent of a number."""
+    """Return the hyperbolic tangent of a number, in its precision. The body is empty, as that of
+    ``_sigmoid``.
+    """
 
 
 @overload(_tanh)

@@ -30,9 +30,12 @@ from reviewgen.config import (
 from reviewgen.errors import ConfigError
 
 KEY_SIZE = 64  # width of the keys of the pointer, A
-# initial bias of the pointer's gate: at first, sigmoid(-3), about 5 % of the probability, is copied
+# initial bias of the pointer's gate: at first, sigmoid(-3), about 5 %, of the probability goes to
+# copied tokens
 GATE_BIAS = -3.0
-NORM_EPSILON = 1e-6  # added to the mean square that the pointer's normalisation divides by
+# added to the mean square in the pointer's normalisation, whose root is divided by, so that it is
+# never zero
+NORM_EPSILON = 1e-6
 DROPOUTS = (
     "dropout",
     "embedding_dropout",
@@ -133,17 +136,19 @@ class RecurrentConfig(ConditionedConfig):
 
     # torch's layer that layer="fused" runs; only torch's RNN supports relu
     torch_layer: ClassVar[str] = "RNN"
+    # newer settings, which are saved only if they differ from their defaults
     added_settings: ClassVar[tuple[str, ...]] = ("pointer",)
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     def __post_init__(self) -> None:
         check(self)
-        refused = [f"zoneout={self.zoneout:g}"] if self.zoneout > 0 else []
+        # the settings that torch's own layer does not support
+        unsupported = [f"zoneout={self.zoneout:g}"] if self.zoneout > 0 else []
         if self.activation == "relu" and self.torch_layer != "RNN":
-            refused.append('activation="relu"')
-        if self.layer == "fused" and refused:
+            unsupported.append('activation="relu"')
+        if self.layer == "fused" and unsupported:
             raise ConfigError(
-                f'{" and ".join(refused)} cannot be combined with layer="fused": torch\'s'
+                f'{" and ".join(unsupported)} cannot be combined with layer="fused": torch\'s'
                 f' {self.torch_layer} does not have it, but layer="compiled" and layer="reference"'
                 ' do. Set layer to "auto", or leave it out.'
             )
@@ -179,7 +184,9 @@ WORD_SIZES = tuple(
 
 
 def _char_dropouts(output: float, ngram: float) -> dict[str, Any]:
-    """Return settings with these dropouts, and with n-grams of at most 3 tokens."""
+    """Return model settings: these dropouts of the output layer's input and of the n-grams, and
+    n-grams of at most 3 tokens.
+    """
     return {
         "output_dropout": output,
         "locked_dropout": True,
@@ -189,10 +196,11 @@ def _char_dropouts(output: float, ngram: float) -> dict[str, Any]:
 
 
 def _word_dropouts(output: float, embedding: float) -> dict[str, Any]:
-    """Return settings with these dropouts."""
+    """Return model settings: these dropouts of the output layer's input and of the embeddings."""
     return {"output_dropout": output, "locked_dropout": True, "embedding_dropout": embedding}
 
 
+# each pair: a number of epochs, and the settings for runs of at least that many
 CHAR_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.2, "locked_dropout": True}),
     (3.0, _char_dropouts(0.3, 0.1)),
@@ -252,8 +260,8 @@ def _word(model: str, learning_rate: float) -> Preset:
     )
 
 
-# with a learning rate of 0.01, the rnn's recurrent matrix grows, and after about 1,500 steps the
-# model stops learning
+# The rnn has a lower learning rate than the others: with 0.01, its recurrent matrix grows, and
+# after about 1,500 steps the model stops learning.
 RNN_CHAR = _char("rnn", 512, 0.004)
 GRU_CHAR = _char("gru", 320, 0.015)
 LSTM_CHAR = _char("lstm", 320, 0.016)

@@ -99,7 +99,7 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
     layers = _layers(config, kernel)
     outputs = _outputs(config)
     nodes = [_value("ids"), _embedding(config), *layers, *outputs, _value("logits")]
-    # the axes of each node's result, except for the last node
+    # the axes of the result of each node but the last, which has no edge to a next node
     axes = ["BT", "BTE", *["BTH"] * len(layers), *["BTE"] * (len(outputs) - 1), "BTV"]
     if config.holds:
         index = len(nodes) - 2  # before the output layer
@@ -119,10 +119,10 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         )
         axes.append("BTV")
     edges = []
-    for (source, target), shape in zip(pairwise(nodes), axes, strict=True):
-        # the node inside the source that yields its result, if it has an inside
+    for (source, target), result_axes in zip(pairwise(nodes), axes, strict=True):
+        # if the source contains a graph, the name of the node inside it that yields its result
         result = "x" if source.id == "embedding" else "h"
-        edges.append(_edge(_port(source, result), _port(target), shape))
+        edges.append(_edge(_port(source, result), _port(target), result_axes))
     loops: list[GraphEdge] = []
     for layer in layers:
         loops += _loops(layer, kernel)
@@ -136,8 +136,8 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         edges += [_edge("given", "held", "BTE"), _edge("ids", "given", "BT")]
         loops.append(_edge("given", "given", "BE", "g", delay=1))
     if config.pointer:
-        source = nodes[[node.id for node in nodes].index("output") - 1]
-        features = _edge(_port(source, "h"), "pointer", "BTE" if config.tied else "BTH")
+        before_output = nodes[nodes.index(outputs[-1]) - 1]
+        features = _edge(_port(before_output, "h"), "pointer", "BTE" if config.tied else "BTH")
         edges += [features, _edge("ids", "pointer", "BT")]
         slots = config.pointer + 1
         loops.append(_edge("pointer", "pointer", ("B", slots, KEY_SIZE), "keys", delay=1))
@@ -149,12 +149,13 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
 def _edge(
     source: str, target: str, axes: Sequence[Axis] = (), label: str = "", delay: int = 0
 ) -> GraphEdge:
+    """Return an edge for a value with these axes. A delay of 1 means the value of the last step."""
     return GraphEdge(source=source, target=target, axes=tuple(axes), label=label, delay=delay)
 
 
 def _port(node: GraphNode, name: str | None = None) -> str:
-    """Return the name by which an edge refers to a node. If the node contains a graph, this is a
-    node inside it: ``name``, or the first one by default.
+    """Return the name by which an edge refers to a node. If the node contains a graph, the edge
+    refers to a node of this graph: the one called ``name``, or the first one if no name is given.
     """
     return f"{node.id}/{name or node.inside.nodes[0].id}" if node.inside else node.id
 
@@ -205,7 +206,8 @@ def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
     count = config.layers
     label = f"{name} cell" if count == 1 else f"{name} layer 1"
     layers = [GraphNode(id="layer1", label=label, inside=_cell(CELLS[kernel], config.activation))]
-    # the layers that each other box stands for, counted from 0
+    # For each box after the first: the layers that it stands for, counted from 0. This is one layer
+    # or, if there are many, all of them.
     boxes = [range(layer, layer + 1) for layer in range(1, count)]
     if count > MAX_LAYERS_DRAWN:
         boxes = [range(1, count)]
@@ -247,17 +249,20 @@ def _cell(boxes: tuple[Box, ...], activation: str) -> ModelGraph:
 
 
 def _kind(box: Box) -> Literal["layer", "operation", "value"]:
-    """Return the kind of a box. The inputs and outputs of a cell are values."""
+    """Return the kind of a box. The inputs of a cell (boxes without inputs) and its outputs, h and
+    c, are values.
+    """
     if box.parameters:
         return "layer"
     return "operation" if box.inputs and box.id not in ("h", "c") else "value"
 
 
 def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
-    """Yield an edge for each recurrent state of a node. The node is one layer, or one box for
-    several layers.
+    """Yield the edges that carry h (and c of an lstm) from a node to itself at the next step. The
+    node is one layer, or one box for several layers.
     """
-    # the first layer has no parameters of its own: they belong to the nodes inside it
+    # the number of layers; the node of the first layer has no parameters, as the nodes inside it
+    # have them
     count = len(layer.parameters) // len(PARAMETERS) or 1
     axes: Sequence[Axis] = "BH" if count == 1 else ("B", count, "H")
     for name in "hc" if kernel == LSTM else "h":
@@ -266,8 +271,8 @@ def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
 
 
 def _outputs(config: RecurrentConfig) -> list[GraphNode]:
-    """Return the nodes of the output layer. A tied output layer uses the embedding's table as its
-    matrix; if H differs from E, a projection comes first.
+    """Return the nodes of the output layer. The last one is the layer itself. A tied layer uses the
+    embedding table as its matrix; if H differs from E, the node of a projection comes first.
     """
     detail = "e h_{t} + b, e the embedding's" if config.tied else "W h_{t} + b"
     parameters = ("output.bias",) if config.tied else ("output.weight", "output.bias")

@@ -5,9 +5,10 @@ not compile a branch for it. So the first use compiles one cell only, and either
 table of products or the product that the table replaces.
 
 Shapes: B texts, V vocabulary, E embedding, H hidden, L layers, R texts that are stepped together, P
-number of gates times H, rounded up to whole panels (``reviewgen.compiled.linear``), K tokens before
-the last one that n-grams look at, A width of a key, W tokens that a pointer can copy. Here, a state
-is (L, R, H), so that the rows of a layer are a matrix.
+number of gates times H, rounded up to whole panels of 64 (``reviewgen.compiled.linear``), V64 and
+M64 numbers of outputs rounded up in the same way, K tokens before the last one that n-grams look
+at, A width of a key, W tokens that a pointer can copy. Here, h and c are (L, B, H), so that those
+of a layer are a matrix; the first R texts are stepped.
 """
 
 import math
@@ -24,7 +25,8 @@ from reviewgen.compiled.ngrams import add, add_ngrams, append_token
 RNN = 0
 GRU = 1
 LSTM = 2
-MIN_SUM = np.float32(1e-20)  # between these, a sum of exponentials needs no shift
+# a sum of float32 exponentials between these has neither underflowed nor overflowed
+MIN_SUM = np.float32(1e-20)
 MAX_SUM = np.float32(1e30)
 GATES = {RNN: 1, GRU: 3, LSTM: 4}
 """Number of blocks of H rows in a layer's matrices. Their order is torch's: r, z, n for the gru; i,
@@ -33,11 +35,12 @@ f, g, o for the lstm. The rnn has one block.
 
 
 class PackedPointer(NamedTuple):
-    """The weights of a pointer, see ``Pointer``; those of its normalisation are multiplied into its
-    matrices.
+    """The weights of a pointer, see ``Pointer``. Its matrices are already multiplied by the weights
+    w of the normalisation.
     """
 
-    # W_k, W_q divided by sqrt(A), and w_g, one below the other: A + A + 1 outputs
+    # P_k, P_q divided by sqrt(A), and w_g, one below the other: a product has the A numbers of the
+    # key, the A numbers of the query, and the log odds of the gate without its bias
     panels: Float32[np.ndarray, "panels K 64"]
     scales: Float32[np.ndarray, " M64"]
     gate_bias: float
@@ -58,12 +61,12 @@ class Packed(NamedTuple):
     table: Float32[np.ndarray, "V P"] | None
     embedding: Float32[np.ndarray, "V E"]
     ngrams: Float32[np.ndarray, "K buckets E"] | None  # a model with n-grams has no table
-    first: Matrix  # the first layer's W_ih
-    above: Matrix  # W_ih of the L-1 layers above the first, stacked
+    first: Matrix  # W_ih of the first layer
+    above: Matrix  # W_ih of the L-1 other layers, stacked
     recurrent: Matrix  # W_hh of the L layers, stacked
     biases: Float32[np.ndarray, "L P"]  # b_ih + b_hh; for the gru only b_ih
     hidden_biases: Float32[np.ndarray, "L P"] | None  # for the gru b_hh
-    projection: Matrix | None
+    projection: Matrix | None  # before a tied output layer, if H differs from E
     output: Matrix
     output_bias: Float32[np.ndarray, " V"]
     relu: int | None  # 1 for relu as the activation, None for tanh
@@ -125,10 +128,10 @@ def step(model, ids, floats, ints, logits):
         weights.conditioning,
         weights.pointer,
         h[layers - 1, : _rows_read(ids, logits, weights.pointer)],
-        floats[len(floats) - 1],
+        floats[len(floats) - 1],  # the products of conditions and fields come last
         logits,
         ids,
-        floats[layers if weights.memory is None else 2 * layers],
+        floats[layers if weights.memory is None else 2 * layers],  # the keys come after h and c
         ints,
         len(weights.output_bias),
     )
@@ -142,14 +145,14 @@ def _memory(floats, memory, layers):
 
 @inner
 def _past(ints, pointer):
-    """Return the last tokens, for n-grams."""
+    """Return the last K tokens, (K, B), which stand behind the rows of a pointer."""
     return ints if pointer is None else ints[1 + pointer.slots :]
 
 
 @inner
 def _rows_read(ids, logits, pointer):
-    """Return the number of rows whose input of the output layer is needed. A pointer needs it of
-    each token, to compute the key.
+    """Return the number of texts for which the input of the output layer is computed: those whose
+    logits are wanted and, with a pointer, those that get a token, to compute the next key.
     """
     return len(logits) if pointer is None else max(len(ids), len(logits))
 
@@ -174,9 +177,9 @@ def _add_logits(
     Args:
         output, projection, conditioning, pointer: The fields of Packed.
         h: The hidden state of the last layer, (R, H) or wider.
-        products: The projections of conditions and fields, (R, K) or wider, K being the width of
-            the output layer's input; not used if ``conditioning`` is None.
-        logits: The biases of the output layer; updated.
+        products: The projections of conditions and fields. Each row is as wide as the output
+            layer's input, or wider. Not used if ``conditioning`` is None.
+        logits: Contains the biases of the output layer; updated.
         ids, keys, ints, vocabulary: As in ``_point``; used by a pointer only.
     """
     if projection is None and conditioning is None and pointer is None:
@@ -203,28 +206,34 @@ def _point(pointer, inputs, ids, keys, ints, vocabulary, logits):
 
     Args:
         pointer: The PackedPointer.
-        inputs: The inputs of the output layer, (R, K) or wider, with zeros beyond K.
+        inputs: The inputs x of the output layer. Each row is as wide as x, or wider with zeros at
+            the end.
         ids: The tokens that were read, (R,) or empty.
-        keys, ints: The ring; see ``step``.
+        keys: The keys in the ring, (B, (W + 1) A) or wider; updated.
+        ints: The slot of the next token's key, then the id of the token in each slot, (1 + W + 1,
+            B) or longer; updated.
         vocabulary: V.
         logits: (R, V64) or empty; the logits become log probabilities.
     """
     size = pointer.key_size
     width = pointer.panels.shape[1]
-    normal = np.empty((len(inputs), width), np.float32)
+    normalised = np.empty((len(inputs), width), np.float32)
     products = np.zeros((len(inputs), len(pointer.scales)), np.float32)
     for row in range(len(inputs)):
         x = inputs[row, :width]
         scale = ONE / np.sqrt(_dot(x, x) / np.float32(width) + np.float32(pointer.epsilon))
         for j in range(width):
-            normal[row, j] = x[j] * scale
-    add_product(pointer.panels, pointer.scales, normal, products)
+            normalised[row, j] = x[j] * scale
+    # each row of the products has the next token's key, the query and the gate's log odds
+    add_product(pointer.panels, pointer.scales, normalised, products)
     for row in range(len(ids)):
         token = ids[row]
         if token == pointer.bos_id:  # a text begins, which copies nothing of the last one
             ints[1 : 1 + pointer.slots, row] = -1
         elif token < pointer.first_condition_id:
+            # the token's key is in its slot already, since it does not depend on the token
             ints[1 + ints[0, row], row] = token
+        # the next slot gets the key of the next token, whose id is not known yet
         slot = (ints[0, row] + 1) % pointer.slots
         ints[0, row] = slot
         ints[1 + slot, row] = -1
@@ -237,41 +246,43 @@ def _point(pointer, inputs, ids, keys, ints, vocabulary, logits):
 
 @inner
 def _mix(pointer, query, log_odds, keys, tokens, row, logits):
-    """Replace logits, (V,), by the log probabilities of the mixture of their softmax and what the
-    pointer copies.
+    """Replace the logits of a text by the log probabilities of a mixture: with probability 1 - g
+    their softmax, with probability g what the pointer copies.
 
     Args:
         pointer: The PackedPointer.
         query: (A,).
-        log_odds: The log odds that a token is copied.
-        keys: (W + 1) A numbers or more.
-        tokens: The token in each slot, (W + 1, B) or longer, -1 where there is none.
+        log_odds: The log odds of g: log(g / (1 - g)).
+        keys: The key in each slot, one after another: (W + 1) A numbers or more.
+        tokens: The id of the token in each slot, (W + 1, B) or longer, -1 where there is none.
         row: The column of the text in ``tokens``.
-        logits: Updated.
+        logits: (V,); updated.
     """
     size = len(query)
     scores = np.full(pointer.slots, -np.inf, np.float32)
     for slot in range(pointer.slots):
         if tokens[slot, row] >= 0:
             scores[slot] = _dot(query, keys[slot * size : (slot + 1) * size])
-    shift = _log_sum_exp(logits)
-    of_scores = _log_sum_exp(scores)
-    can_copy = of_scores > -np.inf
+    shift = _log_sum_exp(logits)  # subtracted from each logit, to give its log probability
+    log_sum_of_scores = _log_sum_exp(scores)
+    can_copy = log_sum_of_scores > -np.inf
     if can_copy:
-        shift += _add_logs(ZERO, log_odds)
+        shift += _add_logs(ZERO, log_odds)  # log(1 + g / (1 - g)), which is -log(1 - g)
     for j in range(len(logits)):
         logits[j] -= shift
     for slot in range(pointer.slots):
         token = tokens[slot, row]
         if token >= 0:
-            copied = scores[slot] - of_scores - _add_logs(ZERO, -log_odds)
+            # the log of the token's share of the copies, plus log(g) = -log(1 + exp(-log_odds))
+            copied = scores[slot] - log_sum_of_scores - _add_logs(ZERO, -log_odds)
             logits[token] = _add_logs(logits[token], copied)
 
 
 @inner
 def _log_sum_exp(numbers):
-    """Return the logarithm of the sum of the exponentials of numbers. They are shifted by the
-    largest one only if the sum would be too small or too large.
+    """Return the logarithm of the sum of the exponentials of numbers, -inf if all are -inf. The
+    largest number is subtracted before (and added after) only if the sum would be too small or too
+    large for float32.
     """
     total = _sum_exp(numbers, ZERO)
     if MIN_SUM < total < MAX_SUM:
@@ -284,7 +295,7 @@ def _log_sum_exp(numbers):
 
 @inner
 def _sum_exp(numbers, shift):
-    """Return the sum of the exponentials of numbers minus a shift."""
+    """Return the sum of exp(number - shift) over numbers."""
     powers = np.empty_like(numbers)
     for j in range(len(numbers)):
         powers[j] = exp32(numbers[j] - shift)
@@ -293,8 +304,8 @@ def _sum_exp(numbers, shift):
 
 @reordered
 def _sum(numbers):
-    """Return the sum of numbers, added in any order. ``exp32`` needs its operations in their order,
-    so it is not called in a function that is compiled with this freedom.
+    """Return the sum of numbers, added in any order. This is a function of its own because the
+    compiler may reorder all operations in it, and those of ``exp32`` must keep their order.
     """
     total = ZERO
     for j in range(len(numbers)):
@@ -319,8 +330,8 @@ def _dot(a, b):
 
 @inner
 def _width(output, projection):
-    """Return the width of an array for the output layer's input. After a projection, this is the
-    width of the projection's padded result.
+    """Return the width of an array for the output layer's input. If a projection computes this
+    input, its result is padded to whole panels, so the array is wider than the input.
     """
     return output.panels.shape[1] if projection is None else len(projection.scales)
 
@@ -343,7 +354,8 @@ def _broadcast(numbers, rows):
 
 @inner
 def _look_up(weights, table, ngrams, ids, past, gates):
-    """Write the first layer's products with its inputs to ``gates``, (R, P).
+    """Write the product of W_ih and the input, plus the bias, to ``gates``, (R, P), for the first
+    layer: from the table, or computed from the embeddings.
 
     ``ids``, int64 (R,), are the tokens to feed; ``past``, int64 (K, B), are the tokens before them.
     """
@@ -370,7 +382,7 @@ def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
         hidden_biases: float32 (L, P) for the gru; None for the others.
         relu, zoneout: The fields of Packed.
         layer: The index of the layer.
-        gates: float32 (R, P), the products of the inputs; overwritten.
+        gates: float32 (R, P), the products of W_ih and the inputs, plus the biases; overwritten.
         h: float32 (R, H) or wider, the hidden state of the layer; updated.
         c: float32 (L, B, H) or wider, for the lstm; None for the others; updated.
     """
@@ -392,15 +404,16 @@ def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
 
 @inner
 def _rnn(gates, h, relu, zoneout):
-    """Replace h by its value after the step."""
+    """Replace h by its value after the step. ``gates`` is the sum of both products and biases."""
     for j in range(len(h)):
         h[j] = _zone_out(h[j], _activate(gates[j], relu), zoneout)
 
 
 @inner
 def _gru(gates, hidden, h, relu, zoneout):
-    """Replace h by its value after the step. ``hidden`` is the product of the state and the
-    recurrent matrix, plus its bias. In ``gates`` and ``hidden``, r, z and n are side by side.
+    """Replace h by its value after the step. ``gates`` is the product of the input and W_ih plus
+    its bias; ``hidden`` is the product of h and W_hh plus its bias. In both, r, z and n are side by
+    side.
     """
     size = len(h)
     for j in range(size):
@@ -412,13 +425,17 @@ def _gru(gates, hidden, h, relu, zoneout):
 
 @inner
 def _lstm(gates, h, c, relu, zoneout):
-    """Replace h and c by their values after the step. The gates i, f, g and o are side by side."""
+    """Replace h and c by their values after the step. ``gates`` is the sum of both products and
+    biases, with i, f, g and o side by side.
+    """
     size = len(h)
-    fresh = gates[2 * size : 3 * size]  # holds the gate g, then the new c before zoneout
+    # the memory of g; each g is replaced by the new c (before zoneout) as soon as it is used
+    fresh = gates[2 * size : 3 * size]
     for j in range(size):
         written = sigmoid32(gates[j]) * _activate(fresh[j], relu)
         fresh[j] = sigmoid32(gates[size + j]) * c[j] + written
-    # separate loops vectorise, since they need fewer checks that arrays do not overlap
+    # The loops are separate, so that the compiler uses vector instructions: each loop needs few
+    # checks that its arrays do not overlap.
     for j in range(size):
         c[j] = _zone_out(c[j], fresh[j], zoneout)
     for j in range(size):

@@ -131,21 +131,21 @@ class Layers:
             (weight_ih, drop(weight_hh, config.weight_dropout, training), bias_ih, bias_hh)
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
-        # On a GPU, one call of cuDNN runs all layers and the dropout between them. torch has no
-        # locked dropout, and on a CPU our dropout is faster than torch's.
-        torch_drops = x.device.type != "cpu" and not config.locked_dropout
+        # torch can apply the dropout between layers itself, so that one call of cuDNN runs all of
+        # them. But torch has no locked dropout, and on a CPU our dropout is faster than torch's.
+        uses_torch_dropout = x.device.type != "cpu" and not config.locked_dropout
         has_dropout_between = training and config.layers > 1 and config.dropout > 0
-        fits_one_call = torch_drops or not has_dropout_between
+        fits_one_call = uses_torch_dropout or not has_dropout_between
         if implementation == "fused" and fits_one_call:
             return self._run_fused(x, state, weights, training)
-        last = []
+        last = []  # the last state of each layer
         for layer, layer_weights in enumerate(weights):
             if layer > 0:
                 x = drop(x, config.dropout, training, config.locked_dropout)
             layer_state = tuple(vectors[layer : layer + 1] for vectors in state)
             x, after = self._run_layer(implementation, x, layer_state, layer_weights, training)
             last.append(after)
-        # each (L, B, H)
+        # concatenate the layers' (1, B, H) to (L, B, H), for each vector of the state
         return x, tuple(torch.cat(vectors) for vectors in zip(*last, strict=True))
 
     def _choose_implementation(self, x: Tensor, training: bool) -> str:
@@ -161,13 +161,16 @@ class Layers:
     def _run_layer(
         self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
     ) -> tuple[Tensor, CellState]:
-        """Run one layer. Each tensor of its state is (1, B, H)."""
+        """Run one layer. Return its outputs, (T, B, H), and its last state. Each tensor of a state
+        is (1, B, H).
+        """
         if implementation == "fused":
             return self._run_fused(x, state, [weights], training)
         config = self.config
-        zoned = None
+        zoned = None  # True for each unit of the state that keeps its old value at a step
         if training and config.zoneout > 0:
-            shape = (len(x), len(state), x.shape[1], config.hidden_size)  # T, h and c, B, H
+            # (T, S, B, H), where S is the number of vectors in the state: h, or h and c
+            shape = (len(x), len(state), x.shape[1], config.hidden_size)
             zoned = make_mask(shape, config.zoneout, x.device)
         if implementation == "compiled":
             return run_compiled(
@@ -178,8 +181,8 @@ class Layers:
     def _run_fused(
         self, x: Tensor, state: CellState, weights: list[Weights], training: bool
     ) -> tuple[Tensor, CellState]:
-        """Run layers in one call of torch's function. The weights are an argument because dropout
-        may have changed them.
+        """Run layers in one call of torch's function. Its arguments are the weights, since dropout
+        may have changed them, so that torch's layer itself cannot be called.
         """
         if _autocasts_in_vain(x):
             with torch.autocast(x.device.type, enabled=False):
@@ -187,7 +190,7 @@ class Layers:
                     x.float(), tuple(map(Tensor.float, state)), weights, training
                 )
         flat = list(chain.from_iterable(weights))
-        memory = state if len(state) > 1 else state[0]
+        memory = state if len(state) > 1 else state[0]  # torch takes (h, c), or h without a tuple
         dropout = self.config.dropout if len(weights) > 1 else 0.0
         run = self.cell.fused[self.config.activation]
         # after the weights: has_biases, num_layers, dropout, train, bidirectional, batch_first
@@ -197,8 +200,11 @@ class Layers:
     def _run_reference(
         self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None
     ) -> tuple[Tensor, CellState]:
-        """Run one layer step by step. Each tensor of its state is (1, B, H)."""
+        """Run one layer step by step. Return its outputs, (T, B, H), and its last state. Each
+        tensor of a state is (1, B, H) here, and (B, H) inside ``run_steps``.
+        """
         first = tuple(vectors[0] for vectors in state)
+        # the state after each step; its first vector is h, the output
         states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
         return torch.stack([h for h, *_ in states]), tuple(vectors[None] for vectors in states[-1])
 
@@ -207,8 +213,8 @@ def zone_out(old: Tensor, new: Tensor, p: float, zoned: Bool[Tensor, "B H"] | No
     """Return the new h or c after zoneout (Krueger et al. 2017, "Zoneout: Regularizing RNNs by
     Randomly Preserving Hidden Activations").
 
-    With a mask, the masked units keep their old value. Without one, each unit gets its expected
-    value.
+    ``p`` is the probability that a unit keeps its old value. ``zoned`` masks the units that keep it
+    at this step of the training; without a mask, each unit gets its expected value.
     """
     if zoned is not None:
         return torch.where(zoned, old, new)
@@ -233,16 +239,26 @@ def run_steps(
     state: CellState,
     zoned: Tensor | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], CellState]]:
-    """Run a cell over a sequence. Yield, for each step, the results of the equations and the state
-    after the step.
+    """Run a cell over a sequence. For each step, yield the results of the equations by name, and
+    the state after the step. All are (B, H).
 
     The products of the inputs do not depend on the state, so they are computed for all steps at
     once.
+
+    Args:
+        cell: The cell.
+        config: The settings of the model.
+        weights: The weights of the layer.
+        x: The inputs, (T, B, I).
+        state: The state before the first step, each (B, H).
+        zoned: The zoneout mask, bool (T, S, B, H), where S is the number of vectors in the state;
+            None for no mask.
     """
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     activation = torch.tanh if config.activation == "tanh" else torch.relu
     for t, inputs in enumerate(F.linear(x, weight_ih, bias_ih)):  # T times (B, G)
         results = cell.step(inputs, state, weight_hh, bias_hh, activation)
+        # for each vector of the state, (B, H) or None
         masks = [None] * len(state) if zoned is None else zoned[t]
         state = tuple(
             zone_out(old, results[name], config.zoneout, mask)
@@ -259,7 +275,7 @@ def layer_operations(
     state: CellState,
     suffix: str,
 ) -> Iterator[Operation]:
-    """Yield the operations of one layer in evaluation mode. The values of the last operation are h.
+    """Yield the operations of one layer in evaluation mode. The last operation computes h.
 
     Args:
         cell: The cell.
@@ -289,7 +305,8 @@ def layer_operations(
         )
     if config.zoneout == 0:
         return
-    for index, name in reversed(list(enumerate(cell.state))):  # h comes first; it is yielded last
+    # h is the first vector of the state; reversed, so that its operation is the last one
+    for index, name in reversed(list(enumerate(cell.state))):
         yield Operation(
             name=f"zoneout of the {cell.equations[name].name}{suffix}",
             formula=(

@@ -3,8 +3,8 @@ and the forward pass.
 
 Must not know any cell (its equations are in the cell's own file), nor tokenizers, training or text.
 Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, L layers, N longest n-gram, K
-width of the output layer's input (E if tied, else H). Inside, time comes first, (T, B, H), as in
-``layers``.
+width of the output layer's input (E if tied, else H). A caller sees tensors with the batch first,
+(B, T, ...); inside, time comes first, (T, B, ...), as in ``layers``.
 
 Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models" (tied
 embeddings); Saxe et al. 2014 (orthogonal weights).
@@ -45,7 +45,7 @@ from reviewgen_recurrent.stepping import RecurrentStepper, state_parts
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 """The state of a model, in this order: h, (B, L, H); for the lstm c, (B, L, H); with n-grams the
 last N-1 ids, (B, N-1); with conditions or fields their sums, (B, E + 2), see ``hold_given``; with a
-pointer its keys and ids, see ``Pointer``. A single tensor stands without a tuple.
+pointer its keys and ids, see ``Pointer``. If h is the whole state, it is not in a tuple.
 """
 
 RELU_RECURRENT_GAIN = 0.5
@@ -69,7 +69,7 @@ multiplies the vector of conditions and fields.
 def _operation(
     name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0
 ) -> Operation:
-    """Return an operation. ``x`` is its result with time first, (T, B, ...)."""
+    """Return an operation whose result is ``x``, (T, B, ...)."""
     return Operation(
         name=name,
         formula=formula,
@@ -81,11 +81,12 @@ def _operation(
 
 
 class Output(nn.Module):
-    """The parameters of the output layer, ``x W' + b``. W is a matrix of its own, (V, H), or, if
-    tied, the embedding table, (V, E).
+    """The parameters of the output layer. A call returns the layer's input x; the model itself
+    computes the logits, W x + b.
 
-    A tied output layer has no W, so that a saved model contains the table only once. If H differs
-    from E, a projection then brings x to width E.
+    W is a matrix of its own, (V, H). If the layer is tied, W is the embedding table, (V, E). Then
+    ``weight`` is None, so that a saved model contains the table only once, and a projection brings
+    h to width E if H differs from E.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -102,8 +103,8 @@ class Output(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "T B H"], shift: Float[Tensor, "T B K"] | None
     ) -> Float[Tensor, "T B K"]:
-        """Return x, the input of the output layer. ``shift``, the projection of conditions and
-        fields, is added to it.
+        """Return x, the input of the output layer: the hidden state, projected if there is a
+        projection, plus ``shift``, the vector of conditions and fields, if there is one.
         """
         projected: Tensor = self.projection(hidden)
         return projected if shift is None else projected + shift
@@ -192,13 +193,16 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        # ``memory`` is [h], or [h, c] for the lstm; the other parts may be None
+        # ``memory`` is [h], or [h, c] for the lstm. The other parts are None if the model does not
+        # need them: the last ids, for n-grams; the sums of conditions and fields; and the keys and
+        # ids of the pointer.
         *memory, past, sums, keys, seen = check_call(self.parts, ids, state)
-        rows = table
+        vectors = table
         if self.training and config.token_dropout > 0:
-            # (V, E) times (V, 1): drops whole rows
-            rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)
-        x = F.embedding(ids.T, rows)  # (T, B, E)
+            # a mask (V, 1) times the table (V, E): some tokens lose their whole embedding
+            mask = drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)
+            vectors = table * mask
+        x = F.embedding(ids.T, vectors)  # (T, B, E)
         if self.ngrams is not None:
             x = x + self.ngrams(ids.T, past.T)
             past = torch.cat([past, ids], dim=1)[:, -past.size(1) :]
@@ -207,13 +211,13 @@ class Recurrent(nn.Module):
             conditions, sums = hold_given(config, table, ids, sums)
             shift = F.linear(learn_given(conditions, self.training).transpose(0, 1), self.held)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
-        # each (L, B, H)
-        first = tuple(vectors.transpose(0, 1).to(x.dtype).contiguous() for vectors in memory)
-        x, after = self.layers(self.recurrent, x, first)  # (T, B, H)
+        # the state as the layers need it: each part is (L, B, H)
+        before = tuple(part.transpose(0, 1).to(x.dtype).contiguous() for part in memory)
+        x, after = self.layers(self.recurrent, x, before)  # (T, B, H)
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
         x = self.output(x, shift).transpose(0, 1)  # (B, T, K)
-        # in a state, B is the first axis
-        memory = [vectors.to(table.dtype).transpose(0, 1) for vectors in after]
+        # the state as a caller sees it: each part is (B, L, H)
+        memory = [part.to(table.dtype).transpose(0, 1) for part in after]
         if self.pointer is not None:
             keys, seen = self.pointer.advance(x, ids, keys, seen)
         return x, join_state(*memory, past, sums, keys, seen)
@@ -245,7 +249,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        # ``memory`` is [h], or [h, c] for the lstm; the other parts may be None
+        # the parts of the state, as in ``features``
         *memory, past, sums, keys, seen = check_call(self.parts, ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
@@ -266,17 +270,18 @@ class Recurrent(nn.Module):
             yield _operation("held", "a_t = A g_t", shift, "B T K", size, size * ids.numel())
         for layer, weights in enumerate(self.recurrent.all_weights):
             suffix = f", layer {layer + 1}" if config.layers > 1 else ""
-            first = tuple(vectors[:, layer] for vectors in memory)  # each (B, H)
-            *before, hidden = layer_operations(self.cell, config, tuple(weights), x, first, suffix)
-            yield from before
+            before = tuple(part[:, layer] for part in memory)  # each (B, H)
+            *gates, hidden = layer_operations(self.cell, config, tuple(weights), x, before, suffix)
+            yield from gates
             yield hidden
-            x = hidden.values.transpose(0, 1)  # (T, B, H)
+            x = hidden.values.transpose(0, 1)  # h of this layer, (T, B, H)
+        # the projection (if there is one) and the product with W
         *projection, scores = self._output_operations(x, shift)
         yield from projection
         if self.pointer is None:
             yield scores
             return
-        # with a pointer, the scores are not the logits yet
+        # with a pointer, the scores are not the logits yet: the pointer makes these of them
         formula = scores.formula.replace("logits_t", "u_t")
         yield replace(scores, name="output layer", formula=formula)
         features = self.output(x, shift).transpose(0, 1)  # (B, T, K)
@@ -300,6 +305,7 @@ class Recurrent(nn.Module):
             features = f"({features} + a_t)"
         weight, bias = self.output_layer()
         matrix = "e" if output.weight is None else "W_out"
+        # the parameters of a tied matrix were counted with the embedding
         parameters = bias.numel() + (0 if output.weight is None else weight.numel())
         yield _operation(
             "logits",
@@ -325,7 +331,9 @@ class Recurrent(nn.Module):
         names = self.state_dict().keys()
 
         def own_name(name: str) -> str:
-            """Return this model's name for a tensor of torch's layer; other names unchanged."""
+            """Return this model's name for a tensor of torch's layer, such as
+            ``recurrent.weight_ih_l0`` for ``rnn.weight_ih_l0``. Other names stay unchanged.
+            """
             layers_name = f"recurrent.{name.rpartition('.')[2]}"
             return layers_name if layers_name in names else name
 
@@ -358,6 +366,7 @@ class Recurrent(nn.Module):
         if output.weight is None:
             if isinstance(output.projection, nn.Identity):
                 return False
+            # logits = table (projection h + held g) + bias: scale all but the table
             scaled = [output.bias, *output.projection.parameters(), self.held]
         with torch.no_grad():
             for weights in scaled:

@@ -1,10 +1,10 @@
-"""The pointer of a recurrent model: a distribution over the last tokens of the text, which are
-copied with it.
+"""The pointer of a recurrent model, which can predict that one of the last tokens of the text is
+repeated.
 
 Sources: Merity et al. 2017, "Pointer Sentinel Mixture Models"; See et al. 2017, "Get To The Point"
 (copying what a text is given). Must not know any cell. Shapes: B batch, T time (tokens), V
-vocabulary, K width of the output layer's input, A width of a key, W tokens that can be copied, N =
-1 head.
+vocabulary, K width of the output layer's input, A width of a key, W tokens that can be copied, W1 =
+W + 1, S = W + T, S1 = S + 1, N = 1 head.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,9 @@ from reviewgen_recurrent.config import GATE_BIAS, KEY_SIZE, NORM_EPSILON, Recurr
 class Pointer(nn.Module):
     """Finds tokens that followed outputs like the current one, and mixes them into the prediction.
 
-    x is the input of the output layer; s is the sigmoid. A token's key is made of the output before
-    this token was read. For the last W tokens of the same text, the current one included::
+    x is the input of the output layer, s the sigmoid, and [id] the vector (V) that is 1 at this id
+    and 0 elsewhere. The key of a token is computed from the x before this token was read. For the
+    last W tokens of the same text, the current one included::
 
         n_t = x_t / rms(x_t) * w                            (B, K)
         q_t, k_{t+1} = P_q n_t, P_k n_t                     (B, A) each
@@ -56,16 +57,21 @@ class Pointer(nn.Module):
         keys: Float[Tensor, "B W1 A"],
         seen: Int[Tensor, "B W1"],
     ) -> Copies:
-        """Return what is copied after each token. ``keys`` and ``seen`` are the state."""
+        """Return what is copied after each token. ``keys`` and ``seen`` are the state: the keys
+        and ids of the tokens before this call.
+        """
         n = self._normalise(x)
         keys, seen, text = self._extend(n, ids, keys, seen)
-        scores = self.query(n) @ keys[:, :-1].to(n.dtype).mT * KEY_SIZE**-0.5  # (B, T, W + T)
-        place = torch.arange(seen.size(1), device=x.device)
+        # of each of the T tokens (rows) with all S tokens (columns); the last key is not needed yet
+        scores = self.query(n) @ keys[:, :-1].to(n.dtype).mT * KEY_SIZE**-0.5  # (B, T, S)
+        column = torch.arange(seen.size(1), device=x.device)
+        # row t is the token of column W + t, so it may copy columns t + 1 to t + W
         oldest = torch.arange(1, ids.size(1) + 1, device=x.device)[:, None]
-        is_near = (place >= oldest) & (place < oldest + self.window)
-        is_own = text[:, None] == text[:, self.window :, None]
-        can_copy = is_near & is_own & (seen >= 0)[:, None]
+        is_near = (column >= oldest) & (column < oldest + self.window)  # (T, S)
+        is_same_text = text[:, None] == text[:, self.window :, None]  # (B, T, S)
+        can_copy = is_near & is_same_text & (seen >= 0)[:, None]  # (B, T, S)
         lowest = torch.finfo(torch.float32).min
+        # the product gives zeros to a row without a token to copy, whose softmax is uniform
         weights = scores.float().masked_fill(~can_copy, lowest).softmax(-1) * can_copy
         log_odds = self.gate(n).float().masked_fill(~can_copy.any(-1, keepdim=True), -torch.inf)
         return Copies(weights, seen, log_odds)
@@ -77,27 +83,31 @@ class Pointer(nn.Module):
         keys: Float[Tensor, "B W1 A"],
         seen: Int[Tensor, "B W1"],
     ) -> tuple[Float[Tensor, "B W1 A"], Int[Tensor, "B W1"]]:
-        """Return the state after the tokens."""
+        """Return the state after the tokens: new ``keys`` and ``seen``."""
         time = ids.size(1)
         keys, seen, text = self._extend(self._normalise(x), ids, keys, seen)
-        seen = torch.where(text == text[:, -1:], seen, -1)[:, time:]
+        # only tokens of the last text can still be copied
+        seen = torch.where(text == text[:, -1:], seen, -1)[:, time:]  # (B, W)
+        # the last key is that of the next token, whose id is not known yet
         return keys[:, time:], F.pad(seen, (0, 1), value=-1)
 
     def _normalise(self, x: Float[Tensor, "B T K"]) -> Float[Tensor, "B T K"]:
-        """Return n; under autocast, x may have 16 bits."""
+        """Return n, in the precision of the weights; under autocast, x may have only 16 bits."""
         n: Tensor = self.norm(x.to(self.norm.weight.dtype))
         return n
 
     def _extend(
         self, n: Tensor, ids: Tensor, keys: Tensor, seen: Tensor
     ) -> tuple[Float[Tensor, "B S1 A"], Int[Tensor, "B S"], Int[Tensor, "B S"]]:
-        """Return the keys and ids of S = W + T tokens, and the number of the text of each. There is
-        a key more, that of the next token.
+        """Append T tokens to the W tokens of the state. For all S = W + T tokens, return their keys
+        (and, after these, the key of the next token), their ids, -1 for those that are not copied,
+        and which text each belongs to: 0 for the text of the state, 1 for the next one, and so on.
         """
         keys = torch.cat([keys, self.key(n).to(keys.dtype)], dim=1)
         is_bos = ids == self.bos_id
         copied = torch.where(is_bos | (ids >= self.first_condition_id), -1, ids)
-        text = F.pad(is_bos.long().cumsum(1), (self.window, 0))
+        text = F.pad(is_bos.long().cumsum(1), (self.window, 0))  # each bos begins a text
+        # the last id of the state was that of the next token, still unknown
         return keys, torch.cat([seen[:, :-1], copied], dim=1), text
 
     def operations(
@@ -109,6 +119,9 @@ class Pointer(nn.Module):
         def make(
             name: str, formula: str, values: Tensor, axes: str, *weights: Tensor, products: int = 0
         ) -> Operation:
+            """Return an operation. ``weights`` are its parameters, and ``products`` its number of
+            multiplications for one token.
+            """
             return Operation(
                 name=name,
                 formula=formula,
@@ -129,9 +142,12 @@ class Pointer(nn.Module):
         yield make("query", "q_t = P_q n_t", query, "B T A", self.query.weight, products=size)
         key = self.key(n)
         yield make("key", "k_{t+1} = P_k n_t", key, "B T A", self.key.weight, products=size)
-        # the weights of the W tokens that each token may copy, among those of all W + T tokens
-        weights = copies.weights.unfold(2, self.window, 1)[:, :, 1:].diagonal(0, 1, 2).mT.clone()
-        # where there is no token to copy, the gate is 0, and the token itself gets the weight
+        # Row t of the weights, (B, T, S), is zero except in columns t + 1 to t + W (see
+        # ``forward``). Without column 0, these are the window of W columns that begins at t.
+        windows = copies.weights[..., 1:].unfold(2, self.window, 1)  # (B, T, T, W)
+        weights = windows.diagonal(0, 1, 2).mT.clone()  # window t of each row t: (B, T, W)
+        # Where there is no token to copy, the gate is 0. The weights must still add up to 1, so the
+        # token itself, the last of its window, gets all the weight.
         weights[..., -1] += copies.log_odds[..., 0].isinf()
         formula = "a_ti = softmax over i of q_t . k_i / sqrt(A) for t - W < i <= t"
         products = self.window * KEY_SIZE

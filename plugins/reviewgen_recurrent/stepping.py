@@ -50,7 +50,9 @@ the ids of their tokens, int64 (B, W + 1).
 
 
 def state_parts(config: RecurrentConfig, vectors: int) -> list[StatePart | None]:
-    """Return the parts of the state of a model whose cells have 1 vector, h, or 2, h and c."""
+    """Return the parts of the state of a model. ``vectors`` is the number of vectors in the state
+    of a cell: 1 (h) or 2 (h and c).
+    """
     sizes = {"L": config.layers, "H": config.hidden_size}
     slots = {"S": config.pointer + 1}  # W + 1
     pointer: list[StatePart | None] = [None, None]
@@ -134,12 +136,13 @@ class RecurrentStepper(CompiledStepper):
     def state_arrays(
         self, state: State
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state in the arrays that the compiled step takes. The floats are h of
-        each layer, then c of each layer; the ints are the last K ids. For those of a pointer, see
-        ``kernels.step``; the oldest token is in the first slot of the ring.
+        """Return a copy of a state in the two arrays that the compiled step takes; see
+        ``kernels.step``.
 
-        With conditions or fields, the floats have two more rows, which may be wider than H: the
-        sums of conditions and fields, and the products of the sums with the matrix.
+        The floats are h of each layer; then c of each layer; then the ring of keys of a pointer;
+        then, with conditions or fields, their sums and the products of the sums with the matrix.
+        All are as wide as the widest of them. The ints are those of a pointer, then the last K ids.
+        The oldest token is in the first slot of the ring.
         """
         rows = self.vectors * self.config.layers
         size = self.config.hidden_size
@@ -150,6 +153,7 @@ class RecurrentStepper(CompiledStepper):
         if keys is not None:
             ring = keys.reshape(batch, -1)
             shape = (rows + 1, batch, max(size, ring.shape[1]))
+            # the key of the next token is in the last slot of the ring, W
             ints = [np.full((1, batch), self.config.pointer), seen.T, *ints]
         floats = make_floats(self._weights.conditioning, sums, shape)
         floats[:rows, :, :size] = np.concatenate([vectors.swapaxes(0, 1) for vectors in memory])
@@ -165,9 +169,10 @@ class RecurrentStepper(CompiledStepper):
         memory = np.split(floats[:rows, :, : self.config.hidden_size], self.vectors)
         keys: np.ndarray | None = None
         seen: np.ndarray | None = None
-        if slots := self._weights.pointer and self._weights.pointer.slots:
-            # the slot after that of the next token's key has the oldest token
-            order = (ints[0][:, None] + 1 + np.arange(slots)) % slots  # (B, W + 1)
+        if self.config.pointer:
+            slots = self.config.pointer + 1
+            # ints[0] is the slot of the next token's key; the slot after it has the oldest token
+            order = (ints[0][:, None] + 1 + np.arange(slots)) % slots  # (B, W + 1), oldest first
             seen = np.take_along_axis(ints[1 : 1 + slots].T, order, axis=1)
             ring = floats[rows, :, : slots * KEY_SIZE].reshape(-1, slots, KEY_SIZE)
             keys = np.take_along_axis(ring, order[..., None], axis=1)
@@ -191,8 +196,7 @@ class RecurrentStepper(CompiledStepper):
         )
         recurrent = pack(np.stack(weight_hh), bits)
         rows = len(bias_ih[0])  # number of gates times H
-        # the results of a product are padded to whole panels
-        columns = recurrent.scales.shape[1]
+        columns = recurrent.scales.shape[1]  # P: the rows, rounded up to whole panels
         padding = ((0, 0), (0, columns - rows))
         biases = np.pad(np.stack(bias_ih), padding)
         hidden_biases: np.ndarray | None = np.pad(np.stack(bias_hh), padding)
@@ -201,12 +205,13 @@ class RecurrentStepper(CompiledStepper):
             hidden_biases = None
         table = None
         ngrams = ngram_rows(config, tensors)
+        # 4 bytes are a float32
         if ngrams is None and 4 * len(embedding) * columns <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
             # very large weights overflow here; sampling then reports the infinite logits
             with np.errstate(over="ignore", invalid="ignore"):
                 table[:, :rows] += embedding @ weight_ih[0].T
-        # empty if there is only one layer
+        # with a single layer, there are none above it: an empty stack
         above = Matrix(recurrent.panels[:0], recurrent.scales[:0])
         if config.layers > 1:
             above = pack(np.stack(weight_ih[1:]), bits)
@@ -252,7 +257,7 @@ class RecurrentStepper(CompiledStepper):
 def _pack_pointer(
     config: RecurrentConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]]
 ) -> kernels.PackedPointer:
-    """Return the weights of the pointer, which keep their 32 bits."""
+    """Return the weights of the pointer, with 32 bits each."""
     key, query, gate, norm = (
         tensors[f"pointer.{name}.weight"] for name in ("key", "query", "gate", "norm")
     )

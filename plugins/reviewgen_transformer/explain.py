@@ -41,12 +41,14 @@ def list_operations(
         weights.append(model.held)
         products = model.held.numel()
     yield _operation("embedding", formula, x, "B T H", *weights, products=products)
+    # state[0] is the cache, (B, L, 2, W, K), and state[1] is its count of tokens, (B,)
     positions, _ = model.positions(ids, state[1])
     for index, layer in enumerate(model.layers):
         suffix = f", layer {index + 1}" if config.layers > 1 else ""
-        for operation in _layer_operations(layer, x, state[0][:, index], positions):
+        operations = list(_layer_operations(layer, x, state[0][:, index], positions))
+        for operation in operations:
             yield replace(operation, name=operation.name + suffix)
-        x = operation.values
+        x = operations[-1].values  # the output of the layer
     x = model.norm(x)
     yield _normalisation("last normalisation", model.norm, x)
     logits = x @ table.T
@@ -56,32 +58,45 @@ def list_operations(
 def _layer_operations(
     layer: Any, x: Float[Tensor, "B T H"], cache: Tensor, positions: Any
 ) -> Iterator[Operation]:
-    """Yield the operations of one layer. The values of the last one are its output."""
+    """Yield the operations of one layer. The values of the last one are the layer's output.
+    ``cache`` has the keys and values of the last W tokens, (B, 2, W, K); ``positions`` are the
+    ``Positions`` of the call.
+    """
     attention = layer.self_attn
     n = layer.input_layernorm(x)
     yield _normalisation("normalisation", layer.input_layernorm, n)
-    q, k, v, _ = attention.project(n, cache, positions)
+    q, k, v, _ = attention.project(n, cache, positions)  # k and v are (B, S, G, D)
     time, heads, head_size = q.shape[1:]
-    weight = attention.q_proj.weight
-    yield _operation("queries", "q_t = R_t W_q n_t", q, "B T N D", weight)
-    weight = attention.k_proj.weight
-    yield _operation("keys", "k_t = R_t W_k n_t", k[:, -time:], "B T G D", weight)
-    weight = attention.v_proj.weight
-    yield _operation("values", "v_t = W_v n_t", v[:, -time:], "B T G D", weight)
-    # the last W tokens at each token: of the keys and values (B, T, N, D, W), of the mask (B, T, W)
+    yield _operation("queries", "q_t = R_t W_q n_t", q, "B T N D", attention.q_proj.weight)
+    yield _operation("keys", "k_t = R_t W_k n_t", k[:, -time:], "B T G D", attention.k_proj.weight)
+    yield _operation("values", "v_t = W_v n_t", v[:, -time:], "B T G D", attention.v_proj.weight)
+    # Token t attends to places t + 1 to t + W. Without place 0, these are the window of W places
+    # that begins at t.
     window = cache.size(2)
+    # the keys and values that each head reads at each token, (B, T, N, D, W)
     k, v = (
-        part.unfold(1, window, 1)[:, 1:].repeat_interleave(heads // part.size(2), 2)
+        part[:, 1:].unfold(1, window, 1).repeat_interleave(heads // part.size(2), 2)
         for part in (k, v)
     )
-    mask = positions.mask[:, 0].unfold(2, window, 1)[:, :, 1:].diagonal(0, 1, 2).mT
+    mask_windows = positions.mask[:, 0, :, 1:].unfold(2, window, 1)  # (B, T, T, W)
+    mask = mask_windows.diagonal(0, 1, 2).mT  # window t of each row t: (B, T, W)
     scores = torch.einsum("btnd,btndw->btnw", q, k) / math.sqrt(head_size) + mask[:, :, None]
     products = heads * head_size * window
-    formula = "q_t . k_s / sqrt(D) for t - W < s <= t"
-    yield _operation("scores", formula, scores, "B T N W", products=products)
+    yield _operation(
+        "scores",
+        "q_t . k_s / sqrt(D) for t - W < s <= t",
+        scores,
+        "B T N W",
+        products=products,
+    )
     weights = scores.softmax(-1)
-    formula = "a_ts = softmax over s of the scores"
-    yield _operation("softmax", formula, weights, "B T N W", kind="attention")
+    yield _operation(
+        "softmax",
+        "a_ts = softmax over s of the scores",
+        weights,
+        "B T N W",
+        kind="attention",
+    )
     read = torch.einsum("btnw,btndw->btnd", weights, v).flatten(2)
     x = x + attention.o_proj(read)
     weight = attention.o_proj.weight
@@ -101,7 +116,9 @@ def _layer_operations(
 
 
 def _normalisation(name: str, norm: Any, n: Float[Tensor, "B T H"]) -> Operation:
-    """Return a normalisation. It squares, divides and weights each number."""
+    """Return the operation of a normalisation whose result is ``n``. It has three products for each
+    number: the square, the division and the weight.
+    """
     formula = "n_t = x_t / rms(x_t) * w"
     return _operation(name, formula, n, "B T H", norm.weight, products=3 * n.size(-1))
 

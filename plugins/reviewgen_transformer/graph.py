@@ -30,7 +30,7 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {
 """The label, the detail, the inputs and the tensors of each part of a layer."""
 
 AXES = {"key": "BTK", "value": "BTK"}
-"""The axes of the parts whose width is not H."""
+"""The axes of the keys and values, whose width may differ from H. All other parts are "BTH"."""
 
 
 def describe_transformer(config: TransformerConfig) -> ModelGraph:
@@ -65,22 +65,27 @@ def describe_transformer(config: TransformerConfig) -> ModelGraph:
         GraphNode(id="output", label="output", detail="e x_{t}", kind="operation"),
         GraphNode(id="logits", label="logits", kind="value"),
     ]
+    # the axes of the result of each node but the last, which has no edge to a next node
     axes = ["BT", *["BTH"] * (len(nodes) - 3), "BTV"]
-    for (source, target), shape in zip(pairwise(nodes), axes, strict=True):
+    for (source, target), result_axes in zip(pairwise(nodes), axes, strict=True):
+        # an edge from or to a node with a graph inside names a node of this graph
         outlet = f"{source.id}/output" if source.inside else source.id
         inlet = f"{target.id}/x" if target.inside else target.id
-        edges.append(_edge(outlet, inlet, shape))
-    edges.sort(key=lambda edge: edge.delay)
+        edges.append(_edge(outlet, inlet, result_axes))
+    edges.sort(key=lambda edge: edge.delay)  # those from the step before come last
     sizes = {"V": config.vocab_size, "H": config.hidden_size, "K": config.key_size}
     return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes=sizes | {"W": config.window})
 
 
 def _edge(source: str, target: str, axes: Any = (), label: str = "", delay: int = 0) -> GraphEdge:
+    """Return an edge for a value with these axes. A delay of 1 means the value of the last step."""
     return GraphEdge(source=source, target=target, axes=tuple(axes), label=label, delay=delay)
 
 
 def _parameters(layer: int, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Return the full names of tensors of a layer, of all by default; layers count from 0."""
+    """Return the full names of tensors of a layer (counted from 0): of ``names``, such as
+    "mlp.up_proj", or of all its tensors if no names are given.
+    """
     if names is None:
         names = sum((tensors for *_, tensors in PARTS.values()), ())
     return tuple(f"layers.{layer}.{name}.weight" for name in names)
@@ -100,5 +105,6 @@ def _layer(config: TransformerConfig) -> ModelGraph:
         )
         edges += [_edge(source, name, AXES.get(source, "BTH")) for source in inputs]
     cached = f"last {config.window}"
+    # the keys and values, which AXES names, are also read at later steps
     edges += [_edge(name, "mix", "BWK", cached, delay=1) for name in AXES]
     return ModelGraph(nodes=tuple(nodes), edges=tuple(edges))

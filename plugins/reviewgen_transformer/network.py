@@ -2,8 +2,7 @@
 
 Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, H
 hidden, L layers, N heads, G key/value heads, D dimensions of a head, K = G D, F feed-forward, W
-window, S
-= W + T tokens that have keys.
+window, S = W + T places of tokens that have keys: W for the cache, then T for the tokens of a call.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,9 +35,9 @@ from reviewgen_transformer.stepping import TransformerStepper, state_parts
 
 State: TypeAlias = tuple[Tensor, ...]
 """The state of a model, in this order: the keys and values of the last W tokens, oldest first,
-float32 (B, L, 2, W, G D); how many of them are there, int64 (B,), the others are not read; with
-n-grams the last ids; with conditions or fields their sums, (B, H + 2), see ``hold_given``. Keys are
-stored without their rotation.
+float32 (B, L, 2, W, G D), called the cache; the count of tokens in the cache, int64 (B,), which are
+its last ones (the places before them are not read); with n-grams the last ids; with conditions or
+fields their sums, (B, H + 2), see ``hold_given``. Keys are stored without their rotation.
 """
 
 KINDS = {
@@ -93,27 +92,31 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(size, size, bias=False)
 
     def begin_as_copy(self) -> None:
-        """Initialise the matrices of values and of the result so that W_o W_v is half of the
-        identity: what a head reads becomes more probable. Similar to Trockman and Kolter 2023,
-        "Mimetic Initialization of Self-Attention Layers".
+        """Initialise W_v to an orthogonal matrix, and W_o to half of its transpose. If each head
+        has values of its own, W_o W_v is then half of the identity, so that a token becomes more
+        probable if a head reads it. Similar to Trockman and Kolter 2023, "Mimetic Initialization of
+        Self-Attention Layers".
         """
-        values = nn.init.orthogonal_(self.v_proj.weight.detach())  # (K, H)
+        values = nn.init.orthogonal_(self.v_proj.weight.detach())  # W_v, (K, H)
         heads = values.unflatten(0, (-1, self.head_size))  # (G, D, H)
-        shared = self.o_proj.in_features // len(values)  # heads that share values, N / G
+        shared = self.o_proj.in_features // len(values)  # number of heads that share values, N / G
         with torch.no_grad():
+            # (G, D, H) -> (N, D, H) -> (N D, H) -> (H, N D)
             self.o_proj.weight.copy_(heads.repeat_interleave(shared, 0).flatten(0, 1).T / 2)
 
     def forward(
         self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B 2 W K"]]:
-        """Return what the heads have read, and the keys and values of the last W tokens."""
-        queries, keys, values, after = self.project(x, cache, positions)
+        """Return what the heads have read, multiplied by W_o, and the new cache: the keys and
+        values of the last W tokens.
+        """
+        queries, keys, values, new_cache = self.project(x, cache, positions)
         read = F.scaled_dot_product_attention(
             *(heads.transpose(1, 2) for heads in (queries, keys, values)),
             attn_mask=positions.mask.to(queries.dtype),
             enable_gqa=keys.size(2) != queries.size(2),
         )
-        return self.o_proj(read.transpose(1, 2).flatten(2)), after
+        return self.o_proj(read.transpose(1, 2).flatten(2)), new_cache
 
     def project(
         self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
@@ -123,22 +126,22 @@ class Attention(nn.Module):
         Float[Tensor, "B S G D"],
         Float[Tensor, "B 2 W K"],
     ]:
-        """Return the queries, the keys and the values of the heads, and the keys and values of the
-        last W tokens, which have no rotation.
+        """Return the queries and keys (rotated) and the values of the heads, and the new cache: the
+        keys (not rotated) and values of the last W tokens.
         """
         time = x.size(1)
         queries = self.q_proj(x)
         cached_keys, cached_values = cache.to(queries.dtype).unbind(1)
         keys = torch.cat([cached_keys, self.k_proj(x)], dim=1)  # (B, S, K)
         values = torch.cat([cached_values, self.v_proj(x)], dim=1)
-        after = torch.stack([keys[:, time:], values[:, time:]], dim=1).to(cache.dtype)
-        # (B, T or S, N or G, D)
+        new_cache = torch.stack([keys[:, time:], values[:, time:]], dim=1).to(cache.dtype)
+        # split the heads: queries are then (B, T, N, D), keys and values (B, S, G, D)
         queries, keys, values = (
             heads.unflatten(-1, (-1, self.head_size)) for heads in (queries, keys, values)
         )
         queries = rotate(queries, positions.cosine[-time:], positions.sine[-time:])
         keys = rotate(keys, positions.cosine, positions.sine)
-        return queries, keys, values, after
+        return queries, keys, values, new_cache
 
 
 class FeedForward(nn.Module):
@@ -156,7 +159,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward; each reads the normalised x and is added to x."""
+    """Attention and feed-forward. Each reads the normalised x, and its result is added to x."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -169,11 +172,13 @@ class Layer(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T H"], cache: Float[Tensor, "B 2 W K"], positions: Positions
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B 2 W K"]]:
-        """Return the output of the layer, and the keys and values of the last W tokens."""
-        read, after = self.self_attn(self.input_layernorm(x), cache, positions)
+        """Return the output of the layer, and its new cache: the keys and values of the last W
+        tokens.
+        """
+        read, new_cache = self.self_attn(self.input_layernorm(x), cache, positions)
         x = x + drop(read, self.dropout, self.training)
         added = self.mlp(self.post_attention_layernorm(x))
-        return x + drop(added, self.dropout, self.training), after
+        return x + drop(added, self.dropout, self.training), new_cache
 
 
 class Transformer(nn.Module):
@@ -223,7 +228,8 @@ class Transformer(nn.Module):
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
         for name, weights in self.layers.named_parameters():
             if name.endswith("proj.weight"):
-                # what is added to x starts small, so that all layers together add about x
+                # The matrices whose product is added to x start small, so that all layers together
+                # add about as much as x itself.
                 scale = 0.2 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
                 nn.init.normal_(weights, std=scale * weights.size(1) ** -0.5)
         for layer in self.layers:
@@ -257,17 +263,18 @@ class Transformer(nn.Module):
         """
         x, (cache, count, past, sums) = self.embed(ids, state)
         positions, count = self.positions(ids, count)
-        after = []
+        new_caches = []
         for index, layer in enumerate(self.layers):
-            x, layer_after = layer(x, cache[:, index], positions)
-            after.append(layer_after)
-        return self.norm(x), join_state(torch.stack(after, dim=1), count, past, sums)
+            x, new_cache = layer(x, cache[:, index], positions)
+            new_caches.append(new_cache)
+        return self.norm(x), join_state(torch.stack(new_caches, dim=1), count, past, sums)
 
     def embed(
         self, ids: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T H"], tuple[Any, ...]]:
-        """Return the input of the first layer, and the parts of the state: the cache and the count
-        as they were, then the last ids and the sums (None if the model has none) as they are now.
+        """Return the input of the first layer, and the four parts of the state. The cache and the
+        count are those before the call, which the layers still need. The last ids and the sums
+        (None if the model has none) are already those after it.
 
         Raises:
             ShapeError: The ids or a tensor of the state have another shape.
@@ -286,38 +293,39 @@ class Transformer(nn.Module):
     def positions(
         self, ids: Int[Tensor, "B T"], count: Int[Tensor, " B"]
     ) -> tuple[Positions, Int[Tensor, " B"]]:
-        """Return the mask and the rotations of a call, and how many tokens of the cache are there
-        after it. A token attends to its own text only, which begins with the latest bos.
+        """Return the mask and the rotations of a call, and the count of tokens in the cache after
+        it. A token attends to its own text only, which begins with the latest bos.
 
         Args:
             ids: The new tokens.
-            count: How many tokens of the cache are there.
+            count: The number of tokens in the cache before the call.
         """
         config = self.config
-        like = self.embedding.weight
+        table = self.embedding.weight
         time = ids.size(1)
-        place = torch.arange(config.window + time, device=like.device)
-        query = place[config.window :, None]  # (T, 1)
-        is_near = (place <= query) & (place > query - config.window)  # (T, S)
+        key = torch.arange(config.window + time, device=table.device)  # places of keys, (S,)
+        query = key[config.window :, None]  # places of queries: those of the new tokens, (T, 1)
+        is_near = (key <= query) & (key > query - config.window)  # (T, S)
         begins = torch.zeros_like(ids) if config.bos_id is None else (ids == config.bos_id).long()
         text = begins.cumsum(1)  # (B, T), 0 for the text that the cache is from
-        is_cached = place[: config.window] >= config.window - count[:, None]  # (B, W)
-        is_own = torch.cat(
+        is_cached = key[: config.window] >= config.window - count[:, None]  # (B, W)
+        is_same_text = torch.cat(
             [
-                (text == 0)[..., None] & is_cached[:, None],
-                text[..., None] == text[:, None],
+                (text == 0)[..., None] & is_cached[:, None],  # (B, T, W)
+                text[..., None] == text[:, None],  # (B, T, T)
             ],
             dim=-1,
         )  # (B, T, S)
-        mask = like.new_zeros(()).masked_fill(~(is_near & is_own), -torch.inf)
-        last = text[:, -1:]
-        since = (text == last).sum(1)  # tokens of the last text
-        count = torch.where(last[:, 0] > 0, since, count + since).clamp(max=config.window)
-        exponents = torch.arange(0, config.head_size, 2, device=like.device) / config.head_size
-        angles = place[:, None] * config.rope_theta**-exponents  # (S, D / 2)
-        angles = torch.cat([angles, angles], dim=-1).to(like.dtype)
+        mask = table.new_zeros(()).masked_fill(~(is_near & is_same_text), -torch.inf)
+        last_text = text[:, -1:]  # (B, 1)
+        added = (text == last_text).sum(1)  # number of new tokens that are of the last text
+        # if the last text began in this call, the tokens in the cache are of another text
+        count = torch.where(last_text[:, 0] > 0, added, count + added).clamp(max=config.window)
+        exponents = torch.arange(0, config.head_size, 2, device=table.device) / config.head_size
+        angles = key[:, None] * config.rope_theta**-exponents  # (S, D / 2)
+        angles = torch.cat([angles, angles], dim=-1).to(table.dtype)  # (S, D)
         sine = angles.sin()
-        sine[:, : exponents.size(0)] *= -1
+        sine[:, : exponents.size(0)] *= -1  # the signs that ``rotate`` needs
         return Positions(mask[:, None], angles.cos(), sine), count
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
@@ -383,7 +391,11 @@ class Transformer(nn.Module):
 def rotate(
     x: Float[Tensor, "B T N D"], cosine: Float[Tensor, "T D"], sine: Float[Tensor, "T D"]
 ) -> Float[Tensor, "B T N D"]:
-    """Rotate each pair of dimensions, j and j + D / 2, by the angle of the position."""
+    """Rotate each pair of dimensions, j and j + D / 2, by the angle of the position.
+
+    The rotation adds the sine times the other dimension of the pair, with a minus for the first
+    one. So the first half of ``sine`` must be negative.
+    """
     swapped = x.roll(x.size(-1) // 2, -1)
     return torch.addcmul(
         x * cosine.unsqueeze(1).to(x.dtype), swapped, sine.unsqueeze(1).to(x.dtype)

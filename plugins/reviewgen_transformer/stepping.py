@@ -33,14 +33,17 @@ from reviewgen_transformer.config import TransformerConfig
 
 State: TypeAlias = tuple[np.ndarray, ...]
 """The state of a stepper, in this order: the keys (before their rotation) and the values of the
-last W tokens, oldest first, float32 (B, L, 2, W, K); how many of them are there, int64 (B,); the
-normalised output of the last layer, float32 (B, H); with n-grams the last ids, int64; with
-conditions or fields their sums, float32 (B, H + 2), see ``reviewgen.protocols.inputs.hold_given``.
+last W tokens, oldest first, float32 (B, L, 2, W, K); how many of these W tokens exist, int64 (B,):
+after fewer tokens, only the last places are used; the normalised output of the last layer, float32
+(B, H); with n-grams the last ids, int64; with conditions or fields their sums, float32 (B, H + 2),
+see ``reviewgen.protocols.inputs.hold_given``.
 """
 
 
 def state_parts(config: TransformerConfig) -> list[StatePart | None]:
-    """Return the parts of the state of a model; that of a stepper has one more after the count."""
+    """Return the parts of the state of a model. The state of a stepper has one more, the output of
+    the last layer, after the count.
+    """
     sizes = {"L": config.layers, "2": 2, "W": config.window, "K": config.key_size}
     return [
         StatePart("The cache of the state", sizes),
@@ -123,9 +126,11 @@ class TransformerStepper(CompiledStepper):
         shape = (3 * layers + 1, batch, max(ring_width, config.hidden_size))
         floats = make_floats(self._weights.conditioning, sums, shape)
         keys, values = cache.transpose(2, 1, 0, 3, 4)  # (L, B, W, K) each
+        # the three rings of each layer; the keys occur with and without their rotation
         rings = np.concatenate([self._rotate(keys), values, keys])
         floats[: 3 * layers, :, :ring_width] = rings.reshape(3 * layers, batch, ring_width)
         floats[3 * layers, :, : config.hidden_size] = last
+        # The next token gets slot 0. If the ring is full, this is the slot of the oldest token.
         ints = [np.zeros((1, batch), np.int64), count[None]]
         if past is not None:
             ints.append(past.T)
@@ -138,8 +143,10 @@ class TransformerStepper(CompiledStepper):
         config = self.config
         layers = config.layers
         batch = floats.shape[1]
-        # the next token takes the slot of the oldest one
+        # The slots from the oldest token to the latest one. The oldest is in the slot that the next
+        # token will take.
         slots = (ints[0][:, None] + np.arange(config.window)) % config.window  # (B, W)
+        # the values, then the keys before their rotation
         shape = (2, layers, batch, config.window, config.key_size)
         rings = floats[layers : 3 * layers, :, : config.window * config.key_size].reshape(shape)
         ordered = np.take_along_axis(rings, slots[None, None, :, :, None], axis=3)
@@ -151,7 +158,7 @@ class TransformerStepper(CompiledStepper):
 
     def _rotate(self, keys: Float32[np.ndarray, "L B W K"]) -> Float32[np.ndarray, "L B W K"]:
         """Return keys rotated by the angles of their slots."""
-        split = keys.reshape(*keys.shape[:3], -1, self.config.head_size)
+        split = keys.reshape(*keys.shape[:3], -1, self.config.head_size)  # (L, B, W, G, D)
         first, second = np.split(split, 2, axis=-1)
         cosine = self._weights.cosine[: self.config.window, None]  # (W, 1, D / 2)
         sine = self._weights.sine[: self.config.window, None]
@@ -165,8 +172,8 @@ def _prepare(
     """Return the weights in the form that the compiled loops take."""
 
     def stack(*names: str, norm: str | None = None) -> Float32[np.ndarray, "L M K"]:
-        """Return matrices of each layer below each other, multiplied by the weights of the
-        normalisation in front of them.
+        """Return some matrices of each layer, one below the other. ``norm`` names the normalisation
+        whose result they read: its weights are multiplied into them.
         """
         stacked = []
         for layer in range(config.layers):
@@ -177,10 +184,10 @@ def _prepare(
 
     projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     attention = stack(*projections, norm="input_layernorm")
-    attention[:, : config.hidden_size] *= config.head_size**-0.5
+    attention[:, : config.hidden_size] *= config.head_size**-0.5  # the rows of W_q
     expand = stack("mlp.gate_proj", "mlp.up_proj", norm="post_attention_layernorm")
-    pairs = np.arange(0, config.head_size, 2) / config.head_size
-    angles = np.arange(2 * config.window)[:, None] * config.rope_theta**-pairs
+    exponents = np.arange(0, config.head_size, 2) / config.head_size
+    angles = np.arange(2 * config.window)[:, None] * config.rope_theta**-exponents
     embedding = tensors["embedding.weight"]
     return kernels.Packed(
         embedding=embedding,

@@ -41,11 +41,12 @@ from reviewgen.errors import BundleError, DataError
 
 FILE = "tokenizer.json"
 FRAME = 2  # the number of ids that the BPE does not know: bos and eos
-# maximum characters of a word in training, whose time grows with the square of the length
+# max characters of a word in training: the time that it takes grows with the square of this length
 MAX_WORD = 256
 MAX_CHUNKS = 1 << 18  # maximum number of cached chunks, each of about 100 bytes
 MAX_CHUNK = 64  # maximum number of characters of a cached chunk
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
+# white space, if any, and the characters up to the next white space; or white space at the end
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONG_RUN = re.compile(rf"\S{{{MAX_WORD + 1}}}|\s{{{MAX_WORD + 1}}}")
@@ -159,16 +160,18 @@ class WordTokenizer:
         # no text encodes to these names: its tokens never join punctuation and letters
         names = {"<bos>": self.bos_id, "<eos>": self.eos_id}
         content["model"]["vocab"] |= names
-        removed = [
+        # steps of the decoder that give both an empty text
+        removals = [
             {"type": "Replace", "pattern": {"Regex": f"^{name}$"}, "content": ""} for name in names
         ]
-        content["decoder"] = {"type": "Sequence", "decoders": [*removed, content["decoder"]]}
+        content["decoder"] = {"type": "Sequence", "decoders": [*removals, content["decoder"]]}
         return json.dumps(content, ensure_ascii=False, indent=1)
 
     @classmethod
     def from_tokenizer_json(cls, text: str) -> "WordTokenizer":
         """Return the tokenizer that ``tokenizer_json`` was called on."""
         model = json.loads(text)["model"]
+        # the tokens of the BPE in the order of their ids, without bos and eos
         names = sorted(model["vocab"], key=model["vocab"].__getitem__)[:-FRAME]
         bpe = _untrained()
         bpe.model = BPE(
@@ -224,9 +227,9 @@ class _Chunks(dict[str, bytes]):
 
 
 def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
-    """Return a sample of at most ``max_characters`` characters, but at least one text.
-
-    The sample has every text, or if this is too much, every second text, every fourth, and so on.
+    """Return a sample of the texts, with at most ``max_characters`` characters, but at least one
+    text. The sample has all texts; if these are too many, every second one, or every fourth, and so
+    on.
     """
     sample: list[str] = []
     step = 1
@@ -255,14 +258,15 @@ def _untrained() -> Tokenizer:
 
 @lru_cache(maxsize=1)
 def _byte_symbols() -> Mapping[str, int]:
-    """Return the byte that each symbol of GPT-2's alphabet stands for.
+    """Map each symbol of GPT-2's alphabet to the byte that it stands for.
 
     The symbol of a printable character is the character itself. The symbols of all other bytes are
     characters from U+0100 on.
     """
     symbols = ByteLevel.alphabet()
     printable = {symbol: ord(symbol) for symbol in symbols if ord(symbol) < 256}
-    # the other bytes, and below the other symbols, both in ascending order
+    # the bytes that are not printable; in ascending order, they have the other symbols in ascending
+    # order
     others = sorted(set(range(256)) - set(printable.values()))
     return printable | dict(zip(sorted(set(symbols) - set(printable)), others, strict=True))
 

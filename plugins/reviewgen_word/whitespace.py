@@ -79,6 +79,7 @@ class WhitespaceTokenizer:
             id_ = self._ids.get(part)
             if id_ is not None:
                 ids.append(id_)
+            # white space without an id is dropped, since decoding puts a space between two words
             elif part[0] not in _SPACE:
                 ids.append(self.unknown_id)
         return ids
@@ -135,7 +136,7 @@ class WhitespaceTokenizer:
 
 
 def _parts(text: str) -> list[str]:
-    """Return the words of a text, and its white space other than a space between two words."""
+    """Cut a text into words and white space, without single spaces between two words."""
     parts = _PARTS.findall(text)
     last = len(parts) - 1
     return [part for index, part in enumerate(parts) if part != " " or index in (0, last)]
