@@ -72,10 +72,11 @@ from reviewgen.testing.models import (
 from reviewgen.testing.steppers import no_step_trace, samples, step_logits
 
 SUM_TOLERANCE = 1e-6  # how far from one a sum of probabilities may be
-PROCESSES = 3  # processes that count; one of them counts nothing
-LATER = 64  # number of tokens after the id of a condition at which its effect is measured
-HELD = 0.01  # if a logit changes by more than this, the state holds the condition
-MIN_VOCABULARY = 5  # bos, two tokens and two ids of conditions
+PROCESSES = 3  # number of processes in the laws of counting; the last one gets no texts
+# for the law ``given``
+LATER = 64  # so many tokens after its id, another condition must still change the logits
+HELD = 0.01  # a logit must change by more than this
+MIN_VOCABULARY = 5  # the law needs bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted
 
 
@@ -90,7 +91,8 @@ def sums_to_one(model: Any) -> None:
     """
     ids = some_ids(model, 25, 20)
     state = model.initial_state(25)
-    for _ in range(2):  # 1,000 positions; the second time, the tokens are copies of earlier ones
+    # each text is read twice, which makes 1,000 positions; the second time, it repeats itself
+    for _ in range(2):
         logits, after = call(model, ids, state)
         log_probs = {"logits": logits} if isinstance(model, CountTrained | Blend) else {}
         if gives_scores(model):
@@ -143,7 +145,7 @@ def implementations(model: Any) -> None:
     with asserting("use_implementation must raise for an unknown name:"):
         np.testing.assert_raises(Exception, model.use_implementation, "none")
     expected = compute_in_chunks(model)
-    no_gradient = torch.zeros(1)
+    no_gradient = torch.zeros(1)  # stands for a gradient that is None
     for name in names:
         with assert_unchanged(tuple(model.state_dict().values())):
             model.use_implementation(name)
@@ -185,6 +187,7 @@ def count_ranges(model: Any) -> None:
     that counts all texts.
     """
     models = _count_separately(model)
+    # threads stand for the processes
     run_ranks(PROCESSES, lambda group: models[group.rank].finish_ranges(group))
     _assert_counts_all(models[0])
 
@@ -378,7 +381,7 @@ def _check_operation(op: Operation, sizes: dict[str, int]) -> None:
     """Check an operation. ``sizes`` has the sizes of the letters in earlier operations; the sizes
     of new letters are added.
     """
-    words = op.axes.split()
+    words = op.axes.split()  # an axis is a letter, or several letters for their product
     shape = tuple(op.values.shape)
     for word, size in zip(words, shape, strict=True):
         sizes.setdefault(word, size)
@@ -429,16 +432,17 @@ def given(model: Any) -> None:
         text = torch.randint(1, size - 2, (ROWS, LATER))
 
     def read(token: int) -> Tensor:
-        """Return the logits of two texts in a row: the first has the condition ``token``, the
-        second has the last condition in every call.
+        """Return the logits of two texts, one after the other: the first has the condition
+        ``token``, the second always has the last condition.
         """
-        start = torch.tensor([0, token]).expand(ROWS, 2)
+        start = torch.tensor([0, token]).expand(ROWS, 2)  # bos and the condition
         next_start = torch.tensor([0, size - 1]).expand(ROWS, 2)
         return logits_of(model, torch.cat([start, text, next_start, text, text, text], dim=1))
 
-    changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))  # (T,)
-    held = changes[LATER + 1].item()
-    leak = changes[-1].item()
+    # the largest change of a logit at each position, (T,)
+    changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))
+    held = changes[LATER + 1].item()  # at the last token of the first text
+    leak = changes[-1].item()  # at the last token of the second text
     assert held > HELD, (
         f"It changes logits {LATER} tokens later by {held:.3g}; hold it in the state, and add it at"
         " every step."
@@ -458,7 +462,7 @@ def check_model(make: Callable[[], Any]) -> None:
 
 
 class ThreadGroup:
-    """The ``CountGroup`` of several threads, which exchange copies through a list.
+    """A ``CountGroup`` whose members are threads. They exchange copies through a list.
 
     Args:
         rank: Number of this thread.
@@ -500,9 +504,9 @@ class ThreadGroup:
     def _exchange(self, value: Any) -> list[Any]:
         """Return copies of the values of all threads."""
         self._slots[self.rank] = copy.deepcopy(value)
-        self._barrier.wait()
+        self._barrier.wait()  # until all threads have written
         values = list(self._slots)
-        self._barrier.wait()
+        self._barrier.wait()  # until all have read, so that the slots can be used again
         return values
 
 
@@ -554,8 +558,8 @@ def _assert_counts_all(model: Any) -> None:
 
 
 def _compute_losses(model: Any, seed: int, times: int = 1) -> dict[str, Any]:
-    """Return the terms of a batch in which each row occurs ``times`` times; the first target of
-    each row is ignored.
+    """Return the terms of the model's loss by name, for a batch in which each row occurs ``times``
+    times. The first target of each row is ignored.
     """
     ids = some_ids(model, ROWS, STEPS).repeat(times, 1)
     targets = some_ids(model, ROWS, STEPS, seed=1).repeat(times, 1)
@@ -589,17 +593,19 @@ def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
             assert None not in axis_sizes and edge.delay >= 0, (
                 f"It has the axes {edge.axes}, with the letters {[*sizes]}."
             )
+            # a node may pass a value to itself, if it is for a later step
             if not (edge.delay and source == target):
                 predecessors[target].add(source)
-    TopologicalSorter(predecessors).prepare()  # raises if edges without a delay form a cycle
+    TopologicalSorter(predecessors).prepare()  # raises if other edges form a cycle
     for node in graph.nodes:
         if node.inside is not None:
             _check_graph(node.inside, sizes)
 
 
 def _ends(inside: ModelGraph | None, side: str) -> set[str]:
-    """Return the outputs of a node (side "source") or its inputs (side "target"): the nodes inside
-    it that are not the source, or not the target, of an edge inside it.
+    """Return the outputs or the inputs of a node by the edges inside it. Side "source" gives the
+    outputs: the inner nodes that are the source of no edge. Side "target" gives the inputs: the
+    inner nodes that are the target of no edge.
     """
     if inside is None:
         return set()

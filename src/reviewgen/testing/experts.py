@@ -123,9 +123,11 @@ def expert_steps(model: Any) -> None:
             assert_close(logits, whole[:, end - 1], sentence)
             state = after
     if isinstance(stepper, SupportsCompiledStep) and size > 1:
-        # logits of zero are a uniform expert; the step gets no ids before the first sampled token
+        # Sampling calls the compiled step without ids before it takes the first token. The logits
+        # of the expert are then zeros, so the expert must be uniform.
         expert = _experts(model)["uniform"]
         _, state = feed(stepper, size, ids.numpy(), initial_state, expert.numpy())
+        # temperature 1, no filters, at most 1 new token, greedy, eos 1 and bos 0
         params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1, True, 1, 0, size)
         numbers = np.zeros((ROWS, 1))
         texts = ids[:, :0].numpy()
@@ -140,12 +142,14 @@ def expert_steps(model: Any) -> None:
 
 
 def _fit_expert(model: Any) -> Any:
-    """Return the model with an expert, fitted on random texts."""
+    """Return the model that ``fit_expert`` makes from random texts and an expert for each."""
     size = model.config.vocab_size
     rng = np.random.default_rng(0)
 
     def texts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield each text with an expert that often gives the next token a high probability."""
+        """Yield the ids (T,) of each text, and the log probabilities (T, V) of an expert that often
+        gives the next token a high probability.
+        """
         for ids in texts_to_count(size, seed=1):
             logits = torch.from_numpy(rng.normal(size=(len(ids), size)).astype(np.float32))
             logits[range(len(ids) - 1), ids[1:]] += 2
@@ -159,18 +163,20 @@ def _experts(model: Any) -> dict[str, Tensor]:
     shape = (ROWS, STEPS, model.config.vocab_size)
     with seeded():
         random = 2 * torch.randn(shape)
-    is_possible = random == random.amax(-1, keepdim=True)
+    is_largest = random == random.amax(-1, keepdim=True)  # True for one token at each position
     return {
         "uniform": torch.zeros(shape).log_softmax(-1),
         "random": random.log_softmax(-1),
-        "one-hot": is_possible.float().log(),
+        "one-hot": is_largest.float().log(),
     }
 
 
 def _call_with_expert(
     model: Any, ids: Tensor, expert: Tensor, state: Any = None
 ) -> tuple[Tensor, Any]:
-    """Return the logits and the state after the ids, from the initial state by default."""
+    """Call a model with an expert, without gradients. Return the logits and the state after the
+    ids. ``state`` is the initial state by default.
+    """
     with torch.no_grad():
         if state is None:
             state = model.initial_state(len(ids))

@@ -155,6 +155,7 @@ def assert_members(value: Any, protocol: type, *, is_class: bool = False) -> Non
     assert not is_class or isinstance(value, type), (
         f"Its entry point must name a class; got {value!r:.60}."
     )
+    # the attributes, which have no value, and the methods
     members = {**dict.fromkeys(protocol.__annotations__), **vars(protocol)}
     missing = []
     for name, member in sorted(members.items()):
@@ -261,9 +262,10 @@ def _inspect_package(plugins: Sequence[Plugin], limit: float) -> list[Inspection
         request = json.dumps([sys.path, str(file), facts])
         ending = _run_quietly([sys.executable, "-c", _SCRIPT, request], limit)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    # there are fewer lines than plugins if a plugin has ended the process
     results = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)]
     remaining = plugins[len(lines) :]
-    if remaining:  # the first of them has ended the process
+    if remaining:  # the first of these has ended the process
         cause = f"{title_of(remaining[0])} {ending} while it is imported."
         results.append(Inspection(remaining[0], cause))
         for plugin in remaining[1:]:

@@ -98,6 +98,7 @@ def run_python(
     Raises:
         AssertionError: The process fails; the message has the end of its traceback.
     """
+    # in ``sys.path``, "" stands for the current folder
     python_path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
     command = [sys.executable, "-P", "-c", code, *arguments]
     environment = os.environ | python_path | dict(variables or {})
@@ -116,7 +117,9 @@ def json_round_trip(config: Any) -> Any:
 
 
 def assert_same(actual: Any, expected: Any, tolerance: float = 0.0) -> None:
-    """Raise AssertionError unless two nested states have close arrays or tensors."""
+    """Raise AssertionError unless the arrays or tensors of two nested states are equal, up to a
+    tolerance.
+    """
     for actual_part, expected_part in zip(
         flatten_state(actual), flatten_state(expected), strict=True
     ):

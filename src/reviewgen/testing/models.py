@@ -40,11 +40,13 @@ from reviewgen.registry.plugins import find_model
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip
 
-CHUNK = 512  # tokens of a call
-LONG = 2_000  # tokens of a long text
-LANES = 4  # rows of the batch that the law ``learns`` trains on
-LENGTH = 12  # tokens of each of these rows
-TRAINING_STEPS = 200  # steps of that training
+# for the law ``long_text``
+LONG = 2_000  # number of tokens of the text
+CHUNK = 512  # max number of its tokens in one call
+# for the law ``learns``
+LANES = 4  # number of rows of the batch that it trains on
+LENGTH = 12  # number of tokens of each row
+TRAINING_STEPS = 200  # number of training steps
 LEARNING_RATES = (0.01, 0.001, 0.1)  # a model must learn with one of them
 SHARE = 0.8  # the loss must fall below this share of the entropy of single tokens
 # Logits in bfloat16, which rounds to 8 bits in each layer, may differ by this share of the largest
@@ -67,8 +69,10 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
     """
     cls, _ = find_model(name)
     with seeded(seed):
-        ids = vocabulary_settings(cls.Config, vocab_size, bos_id=0, eos_id=min(1, vocab_size - 1))
-        model = cls(from_dict(cls.Config, {**ids, **settings}))
+        vocabulary = vocabulary_settings(
+            cls.Config, vocab_size, bos_id=0, eos_id=min(1, vocab_size - 1)
+        )
+        model = cls(from_dict(cls.Config, {**vocabulary, **settings}))
     if isinstance(model, CountTrained):
         train_by_counting(model, vocab_size, seed)
     ready: LanguageModel = _evaluating(model)
@@ -92,6 +96,7 @@ def texts_to_count(
     """Yield random texts of up to 29 tokens between bos, 0, and eos, 1."""
     rng = np.random.default_rng(seed)
     for _ in range(texts):
+        # no bos and eos inside a text, if there are other ids
         tokens = rng.integers(min(2, vocab_size - 1), vocab_size, size=rng.integers(1, 30))
         yield np.concatenate(([0], tokens, [1])).astype(np.int64)
 
@@ -167,8 +172,11 @@ def chunks(model: Any) -> None:
         for chunk in torch.split(ids, sizes, dim=1):
             logits, state = call(model, chunk, state)
             results.append(logits)
-        sentence = f"In chunks of {sizes} tokens, logits (B, T, V) differ."
-        assert_close(torch.cat(results, dim=1), whole, sentence)
+        assert_close(
+            torch.cat(results, dim=1),
+            whole,
+            f"In chunks of {sizes} tokens, logits (B, T, V) differ.",
+        )
 
 
 law()(checks.rows)
@@ -222,6 +230,7 @@ def round_trip(model: Any) -> None:
     """A saved and loaded model gives exactly the same logits: state_dict and config must contain
     all that they depend on.
     """
+    # ``save`` and ``load`` are those of safetensors
     twin = _load(type(model)(json_round_trip(model.config)), load(save(copies(model))))
     ids = some_ids(model, ROWS, STEPS)
     assert_close(logits_of(twin, ids), logits_of(model, ids), tolerance=0)
@@ -248,7 +257,7 @@ def meta(model: Any) -> None:
     """
     with torch.device("meta"):
         on_meta = type(model)(model.config)
-    # The sizes of count arrays depend on the texts, not on the config.
+    # The shapes of a count model depend on the texts that it has counted, here none.
     if not isinstance(model, CountTrained):
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         actual = {name: tensor.shape for name, tensor in on_meta.state_dict().items()}
@@ -287,7 +296,9 @@ def aligned(model: Any) -> None:
     """``logits[b, t]`` scores the token after ``ids[b, t]``: if later logits depend on ``ids[b,
     t]``, the logits at t must, too.
     """
+    # whether the token at t (row) changes the logits at each position (column), (T, T)
     changes = influence(model, logits_of) > 1e-6
+    # either a token changes the logits at its own position, or no token changes later logits
     assert changes.diagonal().any() or not changes.triu(1).any(), "The logits are shifted."
 
 
@@ -302,6 +313,7 @@ def deep_copy(model: Any) -> None:
     assert_close(logits_of(twin, ids), expected, "The copy gives different logits.")
     if is_trained_by_gradient(model):
         change_weights(twin)
+        # the model must not have the changed weights, and the copy must compute with them
         sentence = "Changing the weights of the copy changes the model that was copied."
         assert_close(logits_of(model, ids), expected, sentence)
         loaded = _load(type(model)(model.config), copies(twin))
@@ -368,9 +380,9 @@ def gradients(model: Any) -> None:
     """
     with seeded():
         results = compute_in_chunks(model.train())
-    missing = ", ".join(name for name, grad in results.items() if grad is None)
+    missing = ", ".join(name for name, tensor in results.items() if tensor is None)
     assert not missing, f"There is no {missing}: the parameter is unused or detached."
-    assert_all_finite({name: grad for name, grad in results.items() if grad is not None})
+    assert_all_finite({name: tensor for name, tensor in results.items() if tensor is not None})
 
 
 @law(is_trained_by_gradient)
@@ -387,9 +399,9 @@ def autocast(model: Any) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         difference = (logits_of(model, ids).float() - exact).abs().max()
     limit = BF16_TOLERANCE * max(1.0, exact.abs().max().item())
-    words = "Compute sums over many tokens, exponentials and logarithms in 32 bits."
+    advice = "Compute sums over many tokens, exponentials and logarithms in 32 bits."
     assert difference <= limit, (
-        f"The logits differ by {difference:.3g}; at most {limit:.3g} is due to rounding. {words}"
+        f"The logits differ by {difference:.3g}; at most {limit:.3g} is due to rounding. {advice}"
     )
 
 
@@ -399,6 +411,7 @@ def learns(model: Any) -> None:
     the unigram's.
     """
     ids = _repetitions(model.config.vocab_size)  # (B, T+1)
+    # the entropy of its tokens, which are equally frequent, times SHARE
     limit = SHARE * math.log(len(set(ids.flatten().tolist())))
     if limit == 0:  # a vocabulary of one token leaves nothing to learn
         return
@@ -412,7 +425,7 @@ def learns(model: Any) -> None:
                     return
         if not influence(model.eval(), logits_of).any():
             return  # a model of token frequencies, without context, has nothing to learn here
-    logits = logits_of(model, ids)
+    logits = logits_of(model, ids)  # of the model that was trained last, for the message
     raise AssertionError(
         f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The logits"
         f" lie between {logits.min():.3g} and {logits.max():.3g}: return scores before any softmax,"
@@ -421,7 +434,7 @@ def learns(model: Any) -> None:
 
 
 def _training_losses(model: Any, ids: Tensor, learning_rate: float) -> Iterator[float]:
-    """Train a model on ids (B, T+1), and yield its loss after every 25 steps."""
+    """Train a model on ids (B, T+1), and yield its loss in evaluation mode after every 25 steps."""
     from reviewgen.config.training import TrainingConfig
     from reviewgen.training.optimizers import make_optimizer
 
@@ -448,10 +461,11 @@ def assert_no_trace(model: Any, read: Callable[[Tensor], Mapping[str, Any]]) -> 
     """
     text = some_ids(model, 1, STEPS)
     first = read(text)
-    for before, ids in ("it", text), ("other texts", some_ids(model, ROWS, STEPS, seed=1)):
+    # what is read in between, in words for the message and as ids
+    for between, ids in ("it", text), ("other texts", some_ids(model, ROWS, STEPS, seed=1)):
         read(ids)
         for what, values in read(text).items():
-            sentence = f"The {what} of a text are different once {before} has been read."
+            sentence = f"The {what} of a text are different once {between} has been read."
             assert_close(values, first[what], sentence, tolerance=0)
     for what, values in read(text.repeat(2, 1)).items():
         sentence = f"A text that occurs twice in a batch gets different {what} the second time."
@@ -467,9 +481,10 @@ def assert_fixed_state(
         initial_state: Returns the state before the first token, for a batch size.
         read: Returns the state after some tokens, for a batch size and a number of tokens.
     """
-    first = [(tuple(array.shape), array.dtype) for array in flatten_state(initial_state(1))]
+    # shape and dtype of each array for a batch of one row
+    of_one_row = [(tuple(array.shape), array.dtype) for array in flatten_state(initial_state(1))]
     for batch in 1, ROWS:
-        expected = [((batch, *axes[1:]), dtype) for axes, dtype in first]
+        expected = [((batch, *shape[1:]), dtype) for shape, dtype in of_one_row]
         for time in 0, 1, 5, 40:
             state = read(batch, time) if time else initial_state(batch)
             actual = [(tuple(array.shape), array.dtype) for array in flatten_state(state)]
@@ -486,7 +501,9 @@ def change_weights(model: nn.Module) -> None:
 
 
 def copies(model: Any) -> dict[str, Tensor]:
-    """Return copies of the tensors of a model, by name."""
+    """Return copies of the tensors of a model, by name. They are contiguous, as safetensors needs
+    them.
+    """
     return {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
@@ -505,8 +522,9 @@ def _evaluating(model: Any) -> Any:
 
 
 def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
-    """Return the logits, the state and, for a module, the gradients of two chunks; gradients flow
-    through the state.
+    """Feed a batch of texts in two chunks. Return, by name, the logits, each tensor of the state
+    and, for a module, the gradient of each parameter (None if it gets none). Gradients flow from
+    the second chunk through the state into the first one.
     """
     ids = some_ids(model, ROWS, STEPS)
     targets = some_ids(model, ROWS, STEPS, seed=1)
@@ -528,13 +546,14 @@ def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross entropy, nats per token."""
+    """Return the mean cross entropy of logits (B, T, V), in nats per token."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
 
 def _train_chunk(model: Any, chunk: int, state: Any, is_rounded: bool = False) -> Any:
     """Compute the loss of a chunk and the gradients, check that all are finite, and return the
-    state after the chunk. ``chunk`` is the number of the chunk, from 0.
+    state after the chunk. ``chunk`` is the number of the chunk, from 0. With ``is_rounded``, the
+    model is called under autocast to bfloat16.
     """
     ids = some_ids(model, ROWS, STEPS, seed=chunk)
     targets = some_ids(model, ROWS, STEPS, seed=chunk + 10)
@@ -561,7 +580,7 @@ def _assert_finite(model: Any, logits: Tensor) -> None:
     """Raise AssertionError unless logits are finite, or -inf for a count model."""
     is_valid = logits.isfinite()
     if isinstance(model, CountTrained):
-        is_valid = logits < torch.inf  # so NaN is not valid
+        is_valid = logits < torch.inf  # True for -inf, False for NaN
     wrong = logits[~is_valid]
     assert not len(wrong), (
         f"{len(wrong)} of {logits.numel()} logits are not finite, such as {wrong[0].item()}."
@@ -572,13 +591,13 @@ def _repetitions(vocab_size: int) -> Tensor:
     """Return ids (LANES, LENGTH + 1). Each row repeats one token, which the simplest model of a
     context can learn.
 
-    There are at most four different tokens. A faulty model that returns probabilities in place of
-    logits has a cross entropy of at least ln(1 + (V - 1) / e). With a small vocabulary, this bound
-    is low, so fewer different tokens are used: the loss of such a model must not pass.
+    There are two to four different tokens (one if V is 1). With more of them, the loss that a model must reach is
+    higher. It must stay clearly below the loss of a faulty model that returns probabilities in
+    place of logits, which is at least ln(1 + (V - 1) / e), a low number if V is small.
     """
-    bound = math.log(1 + (vocab_size - 1) / math.e)
-    tokens = min(2, vocab_size)
-    while tokens < min(4, vocab_size) and SHARE * math.log(tokens + 1) < 0.8 * bound:
-        tokens += 1
-    lanes = vocab_size - 1 - torch.arange(LANES) % tokens  # (B,)
-    return lanes[:, None].repeat(1, LENGTH + 1)
+    faulty_loss = math.log(1 + (vocab_size - 1) / math.e)
+    different = min(2, vocab_size)  # number of different tokens
+    while different < min(4, vocab_size) and SHARE * math.log(different + 1) < 0.8 * faulty_loss:
+        different += 1
+    token_of_row = vocab_size - 1 - torch.arange(LANES) % different  # (B,), the last ids
+    return token_of_row[:, None].repeat(1, LENGTH + 1)

@@ -64,6 +64,7 @@ TEXTS = tuple(
 PROMPTS = ("I", "A great film, and")
 """Two prompts of different lengths, so that a state that grows with the tokens is noticed."""
 
+# the kinds of plugins that can be checked by their names; the others belong to one of these
 _NAMED = ("preset", "model", "tokenizer", "weights", "logits processor", "metric", "reader")
 # A logits processor or a metric is tried with this preset, which is trained in a moment.
 _PRESET = "ngram-char"
@@ -232,7 +233,7 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     preset = ""
     if name in preset_names():
         preset = name
-        model, tokenizer, *_ = name.split("-")
+        model, tokenizer, *_ = name.split("-")  # a preset is named MODEL-TOKENIZER or longer
     elif ("model", name) in plugin_of:
         preset = f"{name}-char"
         model = name
@@ -244,12 +245,13 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     parts = [
         plugin_of[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in plugin_of
     ]
-    # ``named`` is empty if the preset is no plugin, only a pair of a model and a tokenizer
+    # ``named`` is empty if the name is that of a pair of a model and a tokenizer, which can be
+    # trained without a preset plugin
     package = (named or parts)[0].package
     related = [plugin for plugin in parts if plugin.package == package]
     if related:
         related += _named_after(related[0], plugins)
-    if name == model:  # a preset of the package, if it has one, instead of NAME-char
+    if name == model:  # train a preset of the package, if it has one, instead of NAME-char
         preset = next((plugin.name for plugin in related if plugin.kind == "preset"), preset)
     return CheckedPlugin(preset, tuple(dict.fromkeys([*named, *related])))
 
@@ -424,7 +426,7 @@ def _train(preset: str, **options: Any) -> ReviewModel:
 
 
 def _generate(model: ReviewModel) -> list[str]:
-    """Return the texts of a model for PROMPTS; the same in each process."""
+    """Return the texts that a model generates for PROMPTS, with a fixed seed."""
     return model.generate(list(PROMPTS), max_new_tokens=20, seed=1)
 
 

@@ -1,8 +1,8 @@
 """The laws of the logits processor contract in ``reviewgen.protocols``, one function each.
 
-A law is called with the factory that the entry point names; for a ``TokenAutomaton``, there is no
-law. It is checked with the tokenizers
-``char`` and ``word``, trained on ``TRAINING_TEXTS``. T time (tokens), V vocabulary.
+A law is called with the factory that the entry point names. It is checked with the tokenizers
+``char`` and ``word``, trained on ``TRAINING_TEXTS``. There are no laws for a ``TokenAutomaton``. T
+time (tokens), V vocabulary.
 """
 
 import math
@@ -31,7 +31,9 @@ def _tokenizers() -> tuple[Tokenizer, ...]:
 
 
 def _cases(factory: Callable[[Any], Any]) -> list[tuple[Any, Any, Tokenizer]]:
-    """Return what each law is called with. An automaton is checked where it is used."""
+    """Return the arguments of each call of a law: a processor, its factory and the tokenizer that
+    it was made with. An automaton is left out, since it is checked where it is used.
+    """
     cases = [(factory(tokenizer), factory, tokenizer) for tokenizer in _tokenizers()]
     return [case for case in cases if not isinstance(case[0], TokenAutomaton)]
 
@@ -96,12 +98,17 @@ def no_memory(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """
     texts = list(_texts(tokenizer))
     results = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
+    # in the opposite order, so that each text but one follows another text than before
     for ids, expected in reversed([*zip(texts, results, strict=True)]):
         after = processor(ids.clone(), _scores(tokenizer))
         assert_close(after, expected, "The scores are different after other texts.", 0)
         from_new_one = factory(tokenizer)(ids.clone(), _scores(tokenizer))
-        sentence = "The scores are different from another processor of the factory."
-        assert_close(from_new_one, expected, sentence, 0)
+        assert_close(
+            from_new_one,
+            expected,
+            "The scores are different from another processor of the factory.",
+            0,
+        )
 
 
 def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:
@@ -110,7 +117,8 @@ def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:
         ids = tokenizer.encode(text)
         for length in 0, 1, len(ids) // 2, len(ids):
             yield torch.tensor([[tokenizer.bos_id, *ids[:length]]])
-    yield torch.tensor([[tokenizer.bos_id, *(ids * MANY)[:MANY]]])
+    repeated = tokenizer.encode(TRAINING_TEXTS[-1]) * MANY
+    yield torch.tensor([[tokenizer.bos_id, *repeated[:MANY]]])
 
 
 def _scores(tokenizer: Tokenizer, conditions: int = 0) -> Tensor:

@@ -41,8 +41,9 @@ from reviewgen.testing.models import (
 
 CALLS = 500  # calls of one token each, after which a stepper must still agree with its model
 PROMPTS = (1, 3, 7)  # lengths in tokens of the prompts whose states are stacked
-LENGTH = 80  # tokens that a stepper samples per text
-NUMBERS = 1000  # random numbers per text
+LENGTH = 80  # max number of tokens that are sampled for a text
+NUMBERS = 1000  # number of random numbers for a text
+# imports the module named by the argument, and fails if the module imports torch
 _IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_module(sys.argv[1])"
 
 
@@ -157,13 +158,17 @@ def step_logits(stepper: Any, model: Any, factory: Any) -> None:
             end += chunk.shape[1]
             with assert_unchanged(state):
                 logits, after = forward(stepper, chunk, state)
-            sentence = f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens."
-            assert_close(logits, whole[:, end - 1], sentence)
+            assert_close(
+                logits,
+                whole[:, end - 1],
+                f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.",
+            )
             state = after
     for row in range(ROWS):
         alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
-        sentence = f"Row {row} alone gets different logits than in a batch."
-        assert_close(alone[0], whole[row, -1], sentence)
+        assert_close(
+            alone[0], whole[row, -1], f"Row {row} alone gets different logits than in a batch."
+        )
 
 
 @law()
@@ -227,7 +232,8 @@ def samples(stepper: Any, model: Any, factory: Any) -> None:
             f"sample returns {sampled}; bos (0) is never sampled, nor eos (1) within {STEPS}"
             " tokens."
         )
-        logits = logits_of(model, torch.cat((ids[row], sampled))[None])[0, 1:-1, 2:]  # (T, V-2)
+        # the logits from which each token was sampled, without bos and eos, (T, V-2)
+        logits = logits_of(model, torch.cat((ids[row], sampled))[None])[0, 1:-1, 2:]
         taken = logits.gather(-1, sampled[:, None] - 2)[:, 0]
         assert (taken >= logits.amax(-1) - TOLERANCE).all(), (
             f"For greedy decoding sample returns {sampled}; each token must have the largest logit."
@@ -277,24 +283,25 @@ def forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
 def _sample_texts(
     stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False
 ) -> list[np.ndarray]:
-    """Return LENGTH tokens that a stepper samples after each prompt of ids (B, T), or fewer if the
-    text ends.
+    """Return the tokens that a stepper samples after each prompt of ids (B, T): LENGTH tokens, or
+    fewer if the text ends. ``size`` is V.
 
     Id 0 is never sampled. Id 1 ends a text, but is not sampled before the text has STEPS tokens.
     The random numbers of a row are always the same. Each call of ``sample`` gets ``numbers`` of
     them; unused ones are passed to the next call.
     """
-    uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
+    random_numbers = np.random.default_rng(0).random((len(ids), NUMBERS))
     # temperature 1, no filters, STEPS as the min and no max of new tokens, eos 1 and bos 0
     params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
     _, state = forward(stepper, ids, stepper.initial_state(len(ids)))
     texts = [np.empty(0, np.int64)] * len(ids)
-    used = np.zeros(len(ids), np.int64)
+    used = np.zeros(len(ids), np.int64)  # number of random numbers that each row has used
     live = np.arange(len(ids))  # rows that are not finished
     while len(live):
-        # (rows, numbers): the next unused random numbers; at the end of them, the last ones
+        # the next ``numbers`` unused random numbers of each live row, or the last ones if there are
+        # not as many, (live rows, numbers)
         starts = np.minimum(used[live], NUMBERS - numbers)
-        passed = uniform[live[:, None], starts[:, None] + np.arange(numbers)]
+        passed = random_numbers[live[:, None], starts[:, None] + np.arange(numbers)]
         lengths = np.array([len(texts[row]) for row in live])
         tokens, consumed, state = stepper.sample(
             state, passed, params, ids[live, :0].numpy(), lengths

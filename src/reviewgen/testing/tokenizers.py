@@ -88,6 +88,7 @@ ENVIRONMENTS = (
 )
 """Environment variables that may change the order in which a tokenizer learns."""
 
+# the law ``any_order`` trains on words that are made from these syllables, by this code
 _SYLLABLES = ("ra", "be", "li", "mon", "du", "ster", "ka", "tio", "ne", "w")
 _TRAIN = """
 import json, pkgutil, sys
@@ -323,7 +324,7 @@ def file_names(tokenizer: Any) -> None:
     reserved = {name.casefold() for name in OWN_FILES | OPTIONAL_FILES | TOLERATED}
     used = [name for name in names if name.casefold() in reserved]
     assert not used, f"A saved model has {', '.join(used)} itself."
-    files_of({"tokenizer": {"files": names}})
+    files_of({"tokenizer": {"files": names}})  # raises for a name that loading does not accept
 
 
 @law()

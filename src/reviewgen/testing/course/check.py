@@ -122,6 +122,7 @@ def check_exercise(name: str, file: Path) -> list[Verdict]:
         if message:
             rest = [Verdict(law.__name__, "not checked") for law in exercise.laws]
             return [Verdict("defined", "failed", message), *rest]
+        # what the laws take: all that the learner wrote, or a function that creates the model
         written: Any = SimpleNamespace(**{each: names[each] for each in exercise.writes})
         if exercise.sizes:
             written = _maker(names[exercise.writes[0]], exercise.sizes)
@@ -149,6 +150,7 @@ def _maker(cls: Any, sizes: tuple[int, ...]) -> Callable[[], Any]:
     """Return a function that creates a model of the learner, as the laws need it."""
 
     def make() -> Any:
+        """Return a new model in evaluation mode, with a ``config`` and always the same weights."""
         with seeded():
             model = cls(*sizes)
         model.config = SimpleNamespace(vocab_size=V)
@@ -158,24 +160,23 @@ def _maker(cls: Any, sizes: tuple[int, ...]) -> Callable[[], Any]:
 
 
 def _judge(law: Law, written: Any, file: Path) -> Verdict:
-    """Check a law on what was written in a file."""
+    """Check a law on what the learner has written in a file."""
     try:
         with seeded():
             law(written)
         return Verdict(law.__name__, "ok")
     except AssertionError as error:
-        # the first line ends with a sentence of numpy on tolerances
+        # without the sentence of numpy on tolerances, which may end the first line
         sentence, *_ = first_line(error).split(" Not equal to tolerance")
-        line = _find_line(error, file)
-        message = f"{sentence.rstrip('.')}{line}.".replace("``", "`")
+        message = f"{sentence.rstrip('.')}{_find_line(error, file)}.".replace("``", "`")
     except SystemExit:
         message = "The code ends the process: remove the call of exit()."
     return Verdict(law.__name__, "failed", message)
 
 
 def _find_line(error: BaseException | None, file: Path) -> str:
-    """Return the line of a file in which an error, or its first cause, was raised, for a message;
-    "" if it was not raised there.
+    """Return, for a message, the line of a file in which an error or its cause was raised; "" if
+    there is none. It is the line of the first cause, and of the innermost call.
     """
     line: str | None = ""
     while error is not None:

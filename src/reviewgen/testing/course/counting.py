@@ -19,7 +19,8 @@ from reviewgen.testing.laws import Laws, assert_result
 
 V = 11
 
-# 1. Count and smooth: Ngram(order, vocab_size), with count(ids) and probs(context).
+# Exercise 1, count and smooth: the learner writes the class ``Ngram(order, vocab_size)`` with the
+# methods ``count(ids)`` and ``probs(context)``.
 
 COUNT_LAWS = Laws(lambda make: [(make,)])
 COUNT_ORDER = 3
@@ -36,6 +37,7 @@ def shape(make: Callable[[], Any]) -> None:
         probs = np.asarray(model.probs(context), dtype=float)
         assert probs.shape == (V,), f"Its shape is {lettered(probs.shape, {'V': V})}; V is {V}."
         is_valid = probs > 0
+        # argmin: the first token that is not valid
         assert is_valid.all(), (
             f"After {context[-2:]}, P of token {is_valid.argmin()} is {probs[~is_valid][0]:.4g}."
         )
@@ -54,8 +56,8 @@ def sums_to_one(make: Callable[[], Any]) -> None:
 def window(make: Callable[[], Any]) -> None:
     """Only the last order - 1 tokens of the context count."""
     model = _count(make())
-    for context in _CONTEXTS[3:]:
-        short = context[1 - COUNT_ORDER :]
+    for context in _CONTEXTS[3:]:  # those with more than order - 1 tokens
+        short = context[1 - COUNT_ORDER :]  # the last order - 1 tokens
         sentence = f"After {context} and after {short}, the probabilities differ."
         assert np.allclose(model.probs(context), model.probs(short)), sentence
 
@@ -129,12 +131,12 @@ def _witten_bell(context: list[int], weight_of: Callable[[Any], int]) -> Any:
     return probs
 
 
-# 2. Bits per character: bits_per_character(logits, targets, texts).
+# Exercise 2: the learner writes the function ``bits_per_character(logits, targets, texts)``.
 
 BITS_LAWS = Laws(lambda written: [(written.bits_per_character,)])
-PADDING = -1
+PADDING = -1  # the target at a position after the end of a text
 _TEXTS = ["It was good.", "Never again!", "The soup, the bread and the company were good."]
-_LENGTHS = [4, 3, 9]  # tokens of the texts, end tokens included
+_LENGTHS = [4, 3, 9]  # number of tokens of each text, the end token included
 
 
 @BITS_LAWS.law()
@@ -145,16 +147,16 @@ def bits(measure: Callable[..., float]) -> None:
     characters = torch.tensor(list(map(len, _TEXTS)))  # (B,)
 
     def chosen(scores: Tensor) -> Tensor:
-        """Return the scores (B, T) of the targets, negative."""
+        """Return the scores (B, T) of the targets, with the opposite sign."""
         return -scores.gather(2, targets.clamp(min=0)[..., None])[..., 0]
 
     def per_character(nats: Tensor) -> Tensor:
         """Return the bits per character, for nats (B, T)."""
         return nats.sum() / math.log(2) / characters.sum()
 
-    padded = chosen(logits.log_softmax(-1))
+    padded = chosen(logits.log_softmax(-1))  # the nats of all targets, the padding included, (B, T)
     nats = padded * is_token
-    is_followed = F.pad(is_token[:, 1:], (0, 1))
+    is_followed = F.pad(is_token[:, 1:], (0, 1))  # False for the end token of each row, (B, T)
     # the first value is right, the others come from mistakes
     results = {
         "the sum of -log2 p over B and T, divided by the characters of all texts": (
@@ -205,8 +207,8 @@ def _scores() -> tuple[Tensor, Tensor]:
     return logits, targets
 
 
-# 3. Mixing: Mixer(inputs, learning_rate), with predict(probs) and update(bit); cost(mixer, probs,
-# bits).
+# Exercise 3, mixing: the learner writes the class ``Mixer(inputs, learning_rate)`` with the methods
+# ``predict(probs)`` and ``update(bit)``, and the function ``cost(mixer, probs, bits)``.
 
 MIXING_LAWS = Laws(lambda written: [(lambda: written.Mixer(3, _RATE), written.cost)])
 _RATE = 0.3

@@ -36,7 +36,8 @@ H = 7
 HEADS = 2
 ORDER = 5  # the order n of the neural n-gram
 
-# 4, 5, 7 and 8: networks, whose ``forward(ids, state)`` returns logits and the state after them.
+# Exercises 4, 5, 7 and 8: the learner writes a network, whose ``forward(ids, state)`` returns
+# logits and the state after the ids.
 
 NETWORK_LAWS = Laws(lambda make: [(make(),)])
 
@@ -69,7 +70,9 @@ def _network_laws(reference: Callable[[Any, Tensor], dict[str, Tensor]]) -> Laws
     laws += NETWORK_LAWS
 
     def compute(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss (B, T) of the model, and those of the reference."""
+        """Return the loss (B, T) of the model, and the losses of the reference by its keys: the
+        right one first, then those of mistakes.
+        """
         ids = some_ids(model, ROWS, STEPS)
         targets = some_ids(model, ROWS, STEPS, seed=1)
         values, _ = model(ids, model.initial_state(ROWS))
@@ -90,13 +93,12 @@ def _network_laws(reference: Callable[[Any, Tensor], dict[str, Tensor]]) -> Laws
         actual, losses = compute(model)
         expected, *_ = losses.values()
         for name, weight in model.named_parameters():
-            grads = [
-                torch.autograd.grad(each.mean(), weight, retain_graph=True, materialize_grads=True)[
-                    0
-                ]
+            # ``grad`` returns a tuple of one gradient
+            (grad,), (expected_grad,) = (
+                torch.autograd.grad(each.mean(), weight, retain_graph=True, materialize_grads=True)
                 for each in (actual, expected)
-            ]
-            assert is_close(*grads), f"That of {name} differs."
+            )
+            assert is_close(grad, expected_grad), f"That of {name} differs."
 
     return laws
 
@@ -107,7 +109,8 @@ def _loss(values: Tensor, targets: Tensor) -> Tensor:
 
 
 def _neural_ngram(model: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Return the logits of a neural n-gram (Bengio et al. 2003)."""
+    """Return the logits of a neural n-gram (Bengio et al. 2003), and those of mistakes."""
+    # the last n-1 tokens at each position, with token 0 before the text
     windows = F.pad(ids, (ORDER - 2, 0)).unfold(1, ORDER - 1, 1)  # (B, T, n-1)
     vectors = model.embedding(windows)  # (B, T, n-1, E)
     hidden = model.hidden(vectors.flatten(2))  # (B, T, H)
@@ -125,10 +128,14 @@ def _neural_ngram(model: Any, ids: Tensor) -> dict[str, Tensor]:
 
 
 def _rnn(model: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Return the logits of a recurrent network (Elman 1990), computed by torch."""
+    """Return the logits of a recurrent network (Elman 1990), computed by torch, and those of
+    mistakes.
+    """
 
     def run(recurrent: Tensor, nonlinearity: str = "tanh") -> Tensor:
-        """Return the logits with another matrix (H, H) of the state."""
+        """Return the logits of torch's layer with the weights of the model, except for the matrix
+        (H, H) of the state, which is ``recurrent``.
+        """
         weights = {
             "weight_ih_l0": model.input.weight,
             "bias_ih_l0": model.input.bias,
@@ -150,15 +157,16 @@ def _rnn(model: Any, ids: Tensor) -> dict[str, Tensor]:
 
 
 def _lstm(model: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Return the logits of an LSTM (Hochreiter & Schmidhuber 1997), computed by torch, and those
-    with its gates in each other order.
+    """Return the logits of an LSTM (Hochreiter & Schmidhuber 1997), computed by torch. The first
+    are right: the model's gates are in the order of torch. The others are those of a model whose
+    gates are in another order.
     """
     results: dict[str, Tensor] = {}
-    for order in itertools.permutations("ifgo"):
-        rows = [order.index(gate) for gate in "ifgo"]  # where each gate is
+    for order in itertools.permutations("ifgo"):  # this order comes first
+        rows = [order.index(gate) for gate in "ifgo"]  # where the model has each gate of torch
 
         def arrange(tensor: Tensor, rows: list[int] = rows) -> Tensor:
-            """Return a tensor (4H, ...) in the order of torch."""
+            """Return a tensor (4H, ...) of the model with its gates in the order of torch."""
             return tensor.view(4, H, -1)[rows].view(tensor.shape)
 
         weights = {
@@ -177,11 +185,15 @@ def _lstm(model: Any, ids: Tensor) -> dict[str, Tensor]:
 
 
 def _attention(model: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Return the logits of causal attention (Vaswani et al. 2017), computed by torch."""
+    """Return the logits of causal attention (Vaswani et al. 2017), computed by torch, and those of
+    mistakes.
+    """
     x = model.embedding(ids)
 
     def read(heads: int = HEADS, scale: float | None = None, is_swapped: bool = False) -> Tensor:
-        """Return the logits with other heads, or another scale of the scores."""
+        """Return the logits: the right ones by default; else with another number of heads, another
+        scale of the scores, or queries and keys exchanged.
+        """
         query, key, value = [
             layer(x).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, T, E / heads)
             for layer in (model.query, model.key, model.value)
@@ -209,11 +221,11 @@ LSTM_LAWS = _network_laws(_lstm)
 ATTENTION_LAWS = _network_laws(_attention)
 
 
-# 6. Clipping and BPTT: clip(parameters, max_norm); train(model, optimizer, ids, targets, bptt,
-# max_norm).
+# Exercise 6: the learner writes the functions ``clip(parameters, max_norm)`` and ``train(model,
+# optimizer, ids, targets, bptt, max_norm)``.
 
 BPTT_LAWS = Laws(lambda written: [(written.clip, written.train)])
-_BPTT = 5  # does not divide T
+_BPTT = 5  # tokens of a chunk; T is not a multiple, so the last chunk is shorter
 _MAX_NORM = 0.25
 
 
@@ -247,19 +259,20 @@ def clipping(clip: Callable[..., float], train: Callable[..., list[float]]) -> N
     """
     for max_norm in (1.0, 100.0):
         weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1, 2))]
-        unused = nn.Parameter(torch.zeros(3))
+        unused = nn.Parameter(torch.zeros(3))  # has no gradient
         grads = [torch.tensor([3.0, 0.0]), torch.tensor([[0.5, 12.0]])]
         for weight, grad in zip(weights, grads, strict=True):
             weight.grad = grad.clone()
         norm = float(clip(iter([*weights, unused]), max_norm))
         actual = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
         before = torch.cat([grad.flatten() for grad in grads])
-        each = torch.cat([grad.flatten() * min(1, max_norm / grad.norm()) for grad in grads])
+        # each gradient clipped by itself, by its own norm, which is a mistake
+        alone = torch.cat([grad.flatten() * min(1, max_norm / grad.norm()) for grad in grads])
         results = {
             "grad *= min(1, max_norm / norm)": before * min(1, max_norm / before.norm()),
             "Gradients below max_norm are enlarged: the factor is at most 1.": before
             * (max_norm / before.norm()),
-            "Each weight has a norm of its own: the norm is that of all gradients together.": each,
+            "Each weight has a norm of its own: the norm is that of all gradients together.": alone,
             "The values are clipped one by one, which changes the direction.": before.clamp(
                 -max_norm, max_norm
             ),
@@ -337,7 +350,10 @@ def _batch(model: Any) -> tuple[Tensor, Tensor]:
 def _losses(
     carries: bool = True, clears: bool = True, clips: bool = True, steps: bool = True
 ) -> list[float]:
-    """Return the loss of each chunk of a training by truncated BPTT (Williams & Peng 1990)."""
+    """Return the loss of each chunk of a training by truncated BPTT (Williams & Peng 1990). An
+    argument that is False leaves out a part of the training, which is a known mistake: to pass on
+    the state, to clear the gradients, to clip them, or to make a step.
+    """
     model = _Watched()
     optimizer = _optimizer(model)
     ids, targets = _batch(model)
