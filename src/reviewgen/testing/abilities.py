@@ -74,7 +74,7 @@ from reviewgen.testing.steppers import no_step_trace, samples, step_logits
 SUM_TOLERANCE = 1e-6  # how far from one a sum of probabilities may be
 PROCESSES = 3  # number of processes in the laws of counting; the last one gets no texts
 # for the law ``given``
-LATER = 64  # so many tokens after its id, another condition must still change the logits
+LATER = 64  # another condition must still change the logits this many tokens after its id
 HELD = 0.01  # a logit must change by more than this
 MIN_VOCABULARY = 5  # the law needs bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted

@@ -591,9 +591,9 @@ def _repetitions(vocab_size: int) -> Tensor:
     """Return ids (LANES, LENGTH + 1). Each row repeats one token, which the simplest model of a
     context can learn.
 
-    There are two to four different tokens (one if V is 1). With more of them, the loss that a model must reach is
-    higher. It must stay clearly below the loss of a faulty model that returns probabilities in
-    place of logits, which is at least ln(1 + (V - 1) / e), a low number if V is small.
+    There are two to four different tokens (one if V is 1). With more of them, the loss that a model
+    must reach is higher. It must stay clearly below the loss of a faulty model that returns
+    probabilities in place of logits, which is at least ln(1 + (V - 1) / e): low if V is small.
     """
     faulty_loss = math.log(1 + (vocab_size - 1) / math.e)
     different = min(2, vocab_size)  # number of different tokens

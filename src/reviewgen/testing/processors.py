@@ -98,7 +98,7 @@ def no_memory(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """
     texts = list(_texts(tokenizer))
     results = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
-    # in the opposite order, so that each text but one follows another text than before
+    # in the opposite order, so that other texts have been read before each text
     for ids, expected in reversed([*zip(texts, results, strict=True)]):
         after = processor(ids.clone(), _scores(tokenizer))
         assert_close(after, expected, "The scores are different after other texts.", 0)
