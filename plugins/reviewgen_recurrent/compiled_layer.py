@@ -222,7 +222,8 @@ def _backward_step(
         grad_product: (B, H), the gradient that h (after this step) receives through the product
             with weight_hh in the next step.
         grad_memory: (S, B, H), the gradient of the state after the step; becomes the gradient of
-            the state before the step.
+            the state before the step, without what h receives through the product with weight_hh
+            in this step.
         grad_gates: (T, B, D); step t is written.
     """
     vectors, rows, size = grad_memory.shape

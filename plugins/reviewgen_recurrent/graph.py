@@ -131,11 +131,13 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         label = "last id" if past == 1 else f"last {past} ids"
         loops.append(_edge("embedding", "embedding/past", ("B", past), label, delay=1))
     if config.holds:
+        # the vector g of conditions and fields is computed from the ids, and kept for later steps
         detail = "g_{t}: Σ e[id] / √n of the given ids"
         nodes.append(GraphNode(id="given", label="given", detail=detail, kind="operation"))
         edges += [_edge("given", "held", "BTE"), _edge("ids", "given", "BT")]
         loops.append(_edge("given", "given", "BE", "g", delay=1))
     if config.pointer:
+        # the pointer also reads the input of the output layer, and the ids
         before_output = nodes[nodes.index(outputs[-1]) - 1]
         features = _edge(_port(before_output, "h"), "pointer", "BTE" if config.tied else "BTH")
         edges += [features, _edge("ids", "pointer", "BT")]

@@ -62,7 +62,8 @@ class Pointer(nn.Module):
         """
         n = self._normalise(x)
         keys, seen, text = self._extend(n, ids, keys, seen)
-        # of each of the T tokens (rows) with all S tokens (columns); the last key is not needed yet
+        # The score of each of the S tokens (columns) at each of the T tokens (rows). The last key
+        # is left out: it is that of the next token, which is not known yet.
         scores = self.query(n) @ keys[:, :-1].to(n.dtype).mT * KEY_SIZE**-0.5  # (B, T, S)
         column = torch.arange(seen.size(1), device=x.device)
         # row t is the token of column W + t, so it may copy columns t + 1 to t + W
@@ -71,7 +72,8 @@ class Pointer(nn.Module):
         is_same_text = text[:, None] == text[:, self.window :, None]  # (B, T, S)
         can_copy = is_near & is_same_text & (seen >= 0)[:, None]  # (B, T, S)
         lowest = torch.finfo(torch.float32).min
-        # the product gives zeros to a row without a token to copy, whose softmax is uniform
+        # In a row without a token to copy, the softmax is uniform (with -inf it would be NaN), and
+        # the product gives zeros.
         weights = scores.float().masked_fill(~can_copy, lowest).softmax(-1) * can_copy
         log_odds = self.gate(n).float().masked_fill(~can_copy.any(-1, keepdim=True), -torch.inf)
         return Copies(weights, seen, log_odds)
@@ -99,9 +101,10 @@ class Pointer(nn.Module):
     def _extend(
         self, n: Tensor, ids: Tensor, keys: Tensor, seen: Tensor
     ) -> tuple[Float[Tensor, "B S1 A"], Int[Tensor, "B S"], Int[Tensor, "B S"]]:
-        """Append T tokens to the W tokens of the state. For all S = W + T tokens, return their keys
-        (and, after these, the key of the next token), their ids, -1 for those that are not copied,
-        and which text each belongs to: 0 for the text of the state, 1 for the next one, and so on.
+        """Append T tokens to the W tokens of the state. For all S = W + T tokens, return three
+        tensors: the keys (and, after these, the key of the next token); the ids (-1 for a token
+        that is not copied); and the number of the text that each token belongs to, which is 0 for
+        the text of the state, 1 for the next one, and so on.
         """
         keys = torch.cat([keys, self.key(n).to(keys.dtype)], dim=1)
         is_bos = ids == self.bos_id

@@ -159,6 +159,7 @@ class RecurrentStepper(CompiledStepper):
         floats[:rows, :, :size] = np.concatenate([vectors.swapaxes(0, 1) for vectors in memory])
         if keys is not None:
             floats[rows, :, : ring.shape[1]] = ring
+        # the empty array is for a model without ints, since there must be one array
         return floats, np.concatenate([np.empty((0, batch), np.int64), *ints])
 
     def state_of(
@@ -166,6 +167,7 @@ class RecurrentStepper(CompiledStepper):
     ) -> State:
         """Convert the arrays of ``state_arrays`` back to a state."""
         rows = self.vectors * self.config.layers
+        # h and, for the lstm, c, each (L, B, H)
         memory = np.split(floats[:rows, :, : self.config.hidden_size], self.vectors)
         keys: np.ndarray | None = None
         seen: np.ndarray | None = None
@@ -205,7 +207,7 @@ class RecurrentStepper(CompiledStepper):
             hidden_biases = None
         table = None
         ngrams = ngram_rows(config, tensors)
-        # 4 bytes are a float32
+        # a float32 has 4 bytes
         if ngrams is None and 4 * len(embedding) * columns <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
             # very large weights overflow here; sampling then reports the infinite logits

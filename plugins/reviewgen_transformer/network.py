@@ -303,12 +303,13 @@ class Transformer(nn.Module):
         config = self.config
         table = self.embedding.weight
         time = ids.size(1)
-        key = torch.arange(config.window + time, device=table.device)  # places of keys, (S,)
-        query = key[config.window :, None]  # places of queries: those of the new tokens, (T, 1)
-        is_near = (key <= query) & (key > query - config.window)  # (T, S)
+        # all S places have keys, and the last T, those of the new tokens, have queries
+        key_place = torch.arange(config.window + time, device=table.device)  # (S,)
+        query_place = key_place[config.window :, None]  # (T, 1)
+        is_near = (key_place <= query_place) & (key_place > query_place - config.window)  # (T, S)
         begins = torch.zeros_like(ids) if config.bos_id is None else (ids == config.bos_id).long()
         text = begins.cumsum(1)  # (B, T), 0 for the text that the cache is from
-        is_cached = key[: config.window] >= config.window - count[:, None]  # (B, W)
+        is_cached = key_place[: config.window] >= config.window - count[:, None]  # (B, W)
         is_same_text = torch.cat(
             [
                 (text == 0)[..., None] & is_cached[:, None],  # (B, T, W)
@@ -322,7 +323,7 @@ class Transformer(nn.Module):
         # if the last text began in this call, the tokens in the cache are of another text
         count = torch.where(last_text[:, 0] > 0, added, count + added).clamp(max=config.window)
         exponents = torch.arange(0, config.head_size, 2, device=table.device) / config.head_size
-        angles = key[:, None] * config.rope_theta**-exponents  # (S, D / 2)
+        angles = key_place[:, None] * config.rope_theta**-exponents  # (S, D / 2)
         angles = torch.cat([angles, angles], dim=-1).to(table.dtype)  # (S, D)
         sine = angles.sin()
         sine[:, : exponents.size(0)] *= -1  # the signs that ``rotate`` needs
