@@ -39,11 +39,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 _BATCH_CHARACTERS = 1 << 22  # min characters of a batch
-_BATCHES = 64  # after this many batches, the next ones are larger
-_SAMPLE_CHARACTERS = 1 << 24  # characters of a source that are searched for repeated lines
-_NAMED = 5  # number of repeated lines that a message shows
-# Settings that the folder of the stage does not depend on by themselves: it depends on what they
-# result in, the columns and the width.
+_BATCHES = 64  # a batch has at least a 64th of the characters read before it
+# characters, about, of a source in which repeated lines are searched for
+_SAMPLE_CHARACTERS = 1 << 24
+_NAMED = 5  # max number of repeated lines that a message shows
+# Settings that are not among the inputs of the stage. Weights do not change the rows. The inputs have
+# the columns instead of the conditions and fields, and the width that was found instead of the one
+# that was asked for.
 _NOT_FOR_ROWS = {"conditions", "fields", "weights", "width"}
 HELD_OUT = 0.05  # share of the texts for validation; test gets the same share
 
@@ -136,18 +138,19 @@ def clean_source(
 
 def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) -> dict[str, Any]:
     """Make the files of the stage, and return its facts."""
-    unread = replace(source, readers=())  # only this process reads the source
+    # for the workers, since only this process calls the readers
+    without_readers = replace(source, readers=())
     tasks = (
         (folder / f"rows/{number:05d}.arrow", batch)
         for number, batch in enumerate(_read_batches(source))
     )
     num_proc = source.config.num_proc
-    files = share(partial(_clean_rows, unread, cut), tasks, source.size, num_proc)
-    repeated = ""
+    files = share(partial(_clean_rows, without_readers, cut), tasks, source.size, num_proc)
+    description = ""  # of the repeated lines that are found here
     if lines is None:
-        lines, repeated = _find_lines(source, files)
+        lines, description = _find_lines(source, files)
     if lines:
-        drop = partial(_drop_lines, unread, lines)
+        drop = partial(_drop_lines, without_readers, lines)
         files = share(drop, [(file,) for file in files], size_of(files), num_proc)
         shutil.rmtree(folder / "rows")
     reports = [json.loads(open_rows(file).schema.metadata[b"report"]) for file in files]
@@ -158,7 +161,7 @@ def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) 
     return {
         "report": asdict(report),
         "dropped_lines": list(lines),
-        "repeated": repeated,
+        "repeated": description,
         "notes": note_mojibake(report.mojibake, example),
     }
 
@@ -168,17 +171,17 @@ def _read_batches(source: Source) -> Iterator[list[Example]]:
     empty.
     """
     batch: list[Example] = []
-    characters = 0
-    read = 0
+    batch_characters = 0
+    earlier_characters = 0  # of the batches before this one
     for example in source.examples():
-        # larger batches in a large source, so that it has some hundred files
-        if characters >= max(_BATCH_CHARACTERS, read // _BATCHES):
+        # batches become larger in a large source, so that it has only some hundred files
+        if batch_characters >= max(_BATCH_CHARACTERS, earlier_characters // _BATCHES):
             yield batch
-            read += characters
+            earlier_characters += batch_characters
             batch = []
-            characters = 0
+            batch_characters = 0
         batch.append(example)
-        characters += len(example[0])
+        batch_characters += len(example[0])
     yield batch
 
 
@@ -189,28 +192,29 @@ def _clean_rows(source: Source, cut: Cut, file: Path, examples: list[Example]) -
 
 
 def _make_rows(source: Source, cut: Cut, examples: list[Example]) -> "pyarrow.Table":
-    """Clean examples; return a table of them and their hashes. Its metadata holds the cleaning
-    report.
+    """Clean examples, and return a table. A row has a text, its hash, its split (only in a cleaned
+    corpus) and the values of its conditions. The metadata of the table holds the cleaning report.
     """
     import pyarrow
 
     cleaner = source.cleaner()
     rows: list[tuple[Any, ...]] = []
     for text, values in examples:
-        cleaned = cleaner(text)
+        cleaned = cleaner(text)  # the cleaned text and its hash; None if the text is empty
         if cleaned is None:
             continue
         if source.info.is_one_text:
             rows += [(piece, hash_text(piece), *values) for piece in _cut(cleaned[0], cut)]
         else:
             rows.append((*cleaned, *values))
+    # the columns of no rows; zip would return no columns
     empty: list[tuple[Any, ...]] = [()] * (2 + len(source.columns))
     texts, hashes, *columns = zip(*rows, strict=True) if rows else empty
     arrays = {
         "text": pyarrow.array(texts, pyarrow.string()),
         "hash": pyarrow.array(np.array(hashes, np.uint64)),
     }
-    if source.is_cleaned:
+    if source.is_cleaned:  # the last column has the splits; a missing one counts as train, 0
         arrays["split"] = pyarrow.array([int(code or 0) for code in columns.pop()], pyarrow.int64())
     for number, column in enumerate(columns):
         arrays[f"c{number}"] = _as_array(column)
@@ -219,11 +223,14 @@ def _make_rows(source: Source, cut: Cut, examples: list[Example]) -> "pyarrow.Ta
 
 
 def _cut(text: str, cut: Cut) -> list[str]:
+    """Cut a long text into rows; see ``Cut``."""
     return cut_text(text, HELD_OUT) if cut == "splits" else divide_text(text)
 
 
 def _as_array(values: Sequence[str | float | None]) -> "pyarrow.Array":
-    """Return the values of a condition: as numbers if all are, else as strings."""
+    """Return the values of a condition as an array: of strings if any value is a string, else of
+    numbers.
+    """
     import pyarrow
 
     if any(isinstance(value, str) for value in values):
@@ -265,17 +272,18 @@ def _find_lines(source: Source, files: Sequence[Path]) -> tuple[list[str], str]:
 
 
 def _count_lines(files: Sequence[Path]) -> Mapping[str, int]:
-    """Return the repeated lines and the number of texts that have each.
+    """Return the repeated lines of some files of rows, with the number of texts that have each.
 
     Only the first texts of each file are searched, so that memory stays bounded.
     """
     from pyarrow import compute
 
     texts = dict[int, str]()  # by hash, so that duplicates count once
-    limit = _SAMPLE_CHARACTERS // len(files)
+    characters_per_file = _SAMPLE_CHARACTERS // len(files)
     for table in map(open_rows, files):
+        # (rows,): the number of characters up to the end of each text
         ends = np.cumsum(compute.utf8_length(table.column("text")))
-        head = table[: int(ends.searchsorted(limit)) + 1]
+        head = table[: int(ends.searchsorted(characters_per_file)) + 1]
         texts |= zip(head.column("hash").to_pylist(), head.column("text").to_pylist(), strict=True)
     return find_repeated_lines(texts.values())
 
@@ -287,11 +295,13 @@ def _drop_lines(source: Source, lines: Sequence[str], file: Path) -> Path:
     import pyarrow
 
     def make() -> pyarrow.Table:
+        """Return the rows with new texts, hashes and cleaning report."""
         table = open_rows(file)
         cleaner = replace(source, info=replace(source.info, repeated_lines=list(lines))).cleaner()
         texts = list(map(cleaner.drop_lines, table.column("text").to_pylist()))
         report = json.loads(table.schema.metadata[b"report"])
         report["counts"]["lines_dropped"] = cleaner.report.lines_dropped
+        # columns 0 and 1 are the text and its hash
         table = table.set_column(0, "text", pyarrow.array(texts, pyarrow.string()))
         hashes = np.array(list(map(hash_text, texts)), np.uint64)
         return table.set_column(1, "hash", pyarrow.array(hashes)).replace_schema_metadata(
@@ -320,10 +330,11 @@ def read_values(
     Args:
         file: The Arrow file.
         wanted: A mask of the rows, (rows,).
-        is_label: For each condition to read, whether its values are labels. If so, numbers are
-            converted to labels, since this file may have only numbers.
+        is_label: For each condition to read, whether its values are labels in the whole corpus. If
+            so, the numbers of this file, which may have no labels, are converted to labels.
     """
     columns = (read_condition(file, number, wanted, each) for number, each in enumerate(is_label))
+    # without conditions, an empty tuple for each wanted row
     return zip(*columns, strict=True) if is_label else itertools.repeat((), int(wanted.sum()))
 
 
@@ -336,6 +347,7 @@ def read_condition(
 
 
 def _read(file: Path, column: str, wanted: np.ndarray) -> Iterator[Any]:
+    """Yield the values of a column in the rows that the mask ``wanted`` (rows,) selects."""
     for chunk in open_rows(file).column(column).filter(wanted).chunks:
         yield from chunk.to_pylist()
 
@@ -355,14 +367,16 @@ def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = Fal
     """Return lines for the user on what was read and changed: the notes, the text column, three
     texts, and the counts of the cleaning.
 
-    If ``is_brief``, return a single line with the text column and the first two counts.
+    If ``is_brief``, return a single line with the text column and the first two counts that are not
+    zero.
     """
     others = ", ".join(column for column in source.columns if column != source.text_column)
     guess = f" (guessed; others: {others})" if source.guessed and others else ""
-    columns = [] if source.text_column is None else [f"column: {source.text_column!r}{guess}"]
+    # one item, or none if the source has no columns
+    chosen = [] if source.text_column is None else [f"column: {source.text_column!r}{guess}"]
     lines = [
         *source.notes,
-        *(f"Text {column}" for column in columns),
+        *(f"Text {column}" for column in chosen),
         *(f"  | {shorten(text)}" for text in source.preview),
     ]
     changes = {
@@ -383,9 +397,7 @@ def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = Fal
     read = f"Read {counted(report.read, 'review')}"
     kept = f"kept {report.kept:,} ({counted(report.characters, 'character')})"
     if is_brief:
-        return [
-            f"{', '.join([f'{read} of {source.name}', *columns])}; {kept}{''.join(counts[:2])}."
-        ]
+        return [f"{', '.join([f'{read} of {source.name}', *chosen])}; {kept}{''.join(counts[:2])}."]
     return [*lines, f"{read}, {kept}{''.join(counts)}."]
 
 
@@ -397,4 +409,5 @@ def shorten(text: str, width: int = 100) -> str:
     if len(line) <= width:
         return line
     cut = line[: width - 3]
+    # if a word is cut, leave it out, unless it is the only one
     return (cut if line[width - 3] == " " else cut.rpartition(" ")[0] or cut) + "..."

@@ -37,17 +37,23 @@ _INLINE = (
     " template time track tt u var video wbr"
 )
 _BLOCK_NAMES = frozenset(_BLOCKS.split())
+# attributes without a value
 _FLAGS = (
     "allowfullscreen|async|autoplay|checked|controls|defer|disabled|hidden|loop|multiple|muted"
     "|noshade|nowrap|open|selected"
 )
+# the longest first, since a pattern takes the first alternative that matches
 _NAMES = "|".join(sorted(f"{_BLOCKS} {_INLINE}".split(), key=len, reverse=True))
+# the value of an attribute; like ``_END``, with possessive quantifiers, which do not backtrack
 _VALUE = r"""(?:"[^"]*+"|'[^']*+'|[^\s"'<>`]++)"""
+# what follows the name of an element in a tag: attributes, and the end of the tag
 _END = (
     rf"""(?=[\s/>])(?:\s++(?:[a-z_:@][\w:.-]*+\s*+=\s*+{_VALUE}|(?:{_FLAGS})(?=[\s/>])))*+\s*+/?>"""
 )
 _TAG = re.compile(rf"<(?:/(?:script|style)|/?(?P<name>{_NAMES})){_END}", re.IGNORECASE)
+# the start of a comment, a script or a style
 _HIDDEN = re.compile(rf"<(?:!--|(?P<name>script|style){_END})", re.IGNORECASE)
+# the end of a script or style, by its name; "" stands for a comment
 _CLOSINGS = {
     name: re.compile(rf"</{name}{_END}" if name else "-->", re.IGNORECASE)
     for name in ("", "script", "style")
@@ -61,7 +67,7 @@ _SPACE = re.compile(r"\s+")
 _CONTINUATION = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 _AFTER_CAPITALS = "\x80-\x9f¡-ª¬-º¼-¿€‚ƒ„†‡ˆ‰Š‹ŒŽ•˜™šœžŸ"
 _MOJIBAKE = re.compile(
-    # é, spaces, Central Europe
+    # letters with accents, such as é; spaces; letters of Central Europe
     rf"Ã[{_AFTER_CAPITALS}\xa0]|Â[{_AFTER_CAPITALS}\xa0«»]|[ÄÅ][{_AFTER_CAPITALS}]"
     rf"|â€[{_CONTINUATION}]|â[\x80-\x84][\x80-\xbf]"  # quotation marks and dashes
     rf"|ð[Ÿ\x9f][{_CONTINUATION}]|ï¸|ï»¿|ï¿½"  # emoji, byte order mark, replacement character
@@ -75,9 +81,9 @@ _MENDED = {"aEUR(tm)": "’", "aEURoe": "“", 'aEUR"': "—"}  # all others are
 MARKDOWN = re.compile(
     r"(?<![\w*])\*\*[^\W\d][^*\n]*\*\*(?!\*)|\[[^\[\]\n]+\]\(\w+:|^#{1,6} \w", re.MULTILINE
 )
-# Emphasis markers that CommonMark treats as text, since a space is on their inner side: at the end
-# of a line, as a pair, before a word or between spaces, after punctuation, or bold and italic at
-# once. Underscores to fill in, snake_case, footnotes and "f**k" do not match.
+# Emphasis markers that CommonMark treats as text, since a space is on their inner side. They match
+# at the end of a line, as a pair, before a word, between spaces, after punctuation, or if they are
+# bold and italic at once. Underscores to fill in, snake_case, footnotes and "f**k" do not match.
 _MARKER = r"(?<![^\s(\"'])(?!_{3}|\*\*+\d/)(?:\*\*|_)+(?![*_])"
 _STRAY_MARKERS = re.compile(
     rf" {_MARKER}$|{_MARKER}(?: ([^*_]*\w)(?:\*\*|_)+(?![\w*_])| )?"
@@ -143,8 +149,8 @@ def add_reports(reports: Iterable[CleaningReport]) -> CleaningReport:
 
 
 def note_mojibake(count: int, example: str | None) -> list[str]:
-    """Return a sentence that tells the user about unrepaired mojibake; an empty list if there is
-    none.
+    """Return a note for the user, in a list: ``count`` texts have mojibake that was not repaired, such
+    as ``example``. The list is empty if there are none.
     """
     if example is None:
         return []
@@ -210,7 +216,7 @@ class Cleaner:
         empty.
         """
         self.report.read += 1
-        if not text.isascii() or "aEUR" in text:
+        if not text.isascii() or "aEUR" in text:  # other ASCII texts have no mojibake
             text = self._repair(text)
         if self._clean:
             text = self._normalize(text)
@@ -270,6 +276,7 @@ class Cleaner:
         return text
 
     def _decode_entity(self, match: re.Match[str]) -> str:
+        """Return the replacement of an HTML entity."""
         decoded = html.unescape(match[0])
         self.report.entities_decoded += decoded != match[0]  # "&nosuch;" stays as it is
         return decoded
@@ -304,6 +311,7 @@ def _strip_markdown(text: str, tokens: Iterable[Any]) -> str:
                 if child.type in ("softbreak", "hardbreak"):
                     words += "\n"
                 elif child.type == "text" and not has_rating:
+                    # of a pair of markers, keep the words between them, \1
                     words += _STRAY_MARKERS.sub(r"\1", child.content)
                 else:
                     words += child.content
@@ -337,12 +345,12 @@ def _drop_hidden(text: str) -> tuple[str, int]:
     A comment, script or style without an end is kept.
     """
     kept = list[str]()
-    start = 0
+    start = 0  # end of the last removed part
     count = 0
-    unclosed = set[str]()
+    unclosed = set[str]()  # names for which no end follows
     for match in _HIDDEN.finditer(text):
-        name = (match["name"] or "").lower()
-        # the match is inside a removed part, or no end follows for its name
+        name = (match["name"] or "").lower()  # "" for a comment
+        # skip a match inside a removed part, and one whose end was already searched for in vain
         if match.start() < start or name in unclosed:
             continue
         end = _CLOSINGS[name].search(text, match.end())

@@ -33,6 +33,7 @@ _CLEANING = (
     "keep_space",
 )
 _PREVIEW = 1000  # characters of a text in the preview
+# the usual names of a column of text, the most probable first
 _USUAL_NAMES = (
     "text review review_text reviewtext content body review_body comment caption description"
 )
@@ -41,6 +42,7 @@ USUAL_NAMES = frozenset(_USUAL_NAMES.split())
 _CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")
 _WORD = re.compile(r"[^\W\d_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# words of dates and times, which do not make a value a text
 _DATES = (
     "january february march april may june july august september october november december monday"
     " tuesday wednesday thursday friday saturday sunday sept tues thur am pm t z utc gmt st nd"
@@ -131,7 +133,12 @@ class SourceInfo:
 
 
 def flatten(record: Any, prefix: str = "") -> Any:
-    """Return a record whose nested fields ``{"a": {"b": 1}}`` are columns ``a.b``."""
+    """Return a record in which nested fields ``{"a": {"b": 1}}`` have become columns ``a.b``. A record
+    that is a string is returned unchanged.
+
+    The function calls itself for each nested field, with the beginning of its columns' names as the
+    ``prefix``.
+    """
     if not isinstance(record, Mapping):
         return record
     flat: dict[str, Any] = {}
@@ -168,6 +175,7 @@ def choose_columns(
             " columns."
         )
     records = [record for record in head if isinstance(record, Mapping)]
+    # the names in all records, each once; iterating over a record yields its column names
     info.columns = list(dict.fromkeys(map(str, itertools.chain.from_iterable(records))))
     if isinstance(first, Mapping):
         info.text_column = _choose_text_column(info, records, config)
@@ -234,7 +242,7 @@ def to_examples(
             a number, or no record has the column.
     """
     location = name if column is None else f"column {column!r} of {name}"
-    top = str(column).partition(".")[0]
+    top = str(column).partition(".")[0]  # if the column is nested, the outermost column
     number = 0
     has_column = column is None
     for number, record in enumerate(records, 1):
@@ -262,20 +270,24 @@ def _look_up(record: Mapping[Any, Any], column: str) -> Any:
 
 def _guess_text_column(info: SourceInfo, records: Sequence[Mapping[str, Any]]) -> str:
     """Guess the column of the text: a column with a usual name, or else the one with the most
-    characters.
+    characters. Only columns that seem to hold text count, and not those of numbers, dates or ids.
 
-    Columns of numbers or ids do not count, unless no column seems to hold text; then any column of
-    strings with a usual name is returned.
+    If no column seems to hold text, any column of strings with a usual name is accepted.
+
+    Raises:
+        DataError: There is no such column.
     """
-    lengths = Counter[str]()
-    text_lengths = Counter[str]()
+    lengths = Counter[str]()  # characters of the strings in each column
+    text_lengths = Counter[str]()  # characters of those strings that look like text
     for record in records:
         for column, value in record.items():
             if isinstance(value, str):
                 lengths[column] += len(value)
                 text_lengths[column] += len(value) if _is_text(value.strip()) else 0
     filled = [column for column in info.columns if lengths[column]]
+    # columns of which a third or more looks like text
     textual = [column for column in filled if 3 * text_lengths[column] >= lengths[column]]
+    # reversed, so that the first column is taken if several names differ only in case
     usual = {column.lower(): column for column in reversed(textual or filled)}
     for name in _USUAL_NAMES.split():
         if name in usual:

@@ -46,22 +46,22 @@ from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
 
 _HEAD = 1 << 16  # characters at the beginning of a file that decide its layout
-_MIN_PARAGRAPHS = 3  # paragraphs in a hard-wrapped text
-_MIN_LINES = 8  # lines in a hard-wrapped text, without the last line of each paragraph
+_MIN_PARAGRAPHS = 3  # min paragraphs in a hard-wrapped text
+_MIN_LINES = 8  # min lines in a hard-wrapped text, not counting the last line of each paragraph
 _WIDTHS = range(30, 131)  # possible widths of a hard-wrapped text, in characters
 _FULL = 0.75  # min share of full lines in a hard-wrapped text
 _UNPUNCTUATED = 0.6  # min share of lines in a hard-wrapped text that do not end a sentence
 _SLACK = 0.06  # a full line may be shorter than the width by this share of the width
-# the first letter after quoted speech or an abbreviation such as U.S.; in lower case, the sentence
-# goes on
+# matches up to the first letter after quoted speech or an abbreviation such as U.S.; if this letter
+# is in lower case, the sentence goes on
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")
 _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
-ROWS = 1024  # records in a batch
+ROWS = 1024  # max records in a batch
 _NARROWEST = 40  # smallest width of a wrapped text, in characters
 _WIDEST = 160  # largest width of a wrapped text, in characters
 _LONGEST_WORD = 25  # max characters of a word
 _MIN_BREAKS = 40  # a width is detected only from this many line breaks within paragraphs
-_MIN_SHARE = 0.8  # min share of these line breaks that fit the width
+_MIN_SHARE = 0.8  # min share of the line breaks within paragraphs that the width explains
 _MIN_TEXTS = 10  # min number of texts that a repeated line occurs in
 _MIN_SHARE_OF_TEXTS = 0.005  # min share of the texts that a repeated line occurs in
 _MAX_LINE = 1000  # max characters of a repeated line
@@ -80,8 +80,8 @@ _SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))
 
 
 def file_layout(path: Path) -> tuple[bool, bool]:
-    """Return whether a UTF-8 file is hard-wrapped, and whether blank lines separate paragraphs of
-    several lines.
+    """Return two answers about a UTF-8 file: whether it is hard-wrapped, and whether blank lines
+    separate paragraphs of several lines.
 
     Only the first ``_HEAD`` characters of the file are examined. A line counts as full if the first
     word of the next line would not have fitted.
@@ -92,19 +92,21 @@ def file_layout(path: Path) -> tuple[bool, bool]:
         head = head[: head.rfind("\n") + 1]
     paragraphs = list(_paragraphs(io.StringIO(head)))
     has_paragraphs = sum(len(lines) > 1 for lines in paragraphs) > 1
+    # each line of a paragraph but the last, with the line after it
     pairs = list(itertools.chain.from_iterable(map(itertools.pairwise, paragraphs)))
     if len(paragraphs) < _MIN_PARAGRAPHS or len(pairs) < _MIN_LINES:
         return False, has_paragraphs
     lengths = sorted(len(line) for line, _ in pairs)
-    width = lengths[int(0.95 * (len(lengths) - 1))]  # a line with a long word may be longer
-    full = 0
-    unpunctuated = 0
+    # not the length of the longest line, since a line with a long word may be longer than the width
+    width = lengths[int(0.95 * (len(lengths) - 1))]
+    full_lines = 0
+    unpunctuated_lines = 0
     for line, following in pairs:
-        full += len(line) + 1 + len(following.split()[0]) > (1 - _SLACK) * width
-        unpunctuated += _SENTENCE_END.search(line) is None
-    is_full = full >= _FULL * len(pairs)
-    breaks_sentences = unpunctuated >= _UNPUNCTUATED * len(pairs)
-    return width in _WIDTHS and is_full and breaks_sentences, has_paragraphs
+        full_lines += len(line) + 1 + len(following.split()[0]) > (1 - _SLACK) * width
+        unpunctuated_lines += _SENTENCE_END.search(line) is None
+    has_full_lines = full_lines >= _FULL * len(pairs)
+    breaks_sentences = unpunctuated_lines >= _UNPUNCTUATED * len(pairs)
+    return width in _WIDTHS and has_full_lines and breaks_sentences, has_paragraphs
 
 
 def batched(records: Iterable[T]) -> Iterator[list[T]]:
@@ -147,6 +149,7 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _join(lines: list[str]) -> str:
+    """Join lines by spaces, without the white space around each."""
     return " ".join(filter(None, map(str.strip, lines)))
 
 
@@ -183,9 +186,11 @@ def cut_text(text: str, held_out: float) -> list[str]:
             f" least {_MIN_CHARACTERS}. Add text, or give other texts for validation."
         )
     held = len(text) * held_out  # characters of each held-out split
+    # the number of stretches, each with one block: two for each pair of blocks
     stretches = 2 * max(1, min(_PAIRS, int(held / _MIN_BLOCK)), math.ceil(held / _MAX_BLOCK))
     block = len(text) * 2 * held_out / stretches  # characters of a block
     middles = (np.arange(stretches) + 0.5) / stretches * len(text)
+    # the start and the end of each block, in the order of the text
     targets = np.stack([middles - block / 2, middles + block / 2], axis=1).flatten().tolist()
     return _cut_near(text, targets, int(block / 4))
 
@@ -205,7 +210,9 @@ def divide_text(text: str) -> list[str]:
 
 
 def _cut_near(text: str, targets: list[float], reach: int) -> list[str]:
-    """Cut a text at the separators that are closest to some target positions."""
+    """Cut a text at the separators that are closest to some target positions. ``reach`` is the max
+    distance of a separator from its target, in characters.
+    """
     cuts = [0, *(_nearest_separator(text, round(target), reach) for target in targets), len(text)]
     return [text[start:end] for start, end in itertools.pairwise(cuts)]
 
@@ -242,9 +249,9 @@ def find_width(texts: Iterable[str]) -> int | None:
         for line, following in itertools.pairwise(text.split("\n")):
             word = _word_after(line, following)
             breaks += word is not None
-            if word:
+            if word:  # not None (a paragraph ends) or "" (the word is too long to tell)
                 length = len(line.rstrip())
-                # the widths that the line fits, but not with this word
+                # a width explains the break if the line fits it, but not with this word
                 explained[max(length, _NARROWEST) : length + len(word) + 1] += 1
     width = int(explained.argmax())
     return width if breaks >= _MIN_BREAKS and explained[width] >= _MIN_SHARE * breaks else None
@@ -261,7 +268,7 @@ def unwrap(text: str, width: int) -> str:
     for line, following in itertools.pairwise(lines):
         length = len(line.rstrip())
         word = _word_after(line, following)
-        if word and length <= width < length + 1 + len(word):
+        if word and length <= width < length + 1 + len(word):  # a program has broken the line
             pieces[-1] = pieces[-1].rstrip()
             pieces += [" ", following]
         else:
@@ -318,7 +325,7 @@ def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
             dropped.append(stripped)
             is_after_dropped = True
             continue
-        # drop the blank lines after a dropped line if there is one before it
+        # if a blank line precedes the dropped line, drop the blank lines that follow it
         if is_after_dropped and not stripped and kept and not kept[-1].strip():
             continue
         kept.append(line)

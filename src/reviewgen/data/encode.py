@@ -6,11 +6,12 @@
     index-KEY/novelty.safetensors  the novelty index of the training texts
 
 The folder ``encode-KEY`` is a token store, of which only ``store.json`` is missing. While it is
-made, it also has the tokenizers that are trained on one file each, if a tokenizer can be trained in
-parts, and the words of each file.
+made, it also has the words of each file and, if the tokenizer can be trained in parts, a tokenizer
+trained on each file.
 
 If a corpus is read 3.4 times in an epoch, each of its shards is read three times. Then the folder
-``rest`` of each shard is read once: it holds the texts that have 0.4 of the characters.
+``rest`` of each shard is read once: it holds a part of the shard's texts, with 0.4 of the
+characters.
 
 The characters that the tokenizer loses, such as those without an id, are counted. For this, texts
 are encoded and decoded again. If a tokenizer keeps a private-use character, which no text contains,
@@ -65,7 +66,8 @@ NOVELTY_FILE = "novelty.safetensors"
 WORDS_FILE = "words.json"
 # folder in a shard: a second copy of the texts that an epoch reads one time more than the others
 _REST = "rest"
-_WORD_BYTES = 200_000_000  # words are counted only in files that begin within this many bytes
+# bytes of a corpus after which words are not counted in any further file
+_WORD_BYTES = 200_000_000
 _WORD_TOKENS = 50_000_000  # max ids that are decoded to count the words in them
 # Conditions and fields of training texts are left out at random with these probabilities, so that
 # the model also learns to generate without them.
@@ -108,15 +110,15 @@ class LostCharacters:
         """
         what = "of a sample of" if self.is_sample else "of"
         before, after = (text.encode("utf-8", "backslashreplace").decode() for text in self.example)
-        share = f"{100 * self.lost / self.checked:.2g} %"
-        counts = f"{self.lost:,} {what} {self.checked:,} characters ({share})"
+        percentage = f"{100 * self.lost / self.checked:.2g} %"
+        counts = f"{self.lost:,} {what} {self.checked:,} characters ({percentage})"
         return f"The tokenizer {tokenizer} loses {counts}: {before!r} becomes {after!r}."
 
 
 def sample_stride(tokenizer: Tokenizer, characters: int) -> int:
     """Return N: one in N texts of a corpus with ``characters`` characters is checked for losses."""
     limit = _CHECKED if tokenizer.decode(tokenizer.encode(_PROBE)) == _PROBE else _CHECKED_CLOSELY
-    return -(-characters // limit) or 1
+    return -(-characters // limit) or 1  # rounded up; 1 if there are no characters
 
 
 def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCharacters:
@@ -133,8 +135,9 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
         if decoded != text:
             position = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  character by character is what is needed
             around = slice(max(0, position - _BEFORE), position + _AFTER)
-            example = example if lost else (text[around], decoded[around])
-            lost += max(1, (Counter(text) - Counter(decoded)).total())  # 1 if only moved
+            example = example if lost else (text[around], decoded[around])  # the first one
+            # at least 1, even if the characters are only in another order
+            lost += max(1, (Counter(text) - Counter(decoded)).total())
     return LostCharacters(lost, checked, step > 1, example)
 
 
@@ -199,7 +202,7 @@ def find_conditions(corpus: Corpus, config: DataConfig) -> Conditions:
 
 
 def _column(corpus: Corpus, name: str) -> Iterator[str | float | None]:
-    """Yield the value of a condition of each training text."""
+    """Yield the value of the condition ``name``, for each training text."""
     number = corpus.names.index(name)
     for file, codes in zip(corpus.files, corpus.codes, strict=True):
         yield from read_condition(file, number, codes == TRAIN, corpus.is_label[number])
@@ -226,7 +229,8 @@ def encode_corpus(
     """
     inputs = {
         "corpus": corpus.fingerprint,
-        # the shards, which an interrupted call may have left, depend on the files
+        # The number of texts in each file. It does not change the corpus, but the shards, which an
+        # interrupted call may have left.
         "files": [int(np.count_nonzero(codes < len(SPLITS))) for codes in corpus.codes],
         "tokenizer": encoding.facts(),
         "conditions": conditions.to_json(),
@@ -239,7 +243,9 @@ def encode_corpus(
 def _encode(
     corpus: Corpus, encoding: Encoding, conditions: Conditions, progress: Progress, folder: Path
 ) -> dict[str, Any]:
-    """Make the files of the stage, and return its facts: those of ``store.json``."""
+    """Make the files of the stage, and return its facts: the content of ``store.json``, which
+    ``reviewgen prepare`` completes.
+    """
     progress("Training the tokenizer")
     Job.write_whole(
         folder / "tokenizer", lambda target: _save(_tokenizer_of(corpus, encoding, folder), target)
@@ -282,8 +288,8 @@ class _Batch:
         codes: The codes of the rows, (rows,).
         is_label: For each condition, whether its values are labels.
         times: How often the training texts of the file are read in an epoch.
-        texts: The number of texts in earlier files.
-        training: The number of training texts in earlier files.
+        texts_before: The number of texts in earlier files.
+        training_before: The number of training texts in earlier files.
         has_words: Whether the words of the file are counted.
     """
 
@@ -292,8 +298,8 @@ class _Batch:
     codes: np.ndarray
     is_label: Sequence[bool]
     times: float
-    texts: int
-    training: int
+    texts_before: int
+    training_before: int
     has_words: bool
 
     @property
@@ -302,7 +308,9 @@ class _Batch:
         return f"shards/{self.number:05d}"
 
     def training_texts(self, times: float = 1.0) -> list[str]:
-        """Return the training texts, each repeated as often as it is read in an epoch."""
+        """Return the training texts. If they are read ``times`` times in an epoch, each text is
+        repeated as often as it is read; see ``count_copies``.
+        """
         texts = list(read_texts_of([self.file], self.codes == TRAIN))
         if times == 1:
             return texts
@@ -313,23 +321,23 @@ class _Batch:
 def _batch_files(corpus: Corpus) -> list[_Batch]:
     """Return a batch for each file of a corpus."""
     batches: list[_Batch] = []
-    size = 0
+    bytes_before = 0
     texts = 0
     training = 0
     files = zip(corpus.files, corpus.codes, corpus.times_of_files, strict=True)
     for number, (file, codes, times) in enumerate(files):
-        has_words = size <= _WORD_BYTES
+        has_words = bytes_before <= _WORD_BYTES
         labels = corpus.is_label
         batches.append(_Batch(number, file, codes, labels, times, texts, training, has_words))
-        size += file.stat().st_size
+        bytes_before += file.stat().st_size
         texts += int(np.count_nonzero(codes < len(SPLITS)))
         training += int(np.count_nonzero(codes == TRAIN))
     return batches
 
 
 def _tokenizer_of(corpus: Corpus, encoding: Encoding, folder: Path) -> Any:
-    """Return the tokenizer of a corpus: the given one, or a new one. If possible, a tokenizer is
-    trained on each batch of files, and these are combined.
+    """Return the tokenizer of a corpus: the given one, or a new one. If its class supports
+    this, a tokenizer is trained on each file, and these are combined.
     """
     cls = encoding.cls
     if encoding.trained is not None:
@@ -360,8 +368,11 @@ def _save(tokenizer: Any, folder: Path) -> None:
 
 @functools.lru_cache(1)
 def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
-    """Return a tokenizer. One is kept in memory, with its digest as a part of the key, since a
-    tokenizer that has encoded many words encodes them again much faster.
+    """Return the tokenizer in a folder.
+
+    The last one stays in the worker's memory, since a tokenizer that has encoded many words encodes
+    them again much faster. ``digest`` is not used here: it is a part of the cache's key, so that a
+    tokenizer is loaded again if the folder's files have changed.
     """
     tokenizer: Tokenizer = cls.load(folder)
     return tokenizer
@@ -393,8 +404,9 @@ def _encode_batch(
         )
     is_checked = np.zeros(len(batch.codes), np.bool_)
     kept = np.flatnonzero(batch.codes < len(SPLITS))
-    # every ``step``-th text of the corpus, counted from its first file on
-    is_checked[kept[-batch.texts % step :: step]] = True
+    # check the texts whose number in the whole corpus is a multiple of ``step``: ``-n % step`` is the
+    # distance from n to the next multiple
+    is_checked[kept[-batch.texts_before % step :: step]] = True
     return count_lost(read_texts_of([batch.file], is_checked), tokenizer, step)
 
 
@@ -426,7 +438,7 @@ def _write_split(
     write_texts(texts, tokenizer, folder, split, conditions.vocab_size)
     if conditions:
         rows = list(read_values(batch.file, wanted, batch.is_label))
-        _write_conditions(conditions, rows, folder, split, batch.training)
+        _write_conditions(conditions, rows, folder, split, batch.training_before)
 
 
 def _write_conditions(
@@ -449,7 +461,7 @@ def _write_conditions(
     is_training = split == "train"
     shape = (len(rows), len(conditions.fixed))
     ids = np.array([conditions.encode_fixed(row) for row in rows], dtype).reshape(shape)
-    # 0 or 1 times the probability: nothing is left out of other splits
+    # (N, C): whether a condition is left out; never in other splits, where ``is_training`` is 0
     is_open = _random(0, before, shape) < _DROP_PROBABILITY * is_training
     ids = np.where(is_open, np.array(conditions.open_ids, dtype), ids)
     save_array(folder / f"{split}.conditions.npy", ids)
@@ -465,7 +477,8 @@ def _write_conditions(
 
 
 def _random(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return random numbers of a shape, with a row for each text.
+    """Return random numbers from 0 to 1, of a shape with a row for each text. ``stream`` is the seed:
+    0 for conditions, 1 for fields.
 
     They do not depend on how texts are divided into files: the generator skips the numbers of the
     ``before`` earlier texts.
@@ -479,7 +492,7 @@ def _order_shards(folder: Path, shards: Sequence[str], times: Sequence[float]) -
     listed twice; the folders ``rest`` come last.
     """
     read: list[str] = []
-    for turn in range(int(max(times))):
+    for turn in range(int(max(times))):  # the number of readings before this one
         read += [shard for shard, count in zip(shards, times, strict=True) if turn < int(count)]
     rests = [f"{shard}/{_REST}" for shard in shards]
     return [*read, *(rest for rest in rests if (folder / rest).is_dir())]
@@ -501,6 +514,7 @@ def _finish_words(folder: Path, tokenizer: Tokenizer, *, has_lost: bool) -> None
 
 
 def _write_words(file: Path, counts: WordCounts) -> None:
+    """Write word counts as JSON; ``_read_words`` reads them."""
     content = vars(counts) | {"separators": sorted(counts.separators)}
     file.write_text(json.dumps(content, sort_keys=True), encoding="utf-8", newline="")
 
@@ -582,7 +596,7 @@ def index_tokens(
     max_bytes = round(encoding.megabytes * 1e6)
     sets = None
     if encoding.novelty == CompactIndex.form:
-        size = 2 * int(tokens.offsets[-1])  # bytes of the ids, at least
+        size = 2 * int(tokens.offsets[-1])  # min bytes of the ids: each takes two or four
         num_proc = encoding.num_proc
         spans = slices(len(store.shards), size, num_proc)
         ids = [_TrainingIds(store.shards[span]) for span in spans]
