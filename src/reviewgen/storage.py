@@ -57,7 +57,7 @@ no folder that contains it can be renamed.
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _JOB = "job.json"
 _LOCK = ".lock"
-_MIN_WAIT = 1  # seconds after which a job says that it waits for another one
+_MIN_WAIT = 1  # seconds of waiting for another process, after which a job logs that it waits
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # other files in a job's folder
 # the names of the pieces of all kinds of jobs; the last five are those of stores in version 0.1.0
 _PIECES = (
@@ -76,7 +76,8 @@ _PIECES = (
 _PIPE_SECONDS = 30  # maximum wait until another process opens a pipe for writing
 # safetensors' abbreviations of the kinds of numbers
 _KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}
-# tries to rename a file or folder that other programs, such as virus scanners, may have opened
+# max number of tries to rename a file or folder, which other programs, such as virus scanners, may
+# have opened
 _TRIES = 20
 _PAUSE_SECONDS = 0.1  # pause between two of these tries
 
@@ -197,13 +198,13 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _rename(folder, old)
         try:
             publish(new, folder)
-        except BaseException:
+        except BaseException:  # give the old folder its name back
             if os.path.lexists(old) and not os.path.lexists(folder):
                 old.rename(folder)
             raise
     finally:
         remove(new)
-        if os.path.lexists(folder):
+        if os.path.lexists(folder):  # otherwise ``old`` is the only copy of it
             remove(old)
 
 
@@ -300,6 +301,7 @@ def safetensors_file(file: Path) -> Iterator[None]:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None
         # the fourth argument is the error number of Windows
         raise OSError(int(match[2]), match[1].strip(), None, int(match[2])) from None
+    # the umask can only be read by setting another one
     mask = os.umask(0)
     os.umask(mask)
     file.chmod(0o666 & ~mask)  # safetensors lets only the owner read the file
@@ -487,17 +489,18 @@ class Job:
                 raise CheckpointError(
                     f"Another process is working in {self.folder}. Wait for it to finish."
                 ) from None
-            # otherwise, another process has finished and removed the folder with the lock
+            # If the lock's file is gone, another process has finished and has removed the folder
+            # with it. Then try again.
             if self.done(_LOCK):
                 self._lock = lock
         for scratch in self.folder.rglob(".*.*[0-9]"):  # left by a process that was killed
             remove(scratch)
-        if not self._pieces():  # no piece depends on the old facts
+        if not self._pieces():  # then nothing depends on the facts of an earlier run
             self.path(_JOB).unlink(missing_ok=True)
         try:
             self.require(self._facts)
         except BaseException:
-            self._lock.release()  # the folder belongs to another job
+            self._lock.release()  # usually since the folder belongs to another job
             raise
         return self
 
@@ -506,6 +509,7 @@ class Job:
         if not any(_has_files(piece) for piece in self._pieces()):
             remove(self.folder)
         self._lock.release()
+        # on Windows, ``remove`` above has not removed the open lock
         if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
             with contextlib.suppress(OSError):  # another process may have just opened the lock
                 self.path(_LOCK).unlink()
@@ -519,6 +523,7 @@ class Job:
                 ``job.json`` is damaged.
             OutputExists: The folder does not belong to a job of this kind.
         """
+        # as they will be read from the file: for example, tuples become lists
         current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
         before = self._read()
@@ -588,8 +593,8 @@ class Job:
             CheckpointError: ``job.json`` is damaged.
             OutputExists: The folder has content that does not belong to a job of this kind.
         """
-        # Look for pieces before reading the facts: another process may be starting the same job,
-        # which writes its facts before its pieces.
+        # Look for pieces before reading the facts. Another process that starts the same job writes
+        # its facts before its pieces, so pieces without facts are not of such a process.
         has_pieces = bool(self._pieces())
         file = self.path(_JOB)
         before: dict[str, Any] = {}

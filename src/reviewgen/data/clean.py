@@ -43,9 +43,9 @@ _BATCHES = 64  # a batch has at least a 64th of the characters read before it
 # characters, about, of a source in which repeated lines are searched for
 _SAMPLE_CHARACTERS = 1 << 24
 _NAMED = 5  # max number of repeated lines that a message shows
-# Settings that are not among the inputs of the stage. Weights do not change the rows. The inputs have
-# the columns instead of the conditions and fields, and the width that was found instead of the one
-# that was asked for.
+# Settings that are not among the inputs of the stage. Weights do not change the rows. The inputs
+# have the columns instead of the conditions and fields, and the width that was found instead of the
+# one that was asked for.
 _NOT_FOR_ROWS = {"conditions", "fields", "weights", "width"}
 HELD_OUT = 0.05  # share of the texts for validation; test gets the same share
 
@@ -200,14 +200,15 @@ def _make_rows(source: Source, cut: Cut, examples: list[Example]) -> "pyarrow.Ta
     cleaner = source.cleaner()
     rows: list[tuple[Any, ...]] = []
     for text, values in examples:
-        cleaned = cleaner(text)  # the cleaned text and its hash; None if the text is empty
+        cleaned = cleaner(text)
         if cleaned is None:
             continue
+        cleaned_text, text_hash = cleaned
         if source.info.is_one_text:
-            rows += [(piece, hash_text(piece), *values) for piece in _cut(cleaned[0], cut)]
+            rows += [(piece, hash_text(piece), *values) for piece in _cut(cleaned_text, cut)]
         else:
-            rows.append((*cleaned, *values))
-    # the columns of no rows; zip would return no columns
+            rows.append((cleaned_text, text_hash, *values))
+    # without rows, zip would return no columns
     empty: list[tuple[Any, ...]] = [()] * (2 + len(source.columns))
     texts, hashes, *columns = zip(*rows, strict=True) if rows else empty
     arrays = {

@@ -149,8 +149,8 @@ def add_reports(reports: Iterable[CleaningReport]) -> CleaningReport:
 
 
 def note_mojibake(count: int, example: str | None) -> list[str]:
-    """Return a note for the user, in a list: ``count`` texts have mojibake that was not repaired, such
-    as ``example``. The list is empty if there are none.
+    """Return a note for the user, in a list: ``count`` texts have mojibake that was not repaired,
+    such as ``example``. The list is empty if there are none.
     """
     if example is None:
         return []

@@ -133,8 +133,8 @@ class SourceInfo:
 
 
 def flatten(record: Any, prefix: str = "") -> Any:
-    """Return a record in which nested fields ``{"a": {"b": 1}}`` have become columns ``a.b``. A record
-    that is a string is returned unchanged.
+    """Return a record in which nested fields ``{"a": {"b": 1}}`` have become columns ``a.b``. A
+    record that is a string is returned unchanged.
 
     The function calls itself for each nested field, with the beginning of its columns' names as the
     ``prefix``.

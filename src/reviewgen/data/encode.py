@@ -322,22 +322,24 @@ def _batch_files(corpus: Corpus) -> list[_Batch]:
     """Return a batch for each file of a corpus."""
     batches: list[_Batch] = []
     bytes_before = 0
-    texts = 0
-    training = 0
+    texts_before = 0
+    training_before = 0
     files = zip(corpus.files, corpus.codes, corpus.times_of_files, strict=True)
     for number, (file, codes, times) in enumerate(files):
         has_words = bytes_before <= _WORD_BYTES
         labels = corpus.is_label
-        batches.append(_Batch(number, file, codes, labels, times, texts, training, has_words))
+        batches.append(
+            _Batch(number, file, codes, labels, times, texts_before, training_before, has_words)
+        )
         bytes_before += file.stat().st_size
-        texts += int(np.count_nonzero(codes < len(SPLITS)))
-        training += int(np.count_nonzero(codes == TRAIN))
+        texts_before += int(np.count_nonzero(codes < len(SPLITS)))
+        training_before += int(np.count_nonzero(codes == TRAIN))
     return batches
 
 
 def _tokenizer_of(corpus: Corpus, encoding: Encoding, folder: Path) -> Any:
-    """Return the tokenizer of a corpus: the given one, or a new one. If its class supports
-    this, a tokenizer is trained on each file, and these are combined.
+    """Return the tokenizer of a corpus: the given one, or a new one. If its class supports this, a
+    tokenizer is trained on each file, and these are combined.
     """
     cls = encoding.cls
     if encoding.trained is not None:
@@ -362,6 +364,7 @@ def _train_part(cls: Any, config: Any, folder: Path, batch: _Batch) -> Path:
 
 
 def _save(tokenizer: Any, folder: Path) -> None:
+    """Create a folder and save a tokenizer in it."""
     folder.mkdir()
     tokenizer.save(folder)
 
@@ -404,8 +407,8 @@ def _encode_batch(
         )
     is_checked = np.zeros(len(batch.codes), np.bool_)
     kept = np.flatnonzero(batch.codes < len(SPLITS))
-    # check the texts whose number in the whole corpus is a multiple of ``step``: ``-n % step`` is the
-    # distance from n to the next multiple
+    # check the texts whose number in the whole corpus is a multiple of ``step``: ``-n % step`` is
+    # the distance from n to the next multiple
     is_checked[kept[-batch.texts_before % step :: step]] = True
     return count_lost(read_texts_of([batch.file], is_checked), tokenizer, step)
 
@@ -477,8 +480,8 @@ def _write_conditions(
 
 
 def _random(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return random numbers from 0 to 1, of a shape with a row for each text. ``stream`` is the seed:
-    0 for conditions, 1 for fields.
+    """Return random numbers from 0 to 1, of a shape with a row for each text. ``stream`` is the
+    seed: 0 for conditions, 1 for fields.
 
     They do not depend on how texts are divided into files: the generator skips the numbers of the
     ``before`` earlier texts.

@@ -51,7 +51,9 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "mac_roman", "cp850")
+# the encodings among which ``recognise`` chooses; Windows-1252 is the most usual one
+_WINDOWS = "cp1252"
+_LATIN = (_WINDOWS, "cp1250", "cp1254", "cp1257", "iso8859_2", "mac_roman", "cp850")
 _CYRILLIC = ("cp1251", "koi8_r", "koi8_u", "iso8859_5", "cp866")
 _ASIAN = ("cp932", "euc_jp", "gb18030", "big5", "cp949", "cp874")
 _OTHERS = (*_CYRILLIC, *_ASIAN, "cp1253", "iso8859_7", "cp1255", "cp1256")
@@ -87,7 +89,7 @@ group ``reviewgen.readers`` add suffixes.
 _TEXTS = {"text", "csv", "json"}
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK = 1 << 20  # bytes that are copied at once
-_MAX_LINE = 1 << 16  # bytes at which long lines are cut when an encoding is detected
+_MAX_LINE = 1 << 16  # max bytes of a line that are read at once when an encoding is detected
 _MAX_NAME = 255  # bytes of a file name
 # timeout in seconds for a web server to accept a connection, and for each read from it
 _WAIT = 30.0
@@ -97,6 +99,7 @@ _numbers = itertools.count()  # numbers of the copies that this process makes
 
 
 def _open_zstd(file: Path) -> Any:
+    """Open a zstd file for reading, as ``gzip.open`` opens a gzip file."""
     import pyarrow
 
     return pyarrow.input_stream(str(file), compression="zstd")
@@ -144,8 +147,8 @@ def is_url(source: str) -> bool:
 
 
 def is_text(source: str | Path) -> bool:
-    """Return whether a source is certainly a text and not a path: it has a line break, or is too
-    long.
+    """Return whether a source is certainly a text and not a path: it has a line break, or a part of
+    it is too long for a file name.
     """
     parts = str(source).encode("utf-8", "replace").split(b"/")
     return "\n" in str(source) or max(map(len, parts)) > _MAX_NAME
@@ -155,7 +158,7 @@ def expand(path: str | Path) -> Path:
     """Return a path with ``~`` expanded. The ``~name`` of an unknown user stays, so that
     ``find_files`` can report it.
     """
-    return Path(os.path.expanduser(path))  # noqa: PTH111  which would raise
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser would raise
 
 
 def suffix_of(file: Path) -> str:
@@ -337,8 +340,10 @@ def make_plain(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
     with reading_errors(name):
         if file.suffix.lower() == ".zip":
             yield from _unzip(file, folder, name)
-        elif (plain := _make_plain(file, folder, name)).facts[1]:
-            yield plain
+        else:
+            plain = _make_plain(file, folder, name)
+            if plain.facts[1]:  # its size
+                yield plain
 
 
 def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
@@ -370,8 +375,10 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
     if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # write-ahead log
         digest += _inspect(log)[0]
     facts = (suffix, path.stat().st_size, digest)
+    # a file that is already plain
     if kind not in _TEXTS or (encoding == "utf-8" and not has_nul):
         return PlainFile(path, name, kind, facts)
+    # a text has NUL bytes only in UTF-16 and UTF-32
     if has_nul and encoding in (None, "utf-8", "utf-8-sig"):
         raise DataError(
             f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each"
@@ -422,6 +429,7 @@ def _inspect(path: Path) -> tuple[str, str | None, bool]:
         encoding: str | None = next((name for bom, name in _BOMS if head.startswith(bom)), "utf-8")
         stream.seek(0)
         chunk = head
+        # the last chunk is empty, and tells the decoder that the file ends
         while chunk:
             chunk = stream.read(_CHUNK)
             digest.update(chunk)
@@ -470,14 +478,14 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     from charset_normalizer import from_bytes  # imported here, since few files need it
 
     sample = _telling_lines(lines)
-    text = sample.decode("utf-8", "surrogateescape")
+    text = sample.decode("utf-8", "surrogateescape")  # an invalid byte becomes a surrogate
     beyond_ascii = len(re.findall(rb"[^\x00-\x7f]", sample))
     if len(re.findall("[\udc80-\udcff]", text)) <= _MAX_DAMAGE * beyond_ascii:
         return None
     is_latin = beyond_ascii < len(re.findall(rb"[A-Za-z]", sample))
     names = _LATIN if is_latin else _OTHERS
     # Windows-1252 if the sample has Latin letters and is valid in it, else None
-    usual = _LATIN[0] if is_latin and "\ufffd" not in sample.decode(_LATIN[0], "replace") else None
+    usual = _WINDOWS if is_latin and "\ufffd" not in sample.decode(_WINDOWS, "replace") else None
     # With too few bytes, encodings cannot be told apart. But a sample of Latin letters that is not
     # valid in Windows-1252 is always examined.
     if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
@@ -491,7 +499,8 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     scores: dict[str, float] = {}
     for match in matches:
         for name in set(match.could_be_from_charset).intersection(names):
-            scores[name] = match.coherence - 2 * match.chaos + (_PRIOR if name == _LATIN[0] else 0)
+            scores[name] = match.coherence - 2 * match.chaos + (_PRIOR if name == _WINDOWS else 0)
+    # of equal scores, the first name counts; -9 is below every score
     return max(names, key=lambda name: scores.get(name, -9.0)) if scores else None
 
 
@@ -526,6 +535,7 @@ def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
             " If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
         )
     cut_files = [file for file in files if file.kind == "text" and documents != "file"]
+    # the first result of file_layout is whether the file is hard-wrapped
     wrapped = [file.name for file in cut_files if file_layout(file.path)[0]]
     if wrapped:
         subject = f"{wrapped[0]} is"

@@ -26,7 +26,8 @@ from reviewgen.errors import DataError, counted
 # the target that cross entropy ignores; used for bos, conditions and fields, which are inputs only
 IGNORED = -100
 _BLOCK_TOKENS = 1 << 18  # tokens copied from the store at a time, over all lanes
-_FULL = 0.95  # probability that a random length has the mean bptt; else bptt / 2
+# probability that a random length is drawn with the mean bptt; otherwise the mean is bptt / 2
+_FULL = 0.95
 _DEVIATION = 5 / 70  # standard deviation of a random length, as a share of bptt
 _LIMIT = 2  # max length: this many standard deviations above bptt
 _LENGTHS = 1  # added to the seed of the lengths, so that it differs from the seed of the order
@@ -92,14 +93,15 @@ class Lanes:
     ) -> None:
         if store.count < 2:
             raise DataError("There are no texts to train on.")
-        targets = store.count - 1
-        if targets < world_size:
+        target_count = store.count - 1
+        if target_count < world_size:
             raise DataError(
-                f"{world_size} processes cannot share {counted(targets, 'token')} to train on; use"
-                " fewer processes."
+                f"{world_size} processes cannot share {counted(target_count, 'token')} to train on;"
+                " use fewer processes."
             )
-        self.lanes = max(1, min(lanes, targets // 2 // world_size))
-        self.length = targets // (self.lanes * world_size)
+        # reduced so that each lane has at least two targets
+        self.lanes = max(1, min(lanes, target_count // 2 // world_size))
+        self.length = target_count // (self.lanes * world_size)
         # the index of this process's first lane among the lanes of all processes
         self._first_lane = rank * self.lanes
         self.bptt = min(bptt, self.length)
@@ -154,6 +156,7 @@ class Lanes:
             return range(0, length // bptt * bptt + 1, bptt)
         random = np.random.default_rng((self._seed, epoch, _LENGTHS))
         edges = np.zeros(1, np.int64)
+        # draw lengths until they fill the lane; each time about as many as may still be needed
         while edges[-1] < length:
             means = np.where(
                 random.random(1 + int(length - edges[-1]) // bptt) < _FULL, bptt, bptt / 2
@@ -170,12 +173,12 @@ class Lanes:
         edges = self._edges(epoch)
         steps_per_block = max(1, _BLOCK_TOKENS // (self.lanes * self._longest))
         for first in range(number, len(edges) - 1, steps_per_block):
-            inner = edges[first : first + steps_per_block + 1]
-            start = inner[0]
-            ids, targets = self._fill_block(stream, start, inner[-1])
-            for step, (begin, end) in enumerate(itertools.pairwise(inner), first):
-                cut = slice(begin - start, end - start)
-                yield Batch(ids[:, cut], targets[:, cut], epoch, step, len(edges) - 1)
+            block_edges = edges[first : first + steps_per_block + 1]
+            block_start = block_edges[0]
+            ids, targets = self._fill_block(stream, block_start, block_edges[-1])
+            for step, (start, end) in enumerate(itertools.pairwise(block_edges), first):
+                columns = slice(start - block_start, end - block_start)
+                yield Batch(ids[:, columns], targets[:, columns], epoch, step, len(edges) - 1)
 
     def _fill_block(
         self, stream: "_ShuffledStream", start: int, end: int
@@ -183,11 +186,13 @@ class Lanes:
         """Return the inputs and targets between two positions of the lanes, (B, end - start)
         each.
         """
-        block, targets = np.empty((2, self.lanes, end - start + 1), np.int64)
-        for lane, rows in enumerate(zip(block, targets, strict=True), self._first_lane):
+        # both get the same tokens, one more than is returned, since targets are the next tokens
+        ids, targets = np.empty((2, self.lanes, end - start + 1), np.int64)
+        # ``lane`` is the index of a row among the lanes of all processes
+        for lane, rows in enumerate(zip(ids, targets, strict=True), self._first_lane):
             stream.copy_tokens(lane * self.length + start, *rows)
         self._store.release_pages()
-        return block[:, :-1], targets[:, 1:]
+        return ids[:, :-1], targets[:, 1:]
 
 
 class _ShuffledStream:
@@ -199,20 +204,22 @@ class _ShuffledStream:
         # (texts,) the index in the stream after each text
         self._ends = np.cumsum(store.lengths[self._order])
 
-    def copy_tokens(self, start: int, out: np.ndarray, targets: np.ndarray) -> None:
-        """Copy the tokens from index ``start`` on to ``out`` and to ``targets``. In ``targets``,
-        tokens that are not predicted (bos, conditions, fields) become ``IGNORED``.
+    def copy_tokens(self, start: int, ids: np.ndarray, targets: np.ndarray) -> None:
+        """Fill two arrays of the same length with the tokens of the stream, beginning at index
+        ``start``. In ``targets``, tokens that are not predicted (bos, conditions, fields) are
+        replaced by ``IGNORED``.
         """
-        position = int(np.searchsorted(self._ends, start, side="right"))
+        position = int(np.searchsorted(self._ends, start, side="right"))  # of a text in the order
         done = 0
-        while done < len(out):
+        while done < len(ids):
             number = int(self._order[position])
             document = self._store.document(number)
             prefix_length = 1 + int(self._store.given[number])  # bos, conditions and fields
-            # the tokens of the text that are before index ``start + done``
-            skip = len(document) - int(self._ends[position] - (start + done))
-            piece = document[skip : skip + len(out) - done]
-            out[done : done + len(piece)] = targets[done : done + len(piece)] = piece
-            targets[done : done + min(len(piece), max(0, prefix_length - skip))] = IGNORED
+            # the number of the text's tokens that are before index ``start + done``
+            skipped = len(document) - int(self._ends[position] - (start + done))
+            piece = document[skipped : skipped + len(ids) - done]
+            ids[done : done + len(piece)] = targets[done : done + len(piece)] = piece
+            # the tokens of the prefix that are in this piece
+            targets[done : done + min(len(piece), max(0, prefix_length - skipped))] = IGNORED
             done += len(piece)
             position += 1

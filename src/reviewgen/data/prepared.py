@@ -58,7 +58,7 @@ def find_store(source: Any) -> StoreFolder | None:
         # if this fails, reading the source as texts reports the error
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
-        # for example, the web page that a server sends for any address
+        # not a JSON object but, for example, the web page that a server sends for any address
         if not content.startswith(b"{"):
             return None
         return _at_url(source, content)
@@ -72,8 +72,8 @@ def find_store(source: Any) -> StoreFolder | None:
 
 
 def _at_url(url: str, content: bytes) -> StoreFolder:
-    """Return the store with a ``store.json`` at a URL. Its folder is where ``fetch_store`` copies
-    it.
+    """Return the store at a URL, whose ``store.json`` has the given content. The folder of the
+    store is the place in the cache to which ``fetch_store`` copies the files.
     """
     parsed = parse_store(content, url)
     return StoreFolder(cache_folder() / f"store-{digest_json(parsed)}", parsed, url)
@@ -92,6 +92,7 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
     files = store.content["files"]
 
     def fetch(folder: Path) -> dict[str, Any]:
+        """Download the files into the folder of a stage, and check them."""
         names = (*files, STORE_FILE)
         with remote(store.name, "read") as (system, path):
             sources = [f"{path}/{name}" for name in names]
@@ -153,7 +154,7 @@ def prepare_store(
     """
     store = None
     with contextlib.closing(_prepare(spec, encoding, out, url, progress, facts)) as steps:
-        while store is None:
+        while store is None:  # each call makes one step, in the main process only
             store = processes.main(lambda: next(steps), out)
     return store
 
@@ -185,7 +186,7 @@ def _prepare(
         can_repeat = all(source.facts is not None for source in sources)
         if existing is not None:
             is_same = can_repeat and existing.facts.get("job") == identity
-            yield _keep(existing, is_same, job, url)
+            yield _keep(existing, is_same, job, url)  # the caller stops here
         job.require({"texts": texts})
         if not can_repeat:  # the texts may differ from those of an earlier call
             job.clear()
@@ -250,7 +251,7 @@ def _finish(encoded: StoreFolder, index: Path | None, facts: Mapping[str, Any]) 
         with atomic_file(folder / NOVELTY_FILE) as new:
             shutil.copyfile(index, new)
     names = sorted(sizes_of(folder).keys() - {STAGE_FILE, STORE_FILE})
-    # not what a killed process has left of store.json
+    # leave out the hidden file that a process killed while writing store.json has left
     names = [name for name in names if not name.startswith(".")]
     content = {
         **encoded.content,

@@ -62,16 +62,16 @@ from reviewgen.storage import save_array
 TRAIN = 0
 _KEPT = 0  # until the splits are decided: the row is in one of them
 _VALIDATION = 1
-_HELD_OUT_CODES = (1, 2)
+_HELD_OUT_CODES = (1, 2)  # validation and test
 _DUPLICATE = 3
 _NEAR_DUPLICATE = 4
 _LEAKING = 5
-_MINIMA = 128  # hash functions of a MinHash
+_MINIMA = 128  # number of hash functions of a MinHash; each gives one minimum
 _SEED = 1  # seed of the hash functions
-_SHINGLE = 3  # words in an n-gram
+_SHINGLE = 3  # words in one of the n-grams of a text that are hashed
 _RECALL = 0.99  # min probability that banding finds a pair at the threshold
 _SAMPLE_CHARACTERS = 1 << 18  # characters of the sample of held-out texts checked for leaks
-_GROUP_CHARACTERS = 1 << 20  # characters of held-out texts that are checked at once
+_GROUP_CHARACTERS = 1 << 20  # characters, about, of the held-out texts that are checked at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class CorpusSpec:
         for number, (source, config) in enumerate(pairs):
             subfolder = folder / str(number)
             subfolder.mkdir(exist_ok=True)
-            # the lines of validation texts are joined as those of the training texts are
+            # the validation source, whose lines are joined as those of the training texts are
             if number == (len(weights) or 1):
                 config = replace(config, width=opened[0].info.width)
             opened.append(open_source(source, config, subfolder, allow_missing=self.allow_missing))
@@ -181,6 +181,7 @@ class Corpus:
         """Return the facts as JSON values."""
 
         def described(source: SourceInfo, report: CleaningReport) -> dict[str, Any]:
+            """Return how a source was read and cleaned, as JSON values."""
             return {"stream": asdict(source), "cleaning": asdict(report)}
 
         corpora = [
@@ -202,6 +203,7 @@ class Corpus:
         """Return the corpus that ``to_json`` has described, without its texts."""
 
         def read(entry: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
+            """Convert what ``described`` in ``to_json`` returns back to its arguments."""
             return SourceInfo(**entry["stream"]), CleaningReport(**entry["cleaning"])
 
         return cls(
@@ -238,14 +240,16 @@ class Corpus:
         return codes[codes < _DUPLICATE]
 
     def attach_rows(self, cleaned: Sequence[Cleaned]) -> None:
-        """Set the files, codes and ``is_label`` of the corpus from its sources; each of ``corpora``
-        has one of these sources.
+        """Set the files, codes and ``is_label`` of the corpus from its sources, the validation
+        source last. If the corpus is joined from ``corpora``, also set those of each: corpus i has
+        source i.
         """
         for corpus, source in zip(self.corpora, cleaned, strict=False):
             corpus.attach_rows([source])
         self.files = list(itertools.chain(*(each.files for each in cleaned)))
         self.codes = _by_file(np.concatenate([each.codes for each in cleaned]), self.files)
         schemas = [open_rows(file).schema for file in self.files]
+        # ``clean`` stores the values of condition i in the column "ci"
         self.is_label = [
             any(str(schema.field(f"c{number}").type) == "string" for schema in schemas)
             for number in range(len(self.names))
@@ -321,8 +325,8 @@ def split_sources(
     # validation texts lose the lines that repeat in the training texts
     lines = list(dict.fromkeys(itertools.chain(*(each.dropped_lines for each in cleaned))))
     cleaned += [clean_source(source, root, cut, lines) for source in sources[training_count:]]
-    known = [[each.key, each.source.info.name] for each in cleaned]
-    inputs = [known, training_count, to_dict(spec.filters), list(weights)]
+    identities = [[each.key, each.source.info.name] for each in cleaned]
+    inputs = [identities, training_count, to_dict(spec.filters), list(weights)]
     stage = run_stage(
         root,
         "split",
@@ -354,8 +358,8 @@ def _split(
         progress: Called with each step.
     """
     codes, notes = _decide_codes(cleaned, training_count, filters, progress)
-    joined = list(map(_describe_source, cleaned))
-    members = [corpus for corpus, _ in joined]
+    described = list(map(_describe_source, cleaned))
+    members = [member for member, _ in described]
     corpus = members[0]
     if weights:
         info, report = join_sources(
@@ -368,7 +372,8 @@ def _split(
         corpus.validation = (members[-1].source, members[-1].report)
     corpus.attach_rows(cleaned)
     if weights:
-        notes = [*_weigh(corpus.corpora, [size for _, size in joined], weights), *notes]
+        characters = [size for _, size in described[:training_count]]
+        notes = [*_weigh(corpus.corpora, characters, weights), *notes]
     corpus.notes = [*corpus.source.notes, *notes]
     corpus.fingerprint = _fingerprint(corpus, cleaned)
     folder.mkdir(parents=True, exist_ok=True)
@@ -440,6 +445,7 @@ def _split_rows(cleaned: Cleaned, is_kept: np.ndarray) -> np.ndarray:
     if cleaned.source.is_cleaned:
         splits = read_column(cleaned.files, "split", np.uint8)
     else:
+        # the cycle of splits, repeated for all rows
         splits = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(is_kept))
     return np.asarray(splits[is_kept])
 
@@ -458,6 +464,7 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
         codes[hashes == hashes.min()] = train
     if len(codes) and validation not in codes:
         in_train = hashes[codes == train]
+        # train gives a text if it has two different ones, else test
         donors = in_train if in_train.min() < in_train.max() else hashes[codes == test]
         if donors.size:  # otherwise there is only one text
             codes[hashes == donors.max()] = validation
@@ -474,12 +481,16 @@ class NearDuplicates:
     def __init__(self, threshold: float) -> None:
         from rensa import RMinHashLSH
 
+        # The possible numbers of minima in a band. Of two texts at the threshold, a band is equal
+        # with probability threshold**width; banding finds the pair if at least one band is equal.
         widths = [
             width
             for width in (32, 16, 8, 4, 2)
             if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL
         ]
         self._threshold = threshold
+        # the third argument is the number of bands; the widest ones give the fewest false
+        # candidates
         self._index = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1))
         self._known: dict[int, Any] = {}
 
@@ -538,6 +549,7 @@ def _find_leaks(
     if length is None:
         stride = max(1, math.ceil(lengths[held_out].sum() / _SAMPLE_CHARACTERS))
     checked = held_out[::stride]
+    # (checked,): the number of the group in which each text is checked
     groups = np.cumsum(lengths[checked]) // _GROUP_CHARACTERS
     is_training = _by_file(codes == TRAIN, files)
     is_leaking = np.zeros(len(codes), np.bool_)
@@ -605,10 +617,12 @@ def _describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
     """
     info = cleaned.source.info
     report = cleaned.report
+    # the number of rows with each of the six codes, the splits first
     *sizes, duplicates, near_duplicates, leaking = np.bincount(cleaned.codes, minlength=6).tolist()
     report.duplicates = duplicates
     report.near_duplicates = near_duplicates
     report.leaking = leaking
+    # one long text counts as one, and not as its blocks
     report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
     report.characters = int(cleaned.lengths[cleaned.codes < _DUPLICATE].sum())
     counts = dict(zip(SPLITS, sizes, strict=True))
@@ -624,7 +638,6 @@ def _weigh(
     ``characters`` holds the number of characters in the training texts of each corpus.
     """
     names = [corpus.source.name for corpus in corpora]
-    characters = characters[: len(corpora)]
     times = find_times(names, characters, weights)
     for corpus, weight, passes in zip(corpora, weights, times, strict=True):
         corpus.weight = weight

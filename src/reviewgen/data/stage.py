@@ -100,6 +100,7 @@ def run_stage(
             digests = [digest_of(made / file) for file in sorted(sizes_of(made))]
 
             def move(target: Path) -> Mapping[str, Any]:
+                """Make the stage of the files that exist already."""
                 shutil.copytree(made, target, copy_function=shutil.move, dirs_exist_ok=True)
                 return facts
 
@@ -140,7 +141,9 @@ def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) ->
             (files / STAGE_FILE).write_text(text, encoding="utf-8", newline="")
             job.finish("files")
         except Exception as error:
-            # if a worker was killed, or the disk is full, the same command may go on
+            # After a killed worker or a full disk, the same command may go on with the files. In
+            # the cache they are kept only for a killed worker, since they take space on a full
+            # disk.
             may_succeed = isinstance(error, WorkerError | StorageError | OSError)
             if not may_succeed or (is_in_cache and not isinstance(error, WorkerError)):
                 job.clear()
@@ -170,7 +173,8 @@ def share(
     """Call a function once for each task, in workers if there is much text. Return the results in
     the order of the tasks.
 
-    Tasks are taken from the iterable in this process, one for each worker and one more at a time.
+    Tasks are taken from the iterable in this process. At any time, at most one task more than there
+    are workers is unfinished.
 
     Args:
         function: A module-level function, or a ``partial`` of one.
@@ -246,10 +250,12 @@ def count_workers(size: int, num_proc: int | None = None) -> int:
 
 
 def slices(items: int, size: int, num_proc: int | None = None) -> list[slice]:
-    """Return slices that divide a list of ``items`` items evenly, one for each worker: every N-th
-    item. So what is made of a slice depends on the number of workers, unlike the sum of all.
+    """Return slices that divide a list of ``items`` items evenly, one for each of N workers: slice
+    i has every N-th item, from item i on.
 
-    The items have ``size`` bytes of text in all; see ``count_workers``.
+    The slices depend on the number of workers. So they are for results that do not depend on how
+    the items are divided, such as sums. The items have ``size`` bytes of text in all; see
+    ``count_workers``.
     """
     count = min(items, count_workers(size, num_proc))
     return [slice(number, None, count) for number in range(count)]
@@ -274,7 +280,7 @@ def open_rows(file: Path) -> "pyarrow.Table":
     import pyarrow
 
     with contextlib.suppress(OSError):  # this user may only read the cache
-        os.utime(file.parents[1])
+        os.utime(file.parents[1])  # the folder of the stage; the file is in a subfolder
     return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
 
 
@@ -342,8 +348,9 @@ def cache_size() -> int:
 
 
 def prune_cache(max_bytes: int = MAX_BYTES) -> None:
-    """Remove the least recently used folders until the cache has at most ``max_bytes``, but none
-    that was used within the last hour; and the temporary folders of processes that have ended.
+    """Remove the least recently used folders until the cache has at most ``max_bytes``. Folders
+    that were used within the last hour are kept. Temporary folders of processes that have ended are
+    removed in any case.
     """
     entries = sorted(_cached_folders())
     total = sum(size for _, size, _ in entries)

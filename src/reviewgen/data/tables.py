@@ -40,6 +40,7 @@ _JSON_SEPARATOR = re.compile(r"[ \t\n\r]*([],])[ \t\n\r]*")
 _NOT_SPACE = re.compile(r"\S")
 _LONGEST_TOKEN = 64  # characters; no escape or literal of JSON is longer
 _SEPARATORS = ",;\t|"
+# the first line of some csv files, by which they tell Excel their separator
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD = 1 << 20  # the format of a csv file is detected from the lines in its first characters
 _PROBED_ROWS = 10  # rows that are compared to detect the format
@@ -156,6 +157,7 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
                 # the text read so far may end within the value
                 is_short = len(text[error.pos :].lstrip()) < _LONGEST_TOKEN
                 is_cut = is_short or error.msg.startswith("Unterminated")
+                # at least as much as is left of the text, so that a long value is parsed few times
                 more = file.read(max(_JSON_HEAD, len(text) - start)) if is_cut else ""
                 if not more:
                     raise _array_error(name, number, error.msg) from None
@@ -209,10 +211,11 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     outer = values[0]
     inner = list(outer.values())
     lists = {key: items for key, items in outer.items() if isinstance(items, list) and items}
+    # the keys of lists of records
     tables = [key for key, items in lists.items() if isinstance(items[0], Mapping)]
     if isinstance(outer.get("columns"), list) and isinstance(outer.get("data"), list):
         return _join_rows(outer["columns"], outer["data"], name)
-    # strings: one record, or texts by their ids
+    # if there are strings, the object is one record, or has at least three texts by their ids
     if any(isinstance(item, str) for item in inner):
         is_record = not all(isinstance(item, str) for item in inner) or _has_usual_name(outer)
         return values if is_record or len(inner) < 3 else inner
@@ -223,18 +226,18 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
         )
     if tables:
         return lists[tables[0]]
-    # columns as lists
+    # several lists and nothing else: they are columns
     if len(lists) == len(inner) > 1:
         return _join_rows(list(outer), list(itertools.zip_longest(*inner)), name)
-    # a wrapper of a list of texts
+    # a wrapper of one list of texts
     if len(lists) == 1 and isinstance(next(iter(lists.values()))[0], str):
         return next(iter(lists.values()))
-    # a single record
+    # values that are not all objects: a single record
     if not inner or not all(isinstance(item, Mapping) for item in inner):
         return values
     if len(inner) == 1 and any(isinstance(item, list | Mapping) for item in inner[0].values()):
         return _find_records(inner, name)  # nested, as in {"data": {"reviews": [...]}}
-    keys = dict.fromkeys(itertools.chain.from_iterable(inner))
+    keys = dict.fromkeys(itertools.chain.from_iterable(inner))  # of all inner objects
     are_rows = all(map(str.isdecimal, keys)) or _has_usual_name(outer)
     if _has_usual_name(keys) or not are_rows:
         return inner  # records by their ids
@@ -269,10 +272,12 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
     csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8", newline="") as stream:
         lines = stream.readlines(_CSV_HEAD)
+    # the blank lines at the beginning, and then the line "sep=...", are skipped
     skipped = next((number for number, line in enumerate(lines) if line.strip("\r\n")), len(lines))
     match = _SEPARATOR_LINE.fullmatch("".join(lines[skipped : skipped + 1]))
     lines = lines[skipped + bool(match) :]
     skipped += bool(match)
+    # each quoted field is replaced by "q", since its separators do not count
     bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
     header = next(filter(str.strip, bare), "")
     separator = match[1] if match else max(_SEPARATORS, key=header.count)
@@ -449,6 +454,7 @@ def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
     Raises:
         ConfigError: python-calamine is not installed.
     """
+    # an empty sheet has no rows; then [[]] gives an empty header
     header, *rows = _open_workbook(path).get_sheet_by_index(0).to_python() or [[]]
     names = list(map(str, header))
     yield [dict(zip(names, row, strict=False)) for row in rows]

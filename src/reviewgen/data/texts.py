@@ -35,7 +35,7 @@ _TRAINED_ON = (
     " --split test (split='test') takes the texts that a training held out."
 )
 _LOOKED_UP = 100  # number of texts that are looked up in the training texts of a model
-_MOST = 0.5  # a warning is logged if the model was trained on a larger share of them
+_MOST = 0.5  # a warning is logged if a model was trained on more than this share of these texts
 LEGACY_OPTIONS = {
     "fix_encoding": False,
     "keep_line_breaks": True,
@@ -94,18 +94,20 @@ def _stream(source: Any, config: DataConfig) -> Iterator[Example]:
         opened = open_source(source, config, folder, allow_missing=True)
         cleaner = opened.cleaner()
         report = cleaner.report
-        seen = set[int]()
+        seen = set[int]()  # hashes of earlier texts
         for text, values in opened.examples():
             cleaned = cleaner(text)
             if cleaned is None:
                 continue
-            if opened.drops_duplicates and cleaned[1] in seen:
+            cleaned_text, text_hash = cleaned
+            if opened.drops_duplicates and text_hash in seen:
                 report.duplicates += 1
                 continue
-            seen.add(cleaned[1])
+            seen.add(text_hash)
             report.kept += 1
-            report.characters += len(cleaned[0])
-            yield cleaned[0], values[: len(config.columns)]
+            report.characters += len(cleaned_text)
+            # without the last value of a cleaned corpus, the split
+            yield cleaned_text, values[: len(config.columns)]
     report.decode_errors = opened.info.decode_errors
     opened.info.notes += note_mojibake(report.mojibake, cleaner.mojibake)
     _log(opened.info, report)
@@ -113,6 +115,7 @@ def _stream(source: Any, config: DataConfig) -> Iterator[Example]:
 
 
 def _log(info: SourceInfo, report: CleaningReport) -> None:
+    """Log what was read and changed."""
     for line in describe(info, report):
         _logger.info("%s", line)
 

@@ -37,7 +37,7 @@ from reviewgen.storage import digest_of, save_array
 STORE_FILE = "store.json"
 FORMAT = 1
 _DTYPES = ("uint16", "uint32")
-_BLOCK_TOKENS = 1 << 22  # ids in one of the ``Blocks``, about
+_BLOCK_TOKENS = 1 << 22  # max ids of a block of several texts
 
 PrefixedText: TypeAlias = tuple[str, Sequence[int]]
 """A text, and the ids of its conditions and fields."""
@@ -74,16 +74,19 @@ class Tokens:
         paths = itertools.product(folders, _DTYPES)
         files = [folder / f"{split}.{dtype}" for folder, dtype in paths]
         files = [file for file in files if file.is_file()]
-        # a folder may be listed several times
+        # a folder that is listed several times is mapped once
         self._maps = {file: _map(file) for file in dict.fromkeys(files)}
+        # the suffix of a file is the dtype of its ids
         self._shards = [np.frombuffer(self._maps[file] or b"", file.suffix[1:]) for file in files]
-        load = functools.cache(np.load)
+        load = functools.cache(np.load)  # likewise, each file is loaded once
 
         def load_all(suffix: str) -> list[np.ndarray]:
             """Return the arrays of the files with a suffix, from each folder that has one."""
             paths = [folder / f"{split}.{suffix}.npy" for folder in folders]
             return [load(path) for path in paths if path.is_file()]
 
+        # Each index is (2, texts + 1). Row 0: the index at which each text starts, and the end of
+        # the last text. Row 1: the number of characters of each text, and an unused 0.
         indexes = [load(folder / f"{split}.index.npy") for folder in folders]
         if [index[0, -1] for index in indexes] != [len(ids) for ids in self._shards]:
             raise ValueError(f"the index of {split} does not fit its ids")
@@ -101,6 +104,7 @@ class Tokens:
         if fields := load_all("fields"):
             self.fields = np.concatenate(fields)
             lengths = np.concatenate([np.diff(edges) for edges in load_all("fields.index")])
+            # (texts + 1,): where the field ids of each text start, and the end of the last
             self._fields_from: np.ndarray = np.cumsum([0, *lengths])
             self.given += lengths
 
@@ -194,10 +198,11 @@ class Blocks:
         while first < len(self._tokens):
             start = int(offsets[first])
             stop = min(start + _BLOCK_TOKENS, self._tokens.shard_end(start))
-            last = max(first + 1, int(offsets.searchsorted(stop, side="right")) - 1)
-            yield self._tokens.ids_between(start, int(offsets[last]))
+            # the number of the first text after the block, which has at least one text
+            end = max(first + 1, int(offsets.searchsorted(stop, side="right")) - 1)
+            yield self._tokens.ids_between(start, int(offsets[end]))
             self._tokens.release_pages()
-            first = last
+            first = end
 
 
 def _map(file: Path) -> mmap.mmap | None:
@@ -253,6 +258,7 @@ def write_texts(
                 )
             file.write(whole.astype(dtype, copy=False).data)
             characters += map(len, chunk)
+    # (2, texts + 1), as ``Tokens`` reads it
     index = np.stack([np.cumsum(lengths, dtype=np.int64), np.array([*characters, 0], np.int64)])
     save_array(folder / f"{split}.index.npy", index)
 
@@ -387,7 +393,7 @@ def parse_store(content: bytes, name: str) -> dict[str, Any]:
         version = int(parsed["format"])
         names = map(Path, map(str, [*parsed["files"], *parsed["shards"], *parsed.get("train", ())]))
     except (ValueError, KeyError, TypeError):
-        version = 0
+        version = 0  # refused below, before ``names`` is used
     if version > FORMAT:
         raise DataError(
             f"The token store {name} is of a newer version of reviewgen (format {version}): update"

@@ -161,16 +161,19 @@ def _percent(share: float) -> str:
 
 
 def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
-    """Return how many times to read each text in an epoch, (T,).
+    """Return how many times to read each text in an epoch, (texts,).
 
     Each text is read ``int(times)`` times. The texts with the smallest hashes are read once more,
     until the number of characters read is closest to ``times`` times the characters of all texts.
     """
+    # the numbers of the texts, by their hashes
     order = sorted(range(len(texts)), key=lambda number: hash_text(texts[number]))
     lengths = np.array([len(texts[number]) for number in order], np.int64)
+    # the position of the middle of each text, if the texts are joined in this order
     middles = lengths.cumsum() - lengths / 2
     copies = np.full(len(texts), int(times))
-    # a text is read once more if its middle is before the position at which this share ends
+    # times % 1 is the share of the characters that are read once more; a text is among them if its
+    # middle comes before the position at which this share ends
     copies[order] += middles < times % 1 * lengths.sum()
     return copies
 

@@ -24,6 +24,8 @@ from reviewgen.storage import atomic_file
 from reviewgen.web.rendering import refuse_file
 
 _ZERO = -99  # the logarithm that other programs write for probability zero
+# the bytes that GPT-2 writes as the character of the same number, and those that it writes as the
+# characters from 256 on
 _PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 _OTHERS = sorted({*range(256)} - _PRINTABLE)
 
@@ -57,7 +59,7 @@ def export_arpa(
     with storage_errors(path), atomic_file(path) as new, new.open("w", encoding="utf-8") as stream:
         has_unknown = "<unk>" in words
         counts = [len(order.ids) for order in orders]
-        counts[0] += not has_unknown
+        counts[0] += not has_unknown  # <unk> is written even if it is not a token
         stream.write("\\data\\\n")
         stream.writelines(f"ngram {order}={count}\n" for order, count in enumerate(counts, 1))
         for order, ngrams in enumerate(orders, 1):
@@ -113,7 +115,8 @@ def _words(model: ReviewModel) -> list[str]:
     for condition in model.conditions.fixed:
         labels = [condition.name, *(f"{condition.name}={each.label}" for each in condition.values)]
         words += [f"<{''.join(map(_symbol, label.encode()))}>" for label in labels]
-    # the parts of words that white space separates; there are none of an empty word
+    # The parts of words that white space separates; an empty word has none. So they equal the words
+    # only if no word is empty or has white space.
     parts = {*chain.from_iterable(map(str.split, words))}
     if parts != {*words} or len(parts) < len(words):
         raise ConfigError(

@@ -31,6 +31,7 @@ LIST = "reviewgen-export.json"
 """The file that lists the other files of an export."""
 
 MODULE = "tokenizer.mjs"
+"""The JavaScript module with the tokenizer."""
 
 ONNX = "onnx"
 TRANSFORMERS = "transformers"

@@ -326,12 +326,12 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
     models = {"": model}  # by the prefix of the names of their tensors
     if isinstance(model, Blend):
         models = {f"{number}.": component for number, component in enumerate(model.components)}
-    # the prefixes of the models that are trained by counting
+    # the prefixes of the models that were trained by counting, whose tensors are stored unchanged
     counted = tuple(prefix for prefix, part in models.items() if isinstance(part, CountTrained))
     entries = dict[str, Any]()
     stored = dict[tuple[Any, ...], dict[str, Any]]()
     for name, tensor in model.state_dict().items():
-        # tied tensors have the same memory; empty tensors may have the same without being tied
+        # tied tensors have the same memory; empty tensors may have it, too, without being tied
         memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         if memory not in stored or not tensor.numel():
             on_cpu = tensor.detach().cpu()

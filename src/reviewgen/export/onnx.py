@@ -172,7 +172,7 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     """
     import onnx
 
-    together = torch.tensor([list(text) for text in texts])
+    together = torch.tensor([list(text) for text in texts])  # (B, T)
     batches = [*together[:, None], together]  # each text alone, then all in one batch
     problem = ""
     for make_graph in (export_whole, export_step):  # try the faster graph first
@@ -211,10 +211,11 @@ def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     first_state = model.initial_state(len(ids))
-    names, _ = names_of(len(flatten_state(first_state)))  # of the inputs
+    names, _ = names_of(len(flatten_state(first_state)))  # the names of the inputs
     with torch.no_grad():
         expected = model(ids, first_state)[0].float().numpy()
     differences = []
+    # one chunk with all tokens, then several chunks, (B, tokens) each
     for chunks in ([ids.numpy()], np.split(ids.numpy(), CHUNK_ENDS, axis=1)):
         state = [np.zeros(part.shape, part.numpy().dtype) for part in flatten_state(first_state)]
         logits = []
@@ -337,6 +338,8 @@ def export_step(model: LanguageModel) -> "ModelProto":
     axes = {0: torch.export.Dim("batch")}
     exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first_tensors, step_names)
     step = exported.graph
+    # Scan calls the body, one step, for each token: the tensors of the state go from one call to
+    # the next, and ids and logits are cut and joined along axis 1, the time.
     body = helper.make_graph(
         step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info
     )
@@ -396,8 +399,9 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
     """Replace the inputs and outputs of a graph by descriptions whose dynamic axes have names."""
     from onnx import TensorProto, helper
 
+    # (1, 1, V), of which only V is used
     logits, _ = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.initial_state)
-    # the type and shape of each value
+    # the type and shape of each tensor of the state
     state_specs = [
         (helper.np_dtype_to_tensor_dtype(part.numpy().dtype), ["batch", *part.shape[1:]])
         for part in flat.first_tensors

@@ -133,7 +133,7 @@ def export_gguf(
         types = [gguf.TokenType.NORMAL] * len(vocabulary)
         types[bos_id] = types[eos_id] = gguf.TokenType.CONTROL
         writer.add_tokenizer_model("gpt2")
-        # llama.cpp splits texts for it as for gpt-2, and keeps spaces in front of punctuation
+        # with this name, llama.cpp splits texts as for gpt-2, but keeps spaces before punctuation
         writer.add_tokenizer_pre("trillion")
         writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
         writer.add_token_types(types)
@@ -143,7 +143,9 @@ def export_gguf(
         writer.add_add_bos_token(True)
         names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
         for name, array in _tensors(model).items():
-            if "q_proj" in name or "k_proj" in name:  # halves of a head become neighbours
+            if "q_proj" in name or "k_proj" in name:
+                # row i of the first half of a head, and row i of the second half, become
+                # neighbours; (heads, 2, head_dim / 2, hidden_size)
                 halves = array.reshape(-1, 2, config["head_dim"] // 2, config["hidden_size"])
                 array = halves.swapaxes(1, 2).reshape(array.shape)
             writer.add_tensor(names.get_name(name, [".weight"]), np.ascontiguousarray(array))
@@ -166,7 +168,7 @@ def _config_of(model: ReviewModel) -> dict[str, Any]:
 
 
 def _tensors(model: ReviewModel) -> dict[str, np.ndarray]:
-    """Return the weights by their names in transformers."""
+    """Return the weights of a model as float32 arrays, by their names in transformers."""
     name_of = type(model.bundle.model.config).transformers_name
     state = model.bundle.model.state_dict().items()
     return {name_of(name): tensor.float().cpu().numpy() for name, tensor in state}

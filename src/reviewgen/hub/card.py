@@ -23,6 +23,7 @@ from reviewgen.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
 
+# the keys of the metadata that a user may give, each with an example for messages
 _EXAMPLES = {
     "license": "apache-2.0",
     "language": "en",
@@ -35,6 +36,7 @@ _TASK = "text-generation"
 # tokenizer), and the settings of a blend that the card describes in words.
 _LEFT_OUT = ("alphabet", "weights", "gate", "models")
 _SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a Markdown link
+# the license in the front matter of a card
 _LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTALL | re.MULTILINE)
 # The words of this line must not change: existing cards on the Hub and in saved folders have the
 # line.
@@ -224,6 +226,7 @@ def check_metadata(license: Any, more: Any) -> dict[str, Any]:
         {} if more is None else check_mapping("model_card_kwargs", more, "{'language': 'en'}")
     )
     problems = []
+    # adds the license to the metadata, unless they have one
     if license is not None and metadata.setdefault("license", license) != license:
         problems.append(
             f"The license is {quoted(license)}, and in model_card_kwargs"
@@ -240,8 +243,8 @@ def check_metadata(license: Any, more: Any) -> dict[str, Any]:
 
 
 def odd_text(name: str, value: Any, example: str) -> str | None:
-    """Check a value that should be a string, a list of strings, or None. Return a description of
-    the problem, or None if there is no problem.
+    """Check a value that should be a string, a list of strings, or None. Return a sentence about
+    the problem, or None if there is no problem. ``name`` and ``example`` are for the sentence.
     """
     if value is None:
         return None
@@ -272,7 +275,7 @@ def metadata_of(card: str) -> dict[str, Any]:
     data = parse_card(card).data
     metadata = {key: data.get(key) for key in ("license", "language", "datasets", "tags")}
     if isinstance(metadata["tags"], list) and _is_unedited(card):
-        # the first two tags of a generated card are "reviewgen" and the name of the model plugin
+        # the first two tags of a generated card are "reviewgen" and the name of the model's plugin
         metadata["tags"] = metadata["tags"][2:]
     if link := _SPACE.search(card):
         metadata["space"] = link["space"]
@@ -302,7 +305,7 @@ def _is_unedited(card: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    """Return the digest that the last line of a card has, from the lines above it."""
+    """Return the digest of a card, which its last line has; ``text`` is the lines above it."""
     # line endings and trailing spaces do not change the digest
     plain = "\n".join(line.rstrip() for line in text.strip().splitlines())
     return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]
@@ -313,7 +316,7 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
     held_out = bundle.training.get("held_out") or {}
     data = bundle.training.get("data") or {}
     bits = held_out.get("bits_per_character")
-    license = _LICENSE.match(bundle.card)
+    license = _LICENSE.match(bundle.card)  # group 1 is its name
     facts = {
         "Preset": bundle.preset,
         "Bits per character": None if bits is None else f"{bits:.3f}, held out",

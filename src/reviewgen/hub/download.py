@@ -75,6 +75,7 @@ def locate(
     if folder is not None:
         return ModelLocation(folder, parsed, is_downloaded=False)
     folders = [config.parent.name for config in Path().glob(f"*/{CONFIG}")]
+    # n=1: the closest name, or none
     for near in difflib.get_close_matches(parsed, [*presets, *folders], n=1):
         if near not in presets:
             raise SourceError(
@@ -174,6 +175,7 @@ def _fetch(repo_id: str, revision: str, options: HubKwargs) -> Path:
         names = sorted(files_of(read_json(config)))
     except (ValueError, BundleError):  # read_bundle reports these errors
         names = [CONFIG]
+    # the folder of a downloaded snapshot has the name of its commit
     return Path(
         snapshot_download(repo_id, revision=config.parent.name, allow_patterns=names, **options)
     )

@@ -102,6 +102,7 @@ def publish(
         folder = scratch / (push.target.repo_id.partition("/")[2] if push.target else "model")
         _copy(bundle, folder, options.get("dtype"))
         own = {file.name for file in folder.iterdir()}
+        # the card, the plot and the results are made below
         written = own | {layout.CARD, layout.CURVE, layout.RESULTS}
         names = push.attempt(_selected_files, written, options)
         # Accept changes, since paths were removed from training.json. ``_upload`` writes the new
@@ -127,6 +128,7 @@ class _Push:
     """The checks before a push. All checks are made before a single error names all problems.
 
     Attributes:
+        options: The options of the push.
         problems: The errors of the checks that have failed.
         target: The repository; None if the name of the repository is not valid.
         before: The state of the repository.
@@ -250,7 +252,7 @@ def inspect_repository(
                 target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=wanted
             )
         )
-    names = frozenset(file.rfilename for file in info.siblings or ())
+    names = frozenset(file.rfilename for file in info.siblings or ())  # of all files
     files = layout.files_of({})  # the files that every saved model may have
     if layout.CONFIG in names:
         with contextlib.suppress(ValueError, BundleError):
@@ -300,8 +302,8 @@ def _existing_card(
     """Return the card that a user wrote or edited, in the repository or in the model's folder.
     Return None if there is no such card, so that a new card must be written.
 
-    If an existing card was generated, its metadata (license, language, datasets, tags and space)
-    are added to ``metadata``, except those for which the user gave a value.
+    If an existing card was generated, its license, language, datasets, tags and space are added to
+    ``metadata``, except those for which the user gave a value.
 
     Raises:
         ConfigError: The card names another license, or cannot be parsed.
@@ -327,6 +329,7 @@ def _existing_card(
         _logger.info("The card of %s is kept as it is%s.", where, without)
         if license is None or "license" in known:
             return card
+        # the card names no license: add the one that the user gave
         parsed = parse_card(card)
         parsed.data["license"] = license
         return str(parsed)

@@ -113,7 +113,7 @@ def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[st
     for kind, (plural, pattern) in PERSONAL_DATA.items():
         odd_pieces = [piece for piece in vocabulary if pattern.search(piece)]
         where = []
-        example = ""
+        example = ""  # of a match; one in a generated text is preferred
         if odd_pieces:
             where.append(f"{len(odd_pieces)} pieces of the vocabulary")
             example = odd_pieces[0].strip()

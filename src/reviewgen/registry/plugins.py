@@ -201,7 +201,7 @@ def find_weights(name: str | Plugin) -> Path | None:
         return None
     _refuse_broken(plugin)
     assert point is not None  # weights are not registered
-    top, *below = point.value.split(".")
+    top, *below = point.value.split(".")  # the package and the folders in it
     spec = importlib.util.find_spec(top)
     locations = spec.submodule_search_locations if spec else None
     for location in locations or ():
@@ -248,6 +248,8 @@ def find_preset(name: str | Plugin) -> Preset:
 def _find_pair(name: str) -> Preset:
     """Return the preset that a model and a tokenizer form; or, if the name ends with ``-plain``,
     the plain form of a preset.
+
+    This is called after an error of ``find_plugin``, which is hidden by ``from None``.
     """
     known = preset_names()
     problem = f"There is no preset {quoted(name)}."

@@ -74,7 +74,7 @@ def _explain_missing(
     """Return the message for a plugin that is not installed. ``providers`` are other packages that
     have a plugin of the same name.
     """
-    wanted = package
+    wanted = package  # the argument of pip install
     try:
         problem = f"and {package} {version(package)}, which is installed, has none of that name"
         if saved_version:

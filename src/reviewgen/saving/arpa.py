@@ -31,7 +31,7 @@ _MAX_ORDER = 64
 _MAX_WORDS = 1_000_000
 _MAX_NGRAMS = 100_000_000
 _MAX_LINE = 1 << 16  # bytes
-_MAX_BACKOFF = 30.0  # the maximum logarithm, so that weights are finite in 32 bits
+_MAX_BACKOFF = 30.0  # max logarithm of a back-off weight, so that the weight is finite in 32 bits
 
 # the number of a line, and its parts between white space
 Line = tuple[int, list[bytes]]
@@ -66,7 +66,7 @@ def _lines(stream: IO[bytes]) -> Iterator[Line]:
 
 
 def _next(lines: Iterator[Line], expected: str) -> Line:
-    """Return the next line, or raise if there is none."""
+    """Return the next line. If there is none, raise an error that says what was ``expected``."""
     line = next(lines, None)
     if line is None:
         raise BundleError(f"it ends where {expected} should be")
@@ -98,7 +98,7 @@ def _read_counts(lines: Iterator[Line], size: int) -> list[int]:
             f"it has {counts[0]:,} words and {sum(counts):,} n-grams; at most {_MAX_WORDS:,} and"
             f" {_MAX_NGRAMS:,} are read"
         )
-    # the shortest line is "0", and a space and a character for each word
+    # the shortest line has "0", a space and a character for each word, and a line end
     if sum(count * (2 * order + 2) for order, count in enumerate(counts, 1)) > size:
         raise BundleError(f"it is truncated: {sum(counts):,} n-grams do not fit in {size:,} bytes")
     return counts
@@ -120,11 +120,12 @@ def _read_order(
             raise BundleError(f"it declares {count:,} n-grams of order {order} and has {index:,}")
         words = parts[1 : order + 1]
         try:
+            # a line without a back-off weight gets the logarithm 0
             probability, backoff = map(float, [parts[0], *parts[order + 1 :], b"0"][:2])
             is_valid = len(parts) - order in (1, 2)
         except ValueError:
             is_valid = False
-        # false for NaN, too
+        # the comparisons are false for NaN, too
         if not (is_valid and probability <= 0 and backoff <= _MAX_BACKOFF):
             raise BundleError(
                 f"line {number} should have a logarithm of at most 0, {order} words, and perhaps a"

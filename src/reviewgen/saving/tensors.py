@@ -117,7 +117,8 @@ class SavedTensors:
             with safe_open(file, framework="numpy") as tensors:
                 slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
                 metadata = tensors.metadata() or {}
-            stored_names: dict[str, str] = {}
+            stored_names: dict[str, str] = {}  # by the name in the model
+            # the metadata of another program may have keys that are not names of tensors
             for tied_name, stored_name in metadata.items():
                 if tied_name == FORMAT or stored_name not in slices:
                     continue
@@ -143,9 +144,10 @@ class SavedTensors:
         stored = dict(expected)  # the tensors that the file should have
         for name, (dtype, shape) in expected.items():
             is_matrix = dtype == "float32" and len(shape) == 2
+            # a matrix cannot be int8 if the model itself has a tensor with the name of its scales
             if not is_matrix or name + SCALE in expected:
                 continue
-            if name in headers and headers[name][1] == "int8":
+            if name in headers and headers[name][1] == "int8":  # the dtype in the file
                 scaled.add(name)
                 stored[name + SCALE] = ("float32", shape[:1])
         if headers.keys() != stored.keys():

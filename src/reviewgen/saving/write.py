@@ -345,12 +345,14 @@ def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     for name, tensor in tensors.items():
         view = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         first = first_names.setdefault(view, name)
+        # A tensor named FORMAT is always stored, since that key of the metadata has another
+        # meaning; and so is an empty tensor, whose address says nothing.
         if first != name and name != FORMAT and tensor.numel():
             tied[name] = first
             continue
         plain = tensor.detach().cpu().contiguous()
         memory = plain.untyped_storage()
-        is_view = memory.nbytes() != plain.nbytes
+        is_view = memory.nbytes() != plain.nbytes  # of a part of the memory
         stored[name] = plain.clone() if is_view or memory.data_ptr() in pointers else plain
         pointers.add(memory.data_ptr())
     return stored, tied
