@@ -285,6 +285,7 @@ def _count_lines(files: Sequence[Path]) -> Mapping[str, int]:
         # (rows,): the number of characters up to the end of each text
         ends = np.cumsum(compute.utf8_length(table.column("text")))
         head = table[: int(ends.searchsorted(characters_per_file)) + 1]
+        # adds pairs of a hash and a text
         texts |= zip(head.column("hash").to_pylist(), head.column("text").to_pylist(), strict=True)
     return find_repeated_lines(texts.values())
 

@@ -198,7 +198,7 @@ class Cleaner:
         self._fix_encoding = self._parse_markdown = None
         if options["fix_encoding"]:
             try:
-                from ftfy import fix_encoding as fix  # an extra
+                from ftfy import fix_encoding as fix  # ftfy is an extra
             except ImportError:
                 raise ConfigError(
                     "Repairing encodings needs ftfy: pip install 'reviewgen[ftfy]'."

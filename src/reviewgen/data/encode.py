@@ -133,7 +133,7 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
         checked += len(text)
         decoded = tokenizer.decode(tokenizer.encode(text))
         if decoded != text:
-            position = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  character by character is what is needed
+            position = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  compares characters, as is needed here
             around = slice(max(0, position - _BEFORE), position + _AFTER)
             example = example if lost else (text[around], decoded[around])  # the first one
             # at least 1, even if the characters are only in another order

@@ -250,6 +250,7 @@ def fetch_files(url: str, folder: Path) -> list[tuple[Path, str]]:
             raise DataError(f"No file matches {url}.")
         copies = [_copy_path(folder, Path(name).name.partition("?")[0]) for name in names]
         system.get(names, [str(copy) for copy in copies])
+        # with a glob, the URL of each file
         urls = [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names))
         return list(zip(copies, urls, strict=True))
 
@@ -488,7 +489,8 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     usual = _WINDOWS if is_latin and "\ufffd" not in sample.decode(_WINDOWS, "replace") else None
     # With too few bytes, encodings cannot be told apart. But a sample of Latin letters that is not
     # valid in Windows-1252 is always examined.
-    if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
+    min_bytes = _MIN_LATIN_BYTES if usual else _MIN_BYTES
+    if beyond_ascii < min_bytes and (usual or not is_latin):
         return usual
     matches = from_bytes(
         sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False

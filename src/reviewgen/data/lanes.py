@@ -156,11 +156,9 @@ class Lanes:
             return range(0, length // bptt * bptt + 1, bptt)
         random = np.random.default_rng((self._seed, epoch, _LENGTHS))
         edges = np.zeros(1, np.int64)
-        # draw lengths until they fill the lane; each time about as many as may still be needed
-        while edges[-1] < length:
-            means = np.where(
-                random.random(1 + int(length - edges[-1]) // bptt) < _FULL, bptt, bptt / 2
-            )
+        while edges[-1] < length:  # until the lengths drawn fill the lane
+            count = 1 + int(length - edges[-1]) // bptt  # lengths that may still be needed, about
+            means = np.where(random.random(count) < _FULL, bptt, bptt / 2)
             drawn = np.clip(
                 np.rint(random.normal(means, _DEVIATION * bptt)), 1, self._longest
             ).astype(np.int64)

@@ -352,7 +352,7 @@ def _is_hub(given: str) -> bool:
     """
     if given.startswith("hf://"):
         return not (given.startswith("hf://datasets/") and is_url(given))
-    is_path = os.path.exists(given) or kind_of(Path(given))  # noqa: PTH110  no string makes it raise
+    is_path = os.path.exists(given) or kind_of(Path(given))  # noqa: PTH110  accepts any string
     return parse_hub_id(given) is not None and not is_path
 
 

@@ -60,7 +60,7 @@ from reviewgen.storage import save_array
 
 # The code of a row is the index of its split in SPLITS, or the reason why it is in no split.
 TRAIN = 0
-_KEPT = 0  # until the splits are decided: the row is in one of them
+_KEPT = 0  # the code of every row that will be in a split, until the splits are decided
 _VALIDATION = 1
 _HELD_OUT_CODES = (1, 2)  # validation and test
 _DUPLICATE = 3
@@ -561,6 +561,7 @@ def _find_leaks(
             (texts, run, files[span], np.concatenate(is_training[span]))
             for span in slices(len(files), size, num_proc)
         ]
+        # a text leaks if it shares a run with the training texts of any slice
         is_leaking[is_in_group] = np.logical_or.reduce(share(_are_shared, tasks, size, num_proc))
     counts = int(is_leaking.sum()), len(checked), len(held_out)
     if length is None:

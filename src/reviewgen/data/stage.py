@@ -93,7 +93,7 @@ def run_stage(
         ReviewgenError: ``make`` has failed. The files that it has made are removed, unless another
             call may succeed.
     """
-    if not are_complete:
+    if not are_complete:  # make the files first, so that their digests can be added to the inputs
         with workspace(root) as folder, storage_errors(folder):
             made = folder / "files"
             facts = make(made)
@@ -314,7 +314,7 @@ def cache_folder() -> Path:
         if configured:
             return Path(configured).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
-    # pathlib raises it if HOME is not set and the system does not list the user
+    # raised by pathlib if HOME is not set and the system does not list the user
     except RuntimeError:
         raise StorageError(
             "There is no place for the cache: this user has no home folder. Set REVIEWGEN_CACHE to"

@@ -234,7 +234,7 @@ def write_texts(
         DataError: Some ids are outside the vocabulary.
     """
     dtype = dtype_of(vocab_size)
-    lengths = [0]
+    lengths = [0]  # so that the sums of lengths begin with 0, where the first text starts
     characters: list[int] = []
     bos = np.array([tokenizer.bos_id], dtype)
     eos = np.array([tokenizer.eos_id], dtype)

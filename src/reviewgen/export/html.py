@@ -168,7 +168,7 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     names = list[str]()
     for bundle in bundles:
         origin = bundle.origin or bundle.preset
-        # without the revision
+        # a repository without its revision
         path = origin.partition("@")[0] if origin.startswith("hf://") else origin
         base = Path(path).resolve().name
         numbered = (f"{base}-{number}" for number in count(2))
@@ -246,8 +246,9 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
-    # one array with three automata: for valid UTF-8, known words and separators
-    nodes, roots, known = joined_automata(bundle.lexicon)
+    # One array has the nodes of up to three automata: for valid UTF-8, known words and separators.
+    # ``roots`` are their first nodes, and those of the lexicon begin at ``lexicon_start``.
+    nodes, roots, lexicon_start = joined_automata(bundle.lexicon)
     files = {
         name: np.frombuffer(_shorten(text).encode(), np.uint8)
         for name, text in read_tokenizer_files(bundle).items()
@@ -266,7 +267,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "defaults": to_dict(bundle.generation),
         "facts": brief_facts(bundle),
         "card": bundle.card,
-        "spelling": blob.add(nodes) | {"roots": roots, "known": known},
+        "spelling": blob.add(nodes) | {"roots": roots, "known": lexicon_start},
         "bigrams": _add_bigrams(bundle, blob),
     }
     return PackedModel(manifest, blob.deflated + b"\x03\x00")  # an empty last block ends the stream
@@ -374,4 +375,4 @@ def _shorten(text: str) -> str:
     try:
         return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
     except ValueError:
-        return text  # not JSON
+        return text

@@ -208,7 +208,7 @@ def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # only errors
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     first_state = model.initial_state(len(ids))
     names, _ = names_of(len(flatten_state(first_state)))  # the names of the inputs
@@ -241,6 +241,7 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
     conditions = model.conditions
     ids = {}
     for condition, first_id in zip(conditions.fixed, conditions.open_ids, strict=True):
+        # "" is the label of the unspecified value, which has the first id
         labels = ["", *(value.label for value in condition.values)]
         ids[condition.name] = {label: first_id + index for index, label in enumerate(labels)}
     first_marker_id = conditions.first_id + conditions.condition_ids

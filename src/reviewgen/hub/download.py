@@ -202,7 +202,7 @@ def pull(
         HubError, BundleError, UnknownPlugin: See ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
-    from reviewgen.saving.write import copy_bundle  # torch
+    from reviewgen.saving.write import copy_bundle  # imports torch
 
     source = parse_repository(repo_id, None)
     if accept_changes and out is None:

@@ -109,6 +109,7 @@ def publish(
         # manifest.
         copy = read_bundle(folder, accept_changes=True)
         texts, details = generate_texts(make_model(copy))
+        # raises if this or an earlier check has failed
         push.scan(copy, [*texts, *(text for _, text in details["samples"])])
         card = push.card
         if card is None:

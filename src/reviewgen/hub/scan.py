@@ -70,7 +70,9 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
 
 
 def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, str]:
-    """Return the findings in the generated texts and in the vocabulary, by kind."""
+    """Return the findings in the generated texts and in the vocabulary, by kind. More than
+    ``copy_limit`` copied 20-token windows, as a share of all in the texts, are a finding.
+    """
     tokenizer = bundle.tokenizer
     ids = {*range(tokenizer.vocab_size)} - {tokenizer.bos_id, tokenizer.eos_id}
     vocabulary = [tokenizer.decode([token]) for token in sorted(ids)]

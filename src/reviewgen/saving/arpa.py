@@ -30,7 +30,7 @@ _UNKNOWN = "<unk>"
 _MAX_ORDER = 64
 _MAX_WORDS = 1_000_000
 _MAX_NGRAMS = 100_000_000
-_MAX_LINE = 1 << 16  # bytes
+_MAX_LINE = 1 << 16  # max bytes of a line
 _MAX_BACKOFF = 30.0  # max logarithm of a back-off weight, so that the weight is finite in 32 bits
 
 # the number of a line, and its parts between white space

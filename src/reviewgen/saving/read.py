@@ -430,7 +430,8 @@ def _read_tokenizer_json(file: Path) -> tuple[Any, Plugin]:
     text = read_text(file, MAX_VOCABULARY)
     for name in ("word", "char"):
         cls, plugin = find_tokenizer(name)
-        # raised for the file of another tokenizer; the library tokenizers raises bare Exceptions
+        # raised for the file of another tokenizer; the library ``tokenizers`` raises a bare
+        # Exception
         with contextlib.suppress(Exception):
             tokenizer = cls.from_tokenizer_json(text)
             if _encoding_parts(tokenizer.tokenizer_json()) == _encoding_parts(text):
@@ -443,7 +444,7 @@ def _read_tokenizer_json(file: Path) -> tuple[Any, Plugin]:
 
 def _encoding_parts(text: str) -> dict[str, Any]:
     """Return the parts of a ``tokenizer.json`` that decide the ids of a text."""
-    from tokenizers import Tokenizer as Parsed  # slow
+    from tokenizers import Tokenizer as Parsed  # slow to import
 
     content = json.loads(Parsed.from_str(text).to_str())
     return {key: content[key] for key in ("normalizer", "pre_tokenizer", "model", "decoder")}

@@ -89,7 +89,7 @@ class ModelWeights:
         """
         if self._stepper is not None and self._on_device is None and not self.is_exposed:
             return self._stepper
-        from reviewgen.generation.model_stepper import make_stepper  # torch
+        from reviewgen.generation.model_stepper import make_stepper  # imports torch
 
         stepper = make_stepper(self.model_on_device, self.device, self.weight_bits)
         if self._on_device is None:
@@ -129,5 +129,6 @@ def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[La
         raise ConfigError(
             f"The model cannot be copied to the device {device}: {first_line(error)}"
         ) from None
+    # the device with its number, which ``device`` may lack; a model may have no parameters
     current = next((parameter.device for parameter in on_device.parameters()), None)
     return on_device, device if current is None or current.index is None else str(current)
