@@ -58,7 +58,7 @@ _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _JOB = "job.json"
 _LOCK = ".lock"
 _MIN_WAIT = 1  # seconds of waiting for another process, after which a job logs that it waits
-_NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # other files in a job's folder
+_NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # files in a job's folder
 # the names of the pieces of all kinds of jobs; the last five are those of stores in version 0.1.0
 _PIECES = (
     "step-*.pt",
@@ -500,7 +500,7 @@ class Job:
         try:
             self.require(self._facts)
         except BaseException:
-            self._lock.release()  # usually since the folder belongs to another job
+            self._lock.release()  # the folder may have pieces of a job with other facts
             raise
         return self
 

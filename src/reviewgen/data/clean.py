@@ -43,9 +43,8 @@ _BATCHES = 64  # a batch has at least a 64th of the characters read before it
 # characters, about, of a source in which repeated lines are searched for
 _SAMPLE_CHARACTERS = 1 << 24
 _NAMED = 5  # max number of repeated lines that a message shows
-# Settings that are not among the inputs of the stage. Weights do not change the rows. The inputs
-# have the columns instead of the conditions and fields, and the width that was found instead of the
-# one that was asked for.
+# Settings that are left out of the stage's inputs. In their place, the inputs have the columns of
+# the conditions and fields, and the width that was found. Weights do not change the rows.
 _NOT_FOR_ROWS = {"conditions", "fields", "weights", "width"}
 HELD_OUT = 0.05  # share of the texts for validation; test gets the same share
 
@@ -146,7 +145,7 @@ def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) 
     )
     num_proc = source.config.num_proc
     files = share(partial(_clean_rows, without_readers, cut), tasks, source.size, num_proc)
-    description = ""  # of the repeated lines that are found here
+    description = ""  # describes the repeated lines that are found below
     if lines is None:
         lines, description = _find_lines(source, files)
     if lines:
@@ -208,7 +207,7 @@ def _make_rows(source: Source, cut: Cut, examples: list[Example]) -> "pyarrow.Ta
             rows += [(piece, hash_text(piece), *values) for piece in _cut(cleaned_text, cut)]
         else:
             rows.append((cleaned_text, text_hash, *values))
-    # without rows, zip would return no columns
+    # for no rows, for which zip would return no columns
     empty: list[tuple[Any, ...]] = [()] * (2 + len(source.columns))
     texts, hashes, *columns = zip(*rows, strict=True) if rows else empty
     arrays = {
@@ -411,5 +410,5 @@ def shorten(text: str, width: int = 100) -> str:
     if len(line) <= width:
         return line
     cut = line[: width - 3]
-    # if a word is cut, leave it out, unless it is the only one
+    # leave out a word that would be cut, unless it is the only one
     return (cut if line[width - 3] == " " else cut.rpartition(" ")[0] or cut) + "..."

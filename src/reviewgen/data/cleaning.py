@@ -60,7 +60,7 @@ _CLOSINGS = {
 }
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
 _BREAK = "\x1e"  # marks a line break; Python counts it as white space, and web pages do not have it
-_PARAGRAPH = "\x1f"  # marks a paragraph break; likewise
+_PARAGRAPH = "\x1f"  # marks a paragraph break; the same is true of it
 _SPACE = re.compile(r"\s+")
 # The characters of the bytes 80 to BF in Latin-1 and in Windows-1252. The second set leaves out the
 # punctuation that may follow a capital letter in French.

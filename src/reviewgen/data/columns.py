@@ -32,7 +32,7 @@ _CLEANING = (
     "drop_repeated_lines",
     "keep_space",
 )
-_PREVIEW = 1000  # characters of a text in the preview
+_PREVIEW = 1000  # max characters of a text in the preview
 # the usual names of a column of text, the most probable first
 _USUAL_NAMES = (
     "text review review_text reviewtext content body review_body comment caption description"

@@ -249,7 +249,7 @@ def find_width(texts: Iterable[str]) -> int | None:
         for line, following in itertools.pairwise(text.split("\n")):
             word = _word_after(line, following)
             breaks += word is not None
-            if word:  # not None (a paragraph ends) or "" (the word is too long to tell)
+            if word:  # neither None, at the end of a paragraph, nor "", for a word too long to tell
                 length = len(line.rstrip())
                 # a width explains the break if the line fits it, but not with this word
                 explained[max(length, _NARROWEST) : length + len(word) + 1] += 1

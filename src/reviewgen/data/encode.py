@@ -66,7 +66,7 @@ NOVELTY_FILE = "novelty.safetensors"
 WORDS_FILE = "words.json"
 # folder in a shard: a second copy of the texts that an epoch reads one time more than the others
 _REST = "rest"
-# bytes of a corpus after which words are not counted in any further file
+# words are counted only in files that begin before this position in the corpus, in bytes
 _WORD_BYTES = 200_000_000
 _WORD_TOKENS = 50_000_000  # max ids that are decoded to count the words in them
 # Conditions and fields of training texts are left out at random with these probabilities, so that
@@ -229,8 +229,8 @@ def encode_corpus(
     """
     inputs = {
         "corpus": corpus.fingerprint,
-        # The number of texts in each file. It does not change the corpus, but the shards, which an
-        # interrupted call may have left.
+        # The number of texts in each file. If the same corpus is divided into files in another way,
+        # the shards that an interrupted call has left cannot be used.
         "files": [int(np.count_nonzero(codes < len(SPLITS))) for codes in corpus.codes],
         "tokenizer": encoding.facts(),
         "conditions": conditions.to_json(),

@@ -90,7 +90,7 @@ _TEXTS = {"text", "csv", "json"}
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK = 1 << 20  # bytes that are copied at once
 _MAX_LINE = 1 << 16  # max bytes of a line that are read at once when an encoding is detected
-_MAX_NAME = 255  # bytes of a file name
+_MAX_NAME = 255  # max bytes of a file name
 # timeout in seconds for a web server to accept a connection, and for each read from it
 _WAIT = 30.0
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -68,9 +68,9 @@ _NEAR_DUPLICATE = 4
 _LEAKING = 5
 _MINIMA = 128  # number of hash functions of a MinHash; each gives one minimum
 _SEED = 1  # seed of the hash functions
-_SHINGLE = 3  # words in one of the n-grams of a text that are hashed
+_SHINGLE = 3  # words in each of a text's n-grams, which are hashed
 _RECALL = 0.99  # min probability that banding finds a pair at the threshold
-_SAMPLE_CHARACTERS = 1 << 18  # characters of the sample of held-out texts checked for leaks
+_SAMPLE_CHARACTERS = 1 << 18  # characters, about, of a sample of held-out texts that is checked
 _GROUP_CHARACTERS = 1 << 20  # characters, about, of the held-out texts that are checked at once
 
 

@@ -109,7 +109,7 @@ def run_stage(
     target = root / f"{name}-{digest_json([versions, inputs])}"
     with storage_errors(target):
         stage = _read(target) or _make(target, name, make)
-        with contextlib.suppress(OSError):  # this user may only read the cache
+        with contextlib.suppress(OSError):  # raised if this user may only read the cache
             os.utime(target)
     return stage
 
@@ -279,7 +279,7 @@ def open_rows(file: Path) -> "pyarrow.Table":
     """Return the table of a file of rows, memory-mapped. Its stage counts as used."""
     import pyarrow
 
-    with contextlib.suppress(OSError):  # this user may only read the cache
+    with contextlib.suppress(OSError):  # raised if this user may only read the cache
         os.utime(file.parents[1])  # the folder of the stage; the file is in a subfolder
     return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
 
@@ -381,7 +381,7 @@ def _cached_folders() -> Iterator[tuple[float, int, Path]]:
     """
     root = cache_folder()
     for folder in root.iterdir() if root.is_dir() else ():
-        with contextlib.suppress(OSError):  # another process is removing it
+        with contextlib.suppress(OSError):  # raised if another process removes the folder meanwhile
             if folder.is_dir():
                 files = [file.stat() for file in folder.rglob("*") if file.is_file()]
                 used = [folder.stat().st_mtime]

@@ -34,18 +34,18 @@ from reviewgen.registry.plugins import find_reader
 if TYPE_CHECKING:
     import pyarrow
 
-# characters that the layout of a JSON file is detected from; also read at once from an array
+# characters from which the layout of a JSON file is detected; an array is read in such pieces
 _JSON_HEAD = 1 << 22
 _JSON_SEPARATOR = re.compile(r"[ \t\n\r]*([],])[ \t\n\r]*")
 _NOT_SPACE = re.compile(r"\S")
-_LONGEST_TOKEN = 64  # characters; no escape or literal of JSON is longer
+_LONGEST_TOKEN = 64  # no escape or literal of JSON has more characters
 _SEPARATORS = ",;\t|"
 # the first line of some csv files, by which they tell Excel their separator
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD = 1 << 20  # the format of a csv file is detected from the lines in its first characters
 _PROBED_ROWS = 10  # rows that are compared to detect the format
 _BUFFER = 1 << 20  # bytes that are read from a column of a parquet file at once
-_MAX_FIELD = 1 << 29  # characters in a field of a csv file
+_MAX_FIELD = 1 << 29  # max characters in a field of a csv file
 _SQLITE_TABLES = (
     "select name from sqlite_master where type in ('table', 'view') and name not like"
     " 'sqlite\\_%' escape '\\'"
@@ -54,7 +54,7 @@ _SQLITE_TABLES = (
 _SELECT = re.compile(r"(\s|--.*\n|/\*[\s\S]*?\*/)*(select|with|values)\b", re.IGNORECASE)
 # matches the column and the row of a cell in the XML of a spreadsheet
 _CELL = re.compile(rb"<(?:\w+:)?c\s[^>]*?r=.([A-Z]+)(\d+)")
-_MAX_CELLS = 1 << 26  # cells of a sheet; each takes 24 bytes, even if it is empty
+_MAX_CELLS = 1 << 26  # max cells of a sheet; each takes 24 bytes, even if it is empty
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
 """A reader: a function from the columns that are needed (None for all) to records."""
@@ -232,7 +232,7 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     # a wrapper of one list of texts
     if len(lists) == 1 and isinstance(next(iter(lists.values()))[0], str):
         return next(iter(lists.values()))
-    # values that are not all objects: a single record
+    # no values, or values that are not all objects: a single record
     if not inner or not all(isinstance(item, Mapping) for item in inner):
         return values
     if len(inner) == 1 and any(isinstance(item, list | Mapping) for item in inner[0].values()):
@@ -323,7 +323,8 @@ def _read_csv(path: Path, name: str) -> Iterator[dict[str, str]]:
                 return
             except csv.Error as error:
                 last = skipped + rows.line_num
-                # a single line with paired quotes, none after a backslash, is read less strictly
+                # only a single line with paired quotes, none of them after a backslash, is read
+                # again, less strictly
                 if first != last or lines[0].count('"') % 2 or '\\"' in lines[0]:
                     raise _quote_error(name, first, last, lines[-1], str(error)) from None
                 (row,) = csv.reader(lines, delimiter=separator)

@@ -78,7 +78,7 @@ class Tokens:
         self._maps = {file: _map(file) for file in dict.fromkeys(files)}
         # the suffix of a file is the dtype of its ids
         self._shards = [np.frombuffer(self._maps[file] or b"", file.suffix[1:]) for file in files]
-        load = functools.cache(np.load)  # likewise, each file is loaded once
+        load = functools.cache(np.load)  # loads each file once, too
 
         def load_all(suffix: str) -> list[np.ndarray]:
             """Return the arrays of the files with a suffix, from each folder that has one."""

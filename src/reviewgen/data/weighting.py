@@ -25,7 +25,7 @@ _MAX_TIMES = 1000  # max number of times that a corpus is read in an epoch
 # among those of the first.
 _FREQUENT_WORDS = 30  # words of the corpus that are looked up
 _USUAL_WORDS = 200  # most frequent words of the first corpus, among which they are looked up
-_SHARED_WORDS = 0.25  # min share of these words that are found, in the same language
+_SHARED_WORDS = 0.25  # min share of the words looked up that are found, in the same language
 _LANGUAGE_CHARACTERS = 200_000  # characters of each corpus whose words are counted
 
 

@@ -44,9 +44,9 @@ from reviewgen.web.composing import PackedModel, compose
 from reviewgen.web.rendering import refuse_file, save_text
 
 BITS = (5, 6, 8, 16, 32)
-# pairs of bits per weight and the maximum number of weights; larger networks get 5 bits
+# pairs of the bits per weight, and the max number of weights that get them; larger networks get 5
 _DEFAULT_BITS = ((8, 4_000_000), (6, 5_000_000))
-_ALIGNMENT = 8  # bytes; the offset of each array is a multiple
+_ALIGNMENT = 8  # the offset of each array is a multiple of this many bytes
 # The dtypes for which JavaScript has typed arrays. Other dtypes are stored as a narrower dtype.
 _DTYPES = {"float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"}
 _NARROWER = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}
@@ -247,7 +247,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
     # One array has the nodes of up to three automata: for valid UTF-8, known words and separators.
-    # ``roots`` are their first nodes, and those of the lexicon begin at ``lexicon_start``.
+    # ``roots`` has the first node of each. The nodes of the last two begin at ``lexicon_start``.
     nodes, roots, lexicon_start = joined_automata(bundle.lexicon)
     files = {
         name: np.frombuffer(_shorten(text).encode(), np.uint8)
@@ -332,7 +332,7 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
     entries = dict[str, Any]()
     stored = dict[tuple[Any, ...], dict[str, Any]]()
     for name, tensor in model.state_dict().items():
-        # tied tensors have the same memory; empty tensors may have it, too, without being tied
+        # tied tensors have the same memory; empty tensors may have the same, but are not tied
         memory = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         if memory not in stored or not tensor.numel():
             on_cpu = tensor.detach().cpu()

@@ -309,7 +309,7 @@ def _shift(tensor: Tensor, shift: Tensor | None, sign: int) -> Tensor:
     if shift is None:
         return tensor
     if tensor.dtype == torch.bool:
-        return tensor ^ shift  # its own inverse
+        return tensor ^ shift  # exclusive or is its own inverse
     return tensor + shift if sign > 0 else tensor - shift
 
 
@@ -392,7 +392,7 @@ def _trace(
         exported = torch.onnx.export(
             program, (), dynamo=True, input_names=names[0], output_names=names[1], verbose=False
         )
-    assert exported is not None  # with dynamo=True a program is returned
+    assert exported is not None  # torch returns a program if dynamo is True
     return exported.model_proto
 
 

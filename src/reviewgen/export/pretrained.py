@@ -144,8 +144,8 @@ def export_gguf(
         names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
         for name, array in _tensors(model).items():
             if "q_proj" in name or "k_proj" in name:
-                # row i of the first half of a head, and row i of the second half, become
-                # neighbours; (heads, 2, head_dim / 2, hidden_size)
+                # (heads, 2, head_dim / 2, hidden_size); swapping axes 1 and 2 makes row i of the
+                # first half of a head the neighbour of row i of the second half
                 halves = array.reshape(-1, 2, config["head_dim"] // 2, config["hidden_size"])
                 array = halves.swapaxes(1, 2).reshape(array.shape)
             writer.add_tensor(names.get_name(name, [".weight"]), np.ascontiguousarray(array))

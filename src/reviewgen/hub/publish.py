@@ -316,7 +316,7 @@ def _existing_card(
         known = metadata_of(card)
         license = metadata.get("license")
         if known.get("space") != repository:
-            known.pop("space", None)  # if the model was copied, this is the original's Space
+            known.pop("space", None)  # the card of a copied model has the original's Space
         if not is_written_by_hand(card):
             metadata |= {key: value for key, value in known.items() if metadata.get(key) is None}
             continue
