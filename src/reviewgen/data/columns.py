@@ -243,7 +243,7 @@ def to_examples(
     """
     location = name if column is None else f"column {column!r} of {name}"
     top = str(column).partition(".")[0]  # if the column is nested, the outermost column
-    number = 0
+    number = 0  # stays 0 if there are no records
     has_column = column is None
     for number, record in enumerate(records, 1):
         text = record

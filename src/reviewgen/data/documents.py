@@ -163,7 +163,7 @@ def _sentences(text: str) -> Iterator[str]:
     for end in [*sentence_ends(text), len(text)]:
         following = _MAY_GO_ON.match(text, end)
         if following and following[1].islower():
-            continue
+            continue  # the sentence goes on
         if sentence := text[start:end].strip():
             yield sentence
         start = end

@@ -272,7 +272,8 @@ def reading_errors(name: str) -> Iterator[None]:
         raise DataError(
             f"{name} cannot be read: its reader calls sys.exit({quoted(error.code)})."
         ) from None
-    # pyarrow and datasets raise errors of their own types, a user's iterable of any type
+    # pyarrow and datasets raise errors of their own types, and a user's iterable may raise any
+    # error
     except Exception as error:
         raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
 

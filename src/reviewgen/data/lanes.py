@@ -129,6 +129,7 @@ class Lanes:
         """Return the number of batches in ``epochs`` epochs, rounded up."""
         if not self._is_random:
             return math.ceil(epochs * self.batches_of(0))
+        # epochs with random lengths differ in their number of batches
         part, whole = math.modf(epochs)
         return sum(map(self.batches_of, range(int(whole)))) + math.ceil(
             part * self.batches_of(int(whole))
@@ -199,7 +200,7 @@ class _ShuffledStream:
     def __init__(self, store: Tokens, random: np.random.Generator) -> None:
         self._store = store
         self._order = random.permutation(len(store))
-        # (texts,) the index in the stream after each text
+        # (texts,): the index in the stream at which each text ends, in the random order
         self._ends = np.cumsum(store.lengths[self._order])
 
     def copy_tokens(self, start: int, ids: np.ndarray, targets: np.ndarray) -> None:

@@ -53,7 +53,7 @@ def find_store(source: Any) -> StoreFolder | None:
     """
     if not isinstance(source, str | Path) or is_text(source):
         return None
-    if isinstance(source, str) and is_url(source) and "?" not in source:  # a folder has no query
+    if isinstance(source, str) and is_url(source) and "?" not in source:  # a folder's URL has none
         content = b""
         # if this fails, reading the source as texts reports the error
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):

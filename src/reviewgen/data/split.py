@@ -393,9 +393,9 @@ def _decide_codes(
     )
     if filters.near_duplicates is not None:
         progress("Looking for near duplicates")
-        is_kept = codes == _KEPT
-        is_distinct = _find_distinct(files, is_kept, filters.near_duplicates)
-        codes[is_kept & ~is_distinct] = _NEAR_DUPLICATE
+        is_unique = codes == _KEPT
+        is_distinct = _find_distinct(files, is_unique, filters.near_duplicates)
+        codes[is_unique & ~is_distinct] = _NEAR_DUPLICATE
     _attach_codes(cleaned, codes)
     # each.codes is a view of ``codes``: what is written to it below is also in ``codes``
     for number, each in enumerate(cleaned):

@@ -118,6 +118,7 @@ def _read(folder: Path) -> Stage | None:
     """Return the stage in a folder; None if the folder is missing or incomplete."""
     try:
         content = read_json(folder / STAGE_FILE, MAX_RECORD)
+        # all files that were recorded are there, with their sizes
         is_complete = sizes_of(folder).items() >= content["files"].items()
         return Stage(folder, content["facts"]) if is_complete else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -150,6 +151,7 @@ def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) ->
             raise
     if is_in_cache:
         prune_cache()
+    # the facts as they will be read from the file: for example, tuples are lists
     return Stage(target, json.loads(text)["facts"])
 
 

@@ -291,6 +291,7 @@ def count_given(ids: np.ndarray, vocab_size: int) -> int:
     They end with the last id that is outside the tokenizer's vocabulary, ``vocab_size`` or more.
     """
     positions = np.flatnonzero(ids >= vocab_size)
+    # bos has position 0, so the position of the last of these ids is their number
     return int(positions[-1]) if len(positions) else 0
 
 

@@ -69,6 +69,7 @@ def export_arpa(
             columns = (column.tolist() for column in ngrams)
             for ids, probability, backoff in zip(*columns, strict=True):
                 ngram = " ".join([words[token] for token in ids])
+                # a logarithm must be at most 0
                 line = f"{min(probability, 0.0):.7g}\t{ngram}"
                 stream.write(f"{line}\t{backoff:.7g}\n" if order < len(orders) else f"{line}\n")
         stream.write("\n\\end\\\n")

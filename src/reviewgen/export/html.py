@@ -171,6 +171,7 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
         # a repository without its revision
         path = origin.partition("@")[0] if origin.startswith("hf://") else origin
         base = Path(path).resolve().name
+        # NAME-2, NAME-3 and so on
         numbered = (f"{base}-{number}" for number in count(2))
         names.append(next(name for name in chain([base], numbered) if name not in names))
     return names
@@ -250,8 +251,8 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     # ``roots`` has the first node of each. The nodes of the last two begin at ``lexicon_start``.
     nodes, roots, lexicon_start = joined_automata(bundle.lexicon)
     files = {
-        name: np.frombuffer(_shorten(text).encode(), np.uint8)
-        for name, text in read_tokenizer_files(bundle).items()
+        file: np.frombuffer(_shorten(text).encode(), np.uint8)
+        for file, text in read_tokenizer_files(bundle).items()
     }
     manifest = {
         "id": name or bundle.preset,
@@ -260,7 +261,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "tokenizer": {
             "name": bundle.tokenizer_plugin.name,
             "config": to_dict(bundle.tokenizer_config),
-            "files": {name: blob.add(content) for name, content in files.items()},
+            "files": {file: blob.add(content) for file, content in files.items()},
         },
         "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json(),
@@ -295,6 +296,7 @@ class _Blob:
         }
         little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         content = bytes(padding) + little_endian.tobytes()
+        # raw deflate at the best level; after a full flush, no later array refers to this one
         deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
         self.deflated += deflate.compress(content) + deflate.flush(zlib.Z_FULL_FLUSH)
         self.size += len(content)

@@ -311,6 +311,7 @@ def _describe(error: BaseException, source: object, failed: str) -> str:
     """Return the message of a HubError: the source, what failed, and the reason."""
     from huggingface_hub import constants, errors
 
+    # without the quotes that ascii() adds
     endpoint = ascii(str(constants.ENDPOINT))[1:-1]
     status = getattr(getattr(error, "response", None), "status_code", None)
     local = (

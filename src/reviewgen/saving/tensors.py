@@ -64,6 +64,7 @@ class SavedTensors:
         files = {}
         for number, (preset, digest) in enumerate(shared.items()):
             installed = find_weights(preset)
+            # without installed weights, a file that does not exist, since the blend has none
             file = (installed or folder) / WEIGHTS
             if not file.is_file() or digest_of(file) != digest:
                 problem = (
