@@ -362,11 +362,11 @@ def _split(
     members = [member for member, _ in described]
     corpus = members[0]
     if weights:
+        training = members[:training_count]
         info, report = join_sources(
-            [member.source for member in members[:training_count]],
-            [member.report for member in members[:training_count]],
+            [member.source for member in training], [member.report for member in training]
         )
-        corpus = replace(corpus, source=info, report=report, corpora=members[:training_count])
+        corpus = replace(corpus, source=info, report=report, corpora=training)
     corpus.counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
     if len(members) > training_count:
         corpus.validation = (members[-1].source, members[-1].report)

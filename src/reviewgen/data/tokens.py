@@ -71,9 +71,10 @@ class Tokens:
 
     def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
         folders = [folders] if isinstance(folders, Path) else folders
-        paths = itertools.product(folders, _DTYPES)
-        files = [folder / f"{split}.{dtype}" for folder, dtype in paths]
-        files = [file for file in files if file.is_file()]
+        # each folder has the file of one dtype
+        pairs = itertools.product(folders, _DTYPES)
+        possible = [folder / f"{split}.{dtype}" for folder, dtype in pairs]
+        files = [file for file in possible if file.is_file()]
         # a folder that is listed several times is mapped once
         self._maps = {file: _map(file) for file in dict.fromkeys(files)}
         # the suffix of a file is the dtype of its ids
