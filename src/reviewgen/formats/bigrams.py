@@ -21,15 +21,16 @@ from reviewgen.errors import BundleError, GenerationError, storage_errors
 from reviewgen.protocols.stepper import Stepper
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
-_PAIRS = 20  # maximum number of saved pairs, as a multiple of the vocabulary size
-_MAX_TOKENS = 5_000_000  # tokens of the training text that are counted
+_PAIRS = 20  # max number of saved pairs, as a multiple of the vocabulary size
+_MAX_TOKENS = 5_000_000  # about the max number of tokens of the training text that are counted
 _DISCOUNT = 0.5  # subtracted from the count of each pair
 # The followers of a token that are not saved have at least this probability together: a format may
 # need one of them.
 _MIN_REST = 1e-4
-_STEPS = 16  # a probability is saved as a whole number of steps; this many steps halve it
-_BATCH = 64  # texts that a model predicts side by side
-_ROWS = (100, 1000)  # tokens whose followers a model is asked for
+# A saved probability is a whole number of steps from 1 downwards; this many steps halve it.
+_STEPS = 16
+_BATCH = 64  # max number of texts that a model predicts side by side
+_ASKED_TOKENS = (100, 1000)  # of how many tokens a model predicts the followers, in two rounds
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Bigrams:
     """The followers of each token.
 
     Attributes:
-        starts: Where the followers of each token begin, and where those of the last one end.
-        followers: The tokens that follow.
-        probs: Their probabilities.
-        unigrams: The probability of each token.
+        starts: The index in ``followers`` at which those of each token begin, and at the end N.
+        followers: The saved followers of the first token, then those of the second, and so on.
+        probs: The probability of each of these followers after its token.
+        unigrams: The probability of each token, whatever comes before.
     """
 
     starts: Int64[np.ndarray, " V1"]
@@ -50,7 +51,7 @@ class Bigrams:
 
     @property
     def rest(self) -> Float32[np.ndarray, " V"]:
-        """For each token, the probability of all other followers together."""
+        """For each token, the probability of the followers that are not saved, together."""
         known = np.bincount(
             np.repeat(np.arange(len(self.unigrams)), np.diff(self.starts)),
             self.probs,
@@ -64,6 +65,7 @@ class Bigrams:
         probs = self.probs**power
         unigrams = self.unigrams**power
         rows = np.repeat(np.arange(len(unigrams)), np.diff(self.starts))
+        # a follower that is not saved has the probability rest * its unigram
         total = np.bincount(rows, probs, len(unigrams)) + self.rest**power * unigrams.sum()
         return Bigrams(
             self.starts,
@@ -87,6 +89,7 @@ def count_bigrams(blocks: Iterable[Int[np.ndarray, " T"]], vocab_size: int) -> B
         if sum(map(len, parts)) >= _MAX_TOKENS:
             break
     ids = np.concatenate(parts)
+    # one number for each pair of tokens
     keys, counts = np.unique(ids[:-1] * vocab_size + ids[1:], return_counts=True)
     unigrams = np.bincount(ids, minlength=vocab_size)
     before, followers = np.divmod(keys, vocab_size)
@@ -95,8 +98,8 @@ def count_bigrams(blocks: Iterable[Int[np.ndarray, " T"]], vocab_size: int) -> B
 
 
 def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
-    """Return the bigrams of a model that was saved without them: its predictions after each of the
-    most frequent tokens at the beginning of a text.
+    """Return the bigrams of a model that was saved without them. They are the model's predictions
+    for texts that consist of a single token, for each of the most frequent tokens.
 
     Args:
         stepper: The model.
@@ -108,8 +111,10 @@ def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
     """
 
     def predict(beginnings: Sequence[Sequence[int]]) -> Float[np.ndarray, "R V"]:
-        """Return the probabilities of the next token after each beginning of a text."""
-        rows = list[np.ndarray]()
+        """Return the probabilities of the next token after each of R beginnings of a text, which
+        all have the same length.
+        """
+        batches = list[np.ndarray]()
         for first in range(0, len(beginnings), _BATCH):
             ids = np.array(beginnings[first : first + _BATCH], np.int64)
             logits, _ = stepper.forward(ids, stepper.initial_state(len(ids)))
@@ -118,18 +123,21 @@ def ask_model(stepper: Stepper, vocab_size: int, bos: int) -> Bigrams:
             if not np.isfinite(scores.max(axis=1)).all():
                 raise GenerationError.of_damaged_logits()
             probs = np.exp(scores - scores.max(axis=1, keepdims=True))
-            rows.append(probs / probs.sum(axis=1, keepdims=True))
-        return np.concatenate(rows)
+            batches.append(probs / probs.sum(axis=1, keepdims=True))
+        return np.concatenate(batches)
 
+    # The first round starts from the first tokens of texts. It estimates the frequencies of all
+    # tokens, by which the second round chooses the tokens that it asks the model for.
     unigrams = predict([[bos]])[0]
-    for count in _ROWS:
-        rows = np.argsort(-unigrams, kind="stable")[:count]
-        rows = rows[unigrams[rows] > 0]
-        table = predict([[bos, token] for token in rows.tolist()])
-        shares = unigrams[rows] / unigrams[rows].sum()
+    for count in _ASKED_TOKENS:
+        asked = np.argsort(-unigrams, kind="stable")[:count]
+        asked = asked[unigrams[asked] > 0]
+        table = predict([[bos, token] for token in asked.tolist()])  # (R, V)
+        shares = unigrams[asked] / unigrams[asked].sum()
         unigrams = shares @ table
-    before, followers = np.nonzero(table > unigrams)
-    return _keep_best(rows[before], followers, table[before, followers], unigrams)
+    # the table of the second round has the bigrams
+    rows, followers = np.nonzero(table > unigrams)
+    return _keep_best(asked[rows], followers, table[rows, followers], unigrams)
 
 
 def _keep_best(
@@ -138,15 +146,22 @@ def _keep_best(
     probs: Float[np.ndarray, " N"],
     unigrams: Float[np.ndarray, " V"],
 ) -> Bigrams:
-    """Keep the pairs that add most to the information on the next token."""
+    """Return bigrams with only those of the given pairs that say most about the next token.
+
+    Args:
+        before, followers: The first and the second token of each pair.
+        probs: The probability of each follower after its token.
+        unigrams: The probability of each token.
+    """
     size = len(unigrams)
     # every token may follow, since a word that a text must contain may be new to the model
     unigrams = (unigrams + 1e-9) / (unigrams + 1e-9).sum()
+    # the share of each pair in the mutual information of neighbouring tokens (nats)
     gain = unigrams[before] * probs * np.log(probs / unigrams[followers])
     kept = np.flatnonzero(gain > 0)
     if len(kept) > _PAIRS * size:
         kept = np.sort(kept[np.argpartition(-gain[kept], _PAIRS * size)[: _PAIRS * size]])
-    order = kept[np.argsort(before[kept], kind="stable")]
+    order = kept[np.argsort(before[kept], kind="stable")]  # the kept pairs by their first token
     starts = np.concatenate(([0], np.cumsum(np.bincount(before[order], minlength=size))))
     # rounded as in a saved file, so that a saved model generates the same texts
     rounded = _from_steps(np.minimum(_to_steps(probs[order]), 255))
@@ -159,10 +174,10 @@ def write_bigrams(bigrams: Bigrams, file: Path) -> None:
     Raises:
         StorageError: The disk is full, or the file cannot be written.
     """
-    small = len(bigrams.unigrams) <= 1 << 16
+    fits_16_bits = len(bigrams.unigrams) <= 1 << 16
     arrays = {
         "counts": np.diff(bigrams.starts).astype(np.uint32),
-        "followers": bigrams.followers.astype(np.uint16 if small else np.uint32),
+        "followers": bigrams.followers.astype(np.uint16 if fits_16_bits else np.uint32),
         "probs": _to_steps(bigrams.probs).astype(np.uint8),
         "unigrams": _to_steps(bigrams.unigrams).astype(np.uint16),
     }
@@ -193,11 +208,11 @@ def read_bigrams(file: Path, vocab_size: int) -> Bigrams:
 
 
 def _to_steps(probs: Float32[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """Return minus the binary logarithms of probabilities, in steps of 1 / 16."""
+    """Return probabilities as numbers of steps: minus 16 times their binary logarithms, rounded."""
     steps: np.ndarray = np.round(-_STEPS * np.log2(probs))
     return steps
 
 
 def _from_steps(steps: Int[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
-    """Return the probabilities of logarithms as ``_to_steps`` returns them."""
+    """Return the probabilities of numbers of steps as ``_to_steps`` returns them."""
     return np.exp2(-steps.astype(np.float32) / _STEPS)

@@ -2,13 +2,14 @@
 
 A mask over the next token keeps the model's odds between the tokens that it allows, so beginnings
 that are hard to complete come too often (Park et al. 2024, arXiv 2405.21047). For a model with few
-states the probability of each completion can be computed instead, backwards over pairs of a state
-of the model and a state of the format:
+states, the exact probabilities can be computed instead. Z[t, n, s] is the probability that a text
+that is in state n of the model and in state s of the format is completed within t more tokens:
 
     Z[0, n, s] = 1 if a text may end in s, else 0
     Z[t, n, s] = P(end | n) [a text may end in s] + sum_u P(u | n) Z[t - 1, next(n, u), next(s, u)]
 
-A token u is then sampled with P(u | n) Z[t - 1, next(n, u), next(s, u)] / Z[t, n, s].
+A token u is then sampled with the probability P(u | n) Z[t - 1, next(n, u), next(s, u)] /
+Z[t, n, s].
 
 Dimensions: N states of the model, S states of the format, V vocabulary, T tokens.
 """
@@ -24,8 +25,8 @@ from reviewgen.errors import ConfigError
 from reviewgen.formats.automata import DEAD, FIRST, HOLDS, Automaton, distances
 from reviewgen.protocols.stepper import Stepper
 
-_MAX_PAIRS = 10_000_000  # states of the model times states of the format
-_MAX_CELLS = 50_000_000  # maximum number of values of a table
+_MAX_PAIRS = 10_000_000  # max number of states of the model times states of the format
+_MAX_CELLS = 50_000_000  # max number of values of a table
 
 
 class ExactTable:
@@ -36,6 +37,13 @@ class ExactTable:
         automaton: The format.
         config: The settings of the call.
         bos, eos: The ids of the tokens at the beginning and at the end.
+
+    Attributes:
+        after: The state of the format after each token, (S, V).
+        is_end: In which states of the format a text may end, (S,).
+        next: The state of the model after each token, (N, V).
+        eos: The id of the end token.
+        values: The probabilities Z, (T + 1, N, S).
 
     Raises:
         ConfigError: The model has too many states.
@@ -52,7 +60,7 @@ class ExactTable:
         scores[:, bos] = -np.inf
         probs = np.exp(scores - scores.max(axis=1, keepdims=True))
         probs /= probs.sum(axis=1, keepdims=True)
-        ends = probs[:, eos].copy()
+        end_probs = probs[:, eos].copy()
         probs[:, eos] = 0
         self.eos = eos
         if (config.max_new_tokens + 1) * len(probs) * states > _MAX_CELLS:
@@ -63,10 +71,11 @@ class ExactTable:
         self.values = np.zeros((config.max_new_tokens + 1, len(probs), states))
         self.values[0] = self.is_end
         for t in range(1, len(self.values)):
-            for state in range(1, states):
-                later = self.values[t - 1, self.next, self.after[state]]  # (N, V)
+            for state in range(1, states):  # all but DEAD
+                # (N, V): the probability of a completion after each token
+                later = self.values[t - 1, self.next, self.after[state]]
                 self.values[t, :, state] = (probs * later).sum(axis=1)
-                self.values[t, :, state] += ends * self.is_end[state]
+                self.values[t, :, state] += end_probs * self.is_end[state]
 
 
 @dataclass
@@ -75,8 +84,10 @@ class ExactPosition:
 
     Attributes:
         table: The table.
-        start: How many tokens of the text it does not read: none.
-        states: The state of the model and of the format, at the beginning and after each token.
+        start: How many tokens at the beginning of the text are not read: 0, as for all rules that
+            also hold for the prompt.
+        states: Pairs of a state of the model and a state of the format: the pair at the beginning,
+            and the pair after each token.
     """
 
     table: ExactTable
@@ -94,11 +105,12 @@ class ExactPosition:
         return allowed
 
     def weights(self, left: int) -> Float64[np.ndarray, " V"]:
-        """Return the log probability (nats) that the text can be completed after each next token,
-        in ``left`` tokens with this one.
+        """Return, for each next token, the log probability (nats) that the model completes the text
+        after it, within ``left`` tokens of which the next token is the first.
         """
         node, state = self.states[-1]
         table = self.table
+        # a copy, because the indexes are arrays
         later = table.values[left - 1, table.next[node], table.after[state]]
         later[table.eos] = table.is_end[state]
         with np.errstate(divide="ignore"):
@@ -123,18 +135,19 @@ def product(automata: Sequence[Automaton]) -> Automaton:
     """Return the automaton of the texts that all automata accept."""
     whole = automata[0]
     for other in automata[1:]:
+        # the states of the new automaton are pairs of states, one of ``whole`` and one of ``other``
         pairs = [(FIRST, FIRST)]
         numbers = {(FIRST, FIRST): FIRST}
         rows = []
-        for first, second in pairs:  # grows
+        for first, second in pairs:  # the loop adds new pairs to the list, and comes to them later
             after = list(zip(whole.next[first].tolist(), other.next[second].tolist(), strict=True))
             for pair in after:
                 if DEAD not in pair and pair not in numbers:
                     numbers[pair] = len(numbers) + FIRST
                     pairs.append(pair)
             rows.append([numbers.get(pair, DEAD) for pair in after])
-        size = whole.next.shape[1]
-        table = np.array([[DEAD] * size, [HOLDS] * size, *rows], np.int32)
+        vocab_size = whole.next.shape[1]
+        table = np.array([[DEAD] * vocab_size, [HOLDS] * vocab_size, *rows], np.int32)
         ends = [whole.distance[a] + other.distance[b] == 0 for a, b in pairs]
         distance = distances(table, np.array([False, True, *ends]))
         whole = replace(whole, name=f"{whole.name}, {other.name}", next=table, distance=distance)
@@ -142,13 +155,14 @@ def product(automata: Sequence[Automaton]) -> Automaton:
 
 
 def _explore(
-    stepper: Stepper, size: int, bos: int, most: int
+    stepper: Stepper, vocab_size: int, bos: int, max_states: int
 ) -> tuple[Float64[np.ndarray, "N V"], Int64[np.ndarray, "N V"]]:
-    """Return the logits in each state that the model can reach after bos, the first state first;
-    and the state after each token.
+    """Find the states that the model can reach after bos. Return the logits in each state, and the
+    index of the state that each token leads to. The state right after bos has the index 0.
 
     Raises:
-        ConfigError: The state of the model is not a number, or there are more than ``most``.
+        ConfigError: The state of the model is not a number, or there are more than ``max_states``
+            states.
     """
     first_logits, state = stepper.forward(np.array([[bos]]), stepper.initial_state(1))
     if not isinstance(state, np.ndarray) or state.dtype.kind != "i" or state.ndim != 1:
@@ -157,31 +171,32 @@ def _explore(
             " conditions: leave exact out."
         )
     nodes = [int(state[0])]
-    numbers = {nodes[0]: 0}
-    logits = [first_logits[0, :size].astype(np.float64)]
+    index_of = {nodes[0]: 0}
+    logits = [first_logits[0, :vocab_size].astype(np.float64)]
     rows = list[np.ndarray]()
-    tokens = np.arange(size)[:, None]
-    for node in nodes:  # grows
-        after_logits, after = stepper.forward(tokens, np.full(size, node, np.int64))
-        for row, number in enumerate(after.tolist()):
-            if number not in numbers:
-                numbers[number] = len(numbers)
-                nodes.append(number)
-                logits.append(after_logits[row, :size].astype(np.float64))
-        if len(numbers) > most or len(numbers) * size > _MAX_CELLS:
+    tokens = np.arange(vocab_size)[:, None]
+    for node in nodes:  # the loop adds new states to the list, and comes to them later
+        # one step with every token at once, as a batch of texts that are all in the same state
+        after_logits, after = stepper.forward(tokens, np.full(vocab_size, node, np.int64))
+        for token, next_node in enumerate(after.tolist()):
+            if next_node not in index_of:
+                index_of[next_node] = len(index_of)
+                nodes.append(next_node)
+                logits.append(after_logits[token, :vocab_size].astype(np.float64))
+        if len(index_of) > max_states or len(index_of) * vocab_size > _MAX_CELLS:
             raise ConfigError(
-                f"exact takes up to {most:,} states of the model with this format; this model has"
-                " more: take one of a lower order, or leave exact out."
+                f"exact takes up to {max_states:,} states of the model with this format; this model"
+                " has more: take one of a lower order, or leave exact out."
             )
-        rows.append(np.array([numbers[number] for number in after.tolist()]))
+        rows.append(np.array([index_of[next_node] for next_node in after.tolist()]))
     return np.stack(logits), np.stack(rows)
 
 
 def refuse_other_settings(config: GenerationConfig) -> None:
-    """Check that only the temperature changes the probabilities of the tokens.
+    """Check that no setting but the temperature changes the probabilities of the tokens.
 
     Raises:
-        ConfigError: Another setting does.
+        ConfigError: Another setting changes them.
     """
     plain = GenerationConfig()
     names = "top_k top_p min_p repetition_penalty no_repeat_ngram_size words min_new_tokens"

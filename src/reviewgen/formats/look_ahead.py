@@ -28,10 +28,13 @@ class LookAhead:
 
     def __init__(self, automaton: Automaton, bigrams: Bigrams, horizon: int) -> None:
         after = automaton.next
+        # (S, V): whether token v leads to state s from any state; DEAD and HOLDS need no look-ahead
         is_reached = np.zeros(after.shape, np.bool_)
         tokens = np.broadcast_to(np.arange(after.shape[1]), after.shape)
         is_reached[after, tokens] = True
         is_reached[:FIRST] = False
+        # (T + 1, S, V): the probability that the rule holds after t more tokens, if the text is in
+        # state s and its last token is v; ``look_ahead`` fills in those with t > 0
         self._values = np.zeros((horizon + 1, *after.shape), np.float32)
         self._values[:, HOLDS] = 1
         self._values[0, automaton.distance == 0] = 1
@@ -50,14 +53,15 @@ class LookAhead:
 
     def weights(self, state: int, left: int) -> Float32[np.ndarray, " V"]:
         """Return, for each next token, by how much (in nats) it raises the log probability that
-        the text has the word at the end of ``left`` tokens, this one included.
+        the text has the word after ``left`` more tokens, of which the next token is the first.
 
-        It is zero for a token that changes nothing, so that penalties can follow.
+        The weight of a token that changes nothing is zero, as penalties on the scores require.
         """
         left = min(left, len(self._values) - 1)
         if (state, left) not in self._weights:
             after = self._after[state]
             values = self._values[left - 1, after, np.arange(len(after))]
+            # most tokens change nothing, so the median is the probability after such a token
             usual = float(np.median(values))
             with np.errstate(divide="ignore"):
                 self._weights[state, left] = np.log(values / (usual or float(values.max()) or 1.0))
