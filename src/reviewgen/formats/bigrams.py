@@ -64,13 +64,13 @@ class Bigrams:
         power = 1 / temperature
         probs = self.probs**power
         unigrams = self.unigrams**power
-        rows = np.repeat(np.arange(len(unigrams)), np.diff(self.starts))
-        # a follower that is not saved has the probability rest * its unigram
-        total = np.bincount(rows, probs, len(unigrams)) + self.rest**power * unigrams.sum()
+        before = np.repeat(np.arange(len(unigrams)), np.diff(self.starts))  # the token of each pair
+        # besides the saved pairs, every token may follow with the probability rest * unigram
+        total = np.bincount(before, probs, len(unigrams)) + self.rest**power * unigrams.sum()
         return Bigrams(
             self.starts,
             self.followers,
-            (probs / total[rows]).astype(np.float32),
+            (probs / total[before]).astype(np.float32),
             (unigrams / unigrams.sum()).astype(np.float32),
         )
 

@@ -2,11 +2,11 @@
 
 Near ``max_new_tokens``, a text must be completed. How many tokens a word, a choice or a pattern
 still needs is known from its automaton. How many a grammar needs, or several rules together, is
-searched for: breadth first, over a few tokens of each kind, where positions from which the same
-tokens may follow count as one.
+found by a search: breadth first, with a few tokens of each kind as the next token. Positions after
+which the same tokens may follow count as one.
 
-A pattern alone is a part of a ``Spelling``. Past the prompt it needs no mask, since no other token
-is drawn.
+If a pattern is the only rule, its automaton becomes a part of a ``Spelling``, which lets compiled
+code draw only tokens that fit. So no mask is needed after the prompt.
 
 Dimensions: V vocabulary, W logits: V, and the ids of conditions.
 """
@@ -45,15 +45,17 @@ from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.protocols.extensions import TokenAutomaton
 from reviewgen.protocols.stepper import Stepper
 
-_HORIZON = 60  # words; an included word is in the text after at most about this many
+_HORIZON = 60  # an included word comes after at most about this many words
 _CHARACTERS = 5  # number of characters of an average word
-# tokens that the look-ahead of excluded words has, so that a text rarely begins such a word
+# number of tokens that the look-ahead of excluded words has, so that a text rarely begins such a
+# word, which it would have to leave again
 _EXCLUDED_HORIZON = 3
-_LEEWAY = 8  # tokens between the deadline of the words and the fewest tokens that they need
-_MARGIN = 16  # a text is completed at least this many tokens before its limit
-_MAX_SEARCH = 64  # tokens of a completion that is searched for
-_MAX_NODES = 6  # positions at each step of the search
-_SAME_KIND = 3  # tokens of a kind that the search tries at each position
+_LEEWAY = 8  # number of tokens that a text is given beyond the fewest that its words need
+# a text begins to be completed when this many more tokens are left than the shortest text has
+_MARGIN = 16
+_MAX_SEARCH = 64  # max number of tokens of a completion that is searched for
+_MAX_NODES = 6  # max number of positions that the search keeps at each step
+_SAME_KIND = 3  # max number of tokens of a kind that the search tries at each position
 _AT_ONCE = 1 << 40  # more tokens than any text has left
 
 
@@ -63,9 +65,10 @@ class AutomatonPosition:
 
     Attributes:
         automaton: The automaton.
-        start: How many tokens of the text it does not read.
-        look_ahead: Weights the tokens after which the rule is likely to hold; None weights none.
-        states: The state before the text, and the state after each token.
+        start: How many tokens at the beginning of the text the automaton does not read.
+        look_ahead: Raises the scores of the tokens after which the rule is likely to hold; None to
+            leave the scores as they are.
+        states: The state at the beginning, and the state after each token that was read.
     """
 
     automaton: Automaton
@@ -80,7 +83,9 @@ class AutomatonPosition:
 
     @property
     def distance(self) -> int:
-        """The minimum number of tokens until the text may end."""
+        """The minimum number of tokens until the text may end, after the rest of the prompt if it
+        is still to be spelled.
+        """
         state = self.state if isinstance(self.state, int) else FIRST
         return int(self.automaton.distance[state])
 
@@ -118,10 +123,11 @@ class GrammarPosition:
 
     Attributes:
         matcher: llguidance's matcher.
-        start: How many tokens of the text it does not read.
+        start: How many tokens at the beginning of the text the grammar does not read.
         vocab_size: V.
         eos: The id of the end token.
-        rejected: How many of the last tokens the grammar does not allow.
+        rejected: How many tokens at the end of the text the matcher has not read, because the
+            grammar does not allow the first of them.
     """
 
     matcher: Any
@@ -165,7 +171,7 @@ class Completion(NamedTuple):
 
     Attributes:
         tokens: The tokens of a short completion; None if none was found.
-        is_certain: Whether there is no other one, if none was found.
+        is_certain: If none was found, whether it is certain that there is none.
     """
 
     tokens: list[int] | None
@@ -180,12 +186,18 @@ class Formats:
         symbols: The bytes of the tokens.
         bos, eos: The ids of the tokens at the beginning and at the end.
         stepper: The model, which ``exact`` needs.
-        bigrams: The bigrams, which included and excluded words need without ``exact``.
+        bigrams: The bigrams of the training text. Rules that hold from the start of a text, such as
+            included words, need them, unless ``exact`` is set.
         plugins: The automata of plugins, by name.
 
     Attributes:
+        horizon: How many tokens ahead the text is steered towards the included words.
+        joint: All automata together; None if one by one is enough, or they are too large.
+        quote: The token ``"``; -1 if there is none.
+        is_searched: Whether a completion has to be searched for; else the automata tell how many
+            tokens it needs.
         spelled: The automaton of the pattern, if it is the only rule: a ``Spelling`` has it, too.
-        margin: How many tokens before its limit a text is completed at the latest.
+        margin: A text begins to be completed when at most this many tokens are left.
 
     Raises:
         ConfigError: A rule is invalid, two contradict each other, or no text can fit one.
@@ -207,54 +219,53 @@ class Formats:
         self.vocab_size = len(symbols.offsets) - 1
         self._symbols = symbols
         lengths = np.diff(symbols.offsets)
-        is_long = np.median(lengths) > 1
-        self.horizon = min(_HORIZON * (1 if is_long else _CHARACTERS), config.max_new_tokens)
+        # whether the tokens are words or parts of words, and not characters
+        are_words = np.median(lengths) > 1
+        self.horizon = min(_HORIZON * (1 if are_words else _CHARACTERS), config.max_new_tokens)
         _refuse_contradictions(config)
         included = dict.fromkeys(config.include)
-        automata = [(include(word, symbols, eos), self.horizon) for word in included]
+        # The automata that read a text from its start, with the prompt. Each comes with the number
+        # of tokens that its look-ahead has.
+        from_start = [(include(word, symbols, eos), self.horizon) for word in included]
         if config.exclude:
-            automata.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
+            from_start.append((exclude(config.exclude, symbols, eos), _EXCLUDED_HORIZON))
         for name, given in plugins.items():
-            automata.append((of_plugin(name, given, self.vocab_size, eos), self.horizon))
+            from_start.append((of_plugin(name, given, self.vocab_size, eos), self.horizon))
         self._rules = {name: getattr(config, name) for name in GRAMMARS if getattr(config, name)}
-        follows = list(self._follows())  # automata of what follows the prompt
-        self._words = list[Any]()
+        after_prompt = list(self._automata_after_prompt())
+        together = [*[automaton for automaton, _ in from_start], *after_prompt]
+        self._from_start = list[Any]()  # the positions of an empty text in these automata
         if config.exact:
-            words = [automaton for automaton, _ in automata]
-            self._words = [self._exact_position([*words, *follows], stepper, bos)]
-            follows = []
-        elif automata:
+            self._from_start = [self._exact_position(together, stepper, bos)]
+            after_prompt = []
+        elif from_start:
             assert bigrams is not None
             tempered = bigrams.tempered(float(np.mean(config.temperatures)))
-            self._words = [
+            self._from_start = [
                 AutomatonPosition(automaton, 0, LookAhead(automaton, tempered, horizon))
-                for automaton, horizon in automata
+                for automaton, horizon in from_start
             ]
         if self._rules:
             self._grammars = Grammars(symbols, bos, eos)
-        self._automata = follows
-        self.joint: Joint | None = None  # included words alone never contradict each other
-        together = [*[automaton for automaton, _ in automata], *follows]
-        if (follows or plugins) and len(together) > 1 and not config.exact:
+        self._after_prompt = after_prompt
+        self.joint: Joint | None = None
+        # words alone need no joint automaton: what one of them needs never rules out another
+        if (after_prompt or plugins) and len(together) > 1 and not config.exact:
             joint = Joint(together)
             self.joint = None if joint.distance([FIRST] * len(together)) is None else joint
-        self._started: dict[str, list[GrammarPosition]] = {}
+        # by the rest of the prompt that is still to be spelled: the positions at its beginning
+        self._grammars_after: dict[str, list[GrammarPosition]] = {}
         tokens = symbols.tokens()
         self.quote = tokens.index((ord('"'),)) if (ord('"'),) in tokens else -1
-        kinds = [_kind_of(token[0]) if token else -1 for token in tokens]
-        by_length = sorted(range(len(tokens)), key=lambda token: len(tokens[token]))
-        self._by_kind = [
-            np.array([token for token in by_length if kinds[token] == kind])
-            for kind in sorted({*kinds} - {-1})
-        ]
+        self._by_kind = _group_by_kind(tokens)
         self.spelled: Automaton | None = None
         self.margin = 0
         self.is_searched = bool(
-            self._rules or (follows and len(self.names) > 1 and self.joint is None)
+            self._rules or (after_prompt and len(self.names) > 1 and self.joint is None)
         )
-        if follows and not self.is_searched:
-            self.margin = follows[0].margin
-            self.spelled = follows[0] if config.regex and self.joint is None else None
+        if after_prompt and not self.is_searched:
+            self.margin = after_prompt[0].margin
+            self.spelled = after_prompt[0] if config.regex and self.joint is None else None
         if self.is_searched:
             self._check(self.start([], ""))
 
@@ -268,7 +279,7 @@ class Formats:
         return [*names, *self.plugins]
 
     def describe_failure(self, reason: str) -> str:
-        """Return the sentence that a text does not fit the rules.
+        """Return the sentence which says that a text does not fit the rules, and why.
 
         Args:
             reason: Why the text has ended, as in ``Text.finish_reason``.
@@ -280,22 +291,24 @@ class Formats:
         return f"The text does not fit {' and '.join(self.names)}: {why}."
 
     def start(self, ids: Sequence[int], rest: str) -> "Cursor":
-        """Return the position of a text that consists of its prompt.
+        """Return the position of a text that so far consists of its prompt only.
 
         Args:
             ids: The tokens of the prompt.
-            rest: The end of the prompt, which the next tokens must spell.
+            rest: The end of the prompt, which is not in ``ids``: the next tokens must spell it.
 
         Raises:
             ConfigError: The prompt contradicts a rule, or the text cannot have the tokens that the
                 rules need.
         """
-        if rest not in self._started:
-            self._started[rest] = list(self._compile(rest))
-        positions = [position.copy() for position in (*self._words, *self._started[rest])]
+        if rest not in self._grammars_after:
+            self._grammars_after[rest] = list(self._compile(rest))
+        given = (*self._from_start, *self._grammars_after[rest])
+        positions = [position.copy() for position in given]
         first = tuple(rest.encode()) or FIRST
-        positions += [AutomatonPosition(each, 0, None, [first]) for each in self._automata]
-        for position in positions[len(self._words) :]:
+        positions += [AutomatonPosition(each, 0, None, [first]) for each in self._after_prompt]
+        # all rules but those that hold from the start begin after the tokens of the prompt
+        for position in positions[len(self._from_start) :]:
             position.start = len(ids)
         cursor = Cursor(self, positions)
         cursor.follow(ids)
@@ -313,9 +326,9 @@ class Formats:
             )
         return cursor
 
-    def _follows(self) -> Iterator[Automaton]:
-        """Yield the automata of the choices and of the regular expression. An expression that has
-        none is left to the grammars.
+    def _automata_after_prompt(self) -> Iterator[Automaton]:
+        """Yield the automata of what follows the prompt: of the choices, and of the regular
+        expression. An expression that cannot become an automaton is left to the grammars.
 
         Raises:
             ConfigError: No text fits one of them.
@@ -344,13 +357,19 @@ class Formats:
         return ExactPosition(ExactTable(stepper, product(automata), config, bos, self.eos))
 
     def _compile(self, rest: str) -> Iterator[GrammarPosition]:
-        """Yield the positions of the grammars after a part of the prompt."""
+        """Yield the position at the beginning of each grammar; its text begins with ``rest``, the
+        end of the prompt that is still to be spelled.
+        """
         for name, value in self._rules.items():
             matcher = self._grammars.compile(name, value, rest)
             yield GrammarPosition(matcher, 0, self.vocab_size, self.eos)
 
     def _check(self, cursor: "Cursor") -> None:
-        """Raise if no text can fit the rules, or only one with too many tokens."""
+        """Set the margin by the completion of an empty text.
+
+        Raises:
+            ConfigError: No text can fit the rules, or the text that was found has too many tokens.
+        """
         tokens, is_certain = cursor.complete(_MAX_SEARCH)
         rules = " and ".join(self.names)
         if tokens is None and is_certain:
@@ -377,7 +396,7 @@ class Cursor:
     Attributes:
         formats: The rules.
         positions: The position in each rule.
-        size: How many tokens of the text were read.
+        size: How many tokens of the text were read, those of the prompt included.
         must_finish: Whether the text is to be completed as soon as possible.
     """
 
@@ -385,7 +404,8 @@ class Cursor:
     positions: list[Any]
     size: int = 0
     must_finish: bool = False
-    _plan: list[int] = field(default_factory=list)  # the tokens that complete the text
+    # the tokens that complete the text, once only these may follow
+    _plan: list[int] = field(default_factory=list)
     _check_at: int = _AT_ONCE  # a completion is searched for once at most this many tokens are left
 
     @property
@@ -395,38 +415,36 @@ class Cursor:
 
     @property
     def tokens_needed(self) -> int:
-        """The minimum number of tokens that complete the text: with fewer, a word or a choice would
-        be missing.
+        """The minimum number of tokens that complete the text. It is only an estimate if the
+        automata are not taken together: the sum of what each of them needs.
         """
         states = self._joint_states
-        together = self.formats.joint.distance(states) if self.formats.joint and states else None
-        if together is not None:
-            return together
-        return sum(position.distance for position in self._automata)
+        distance = self.formats.joint.distance(states) if self.formats.joint and states else None
+        if distance is not None:
+            return distance
+        return sum(position.distance for position in self._open_automata)
 
     def _distances(self) -> Int64[np.ndarray, " V"]:
-        """Return after each next token how many more the words and choices need."""
+        """Return what ``tokens_needed`` is after each next token."""
         states = self._joint_states
-        together = self.formats.joint.distances(states) if self.formats.joint and states else None
-        if together is not None:
-            return together
+        distances = self.formats.joint.distances(states) if self.formats.joint and states else None
+        if distances is not None:
+            return distances
         after = np.zeros(self.formats.vocab_size, np.int64)
-        for position in self._automata:
+        for position in self._open_automata:
             after += position.distances()
         return after
 
     @property
     def _joint_states(self) -> list[int]:
-        """The states of all automata, if they are taken together; none while a part of the prompt
-        is still to be spelled.
-        """
+        """The state of each automaton; empty while a part of the prompt is still to be spelled."""
         states = [each.state for each in self.positions if isinstance(each, AutomatonPosition)]
         numbers = [state for state in states if isinstance(state, int)]
         return numbers if len(numbers) == len(states) else []
 
     @property
-    def _automata(self) -> list[AutomatonPosition]:
-        """The positions in automata whose rule does not hold for good."""
+    def _open_automata(self) -> list[AutomatonPosition]:
+        """The positions in those automata whose rule does not yet hold whatever follows."""
         return [
             position
             for position in self.positions
@@ -434,7 +452,7 @@ class Cursor:
         ]
 
     def is_idle(self, ids: Sequence[int]) -> bool:
-        """Return whether no mask is needed from here on.
+        """Return whether the rest of the text needs no mask.
 
         Args:
             ids: The tokens of the text, whose prompt is complete.
@@ -448,21 +466,30 @@ class Cursor:
         )
 
     def spelled(self, ids: Sequence[int], new_tokens: int) -> tuple[int, int]:
-        """Return the state in ``Formats.spelled`` after a text, whose prompt is complete, and in
-        how many tokens the text must fit; -1 and 0 if there is none.
+        """Return the state in ``Formats.spelled`` after a text, and the maximum number of further
+        tokens in which the text must be completed; -1 and 0 if ``Formats.spelled`` is None.
+
+        Args:
+            ids: The tokens of the text, whose prompt is complete.
+            new_tokens: The number of new tokens of the text.
         """
         if self.formats.spelled is None:
             return -1, 0
         self.follow(ids)
         left = self.formats.config.max_new_tokens - new_tokens
-        return self.positions[0].state, self.tokens_needed if self.must_finish else left
+        if self.must_finish:
+            left = self.tokens_needed
+        return self.positions[0].state, left
 
     def follow(self, ids: Sequence[int]) -> None:
-        """Read the tokens of the text, after some were added or removed at its end."""
+        """Move to the end of a text to which tokens were added at its end, or from which some were
+        removed there.
+        """
         if self.size == len(ids):
             return
         kept = min(self.size, len(ids))
         for position in self.positions:
+            # take back what was read after this token, and read on from there
             start = max(kept, position.start)
             position.take_back(max(0, self.size - start))
             for token in ids[start:]:
@@ -473,7 +500,7 @@ class Cursor:
         self.size = len(ids)
 
     def fits(self, ids: Sequence[int]) -> bool:
-        """Return whether the text may end after these tokens, a beginning of its own."""
+        """Return whether the text may end after ``ids``, which is a beginning of the text."""
         other = self.copy()
         other.follow(ids)
         return other.is_complete
@@ -496,10 +523,11 @@ class Cursor:
         return allowed
 
     def apply(self, scores: Float64[np.ndarray, " W"], new_tokens: int, temperature: float) -> None:
-        """Rule out the next tokens that do not fit, and weigh those that do.
+        """Rule out the next tokens that do not fit, and raise the scores of those that lead to
+        texts that fit.
 
         Args:
-            scores: The scores of the next token; updated.
+            scores: The scores of the next token; they are changed in place.
             new_tokens: The number of new tokens of the text.
             temperature: The temperature by which the scores will be divided.
         """
@@ -507,14 +535,16 @@ class Cursor:
         scores = scores[: formats.vocab_size]
         left = formats.config.max_new_tokens - new_tokens
         allowed = self.mask()
-        # a model that would end a text ends a string of JSON
+        # where the model would end the text inside a string of JSON, it ends the string instead:
+        # the quotation mark also gets the probability of the end token
         quote = formats.quote
         closes = formats.config.json_schema and quote >= 0
         if closes and allowed[quote] and not allowed[formats.eos]:
             scores[quote] = np.logaddexp(scores[quote], scores[formats.eos])
         scores[~allowed] = -np.inf
-        automata = self._automata
+        automata = self._open_automata
         needed = self.tokens_needed
+        # the number of tokens within which the look-ahead wants all words to come
         deadline = min(left, max(formats.horizon - new_tokens, needed + _LEEWAY))
         for position in automata:
             if position.look_ahead is not None and isinstance(position.state, int):
@@ -528,24 +558,26 @@ class Cursor:
             self._finish(scores, left)
 
     def _hurry(self, scores: Float64[np.ndarray, " V"], left: int) -> None:
-        """Rule out tokens after which too few tokens are left for the words; if all are, rule out
-        those after which the words need more than after others.
+        """Rule out tokens after which the words need more than the ``left - 1`` tokens that are
+        left. If this would rule out all, keep those after which the words need the fewest.
         """
-        after = self._distances()
+        needed = self._distances()
         is_possible = scores > -np.inf
         if is_possible.any():
-            fewest = max(left - 1, int(after[is_possible].min()))
-            scores[after > fewest] = -np.inf
+            limit = max(left - 1, int(needed[is_possible].min()))
+            scores[needed > limit] = -np.inf
 
     def _finish(self, scores: Float64[np.ndarray, " V"], left: int) -> None:
-        """Rule out all tokens but that of a completion, if there is only just time for it."""
+        """Rule out all tokens but the next one of a completion, if the completion would soon have
+        more tokens than are left.
+        """
         if not self._plan and left <= self._check_at:
             tokens, _ = self.complete(min(left, _MAX_SEARCH))
-            if tokens is None:
+            if tokens is None:  # search again when half as many tokens are left
                 self._check_at = left // 2
             elif self.must_finish or len(tokens) + 2 >= left:
                 self._plan = tokens or [self.formats.eos]
-            else:
+            else:  # search again when half of the tokens to spare are used
                 self._check_at = left - (left - len(tokens)) // 2
         if self._plan:
             token = self._plan.pop(0)
@@ -554,18 +586,23 @@ class Cursor:
             scores[token] = score if score > -np.inf else 0.0
 
     def complete(self, limit: int) -> Completion:
-        """Search for a completion of at most ``limit`` tokens."""
-        nodes = [(self, list[int]())]
-        is_certain = True
-        known = set[Any]()
+        """Search for a completion of at most ``limit`` tokens.
+
+        Each step of the search adds one token to the texts of the step before. Texts that have the
+        same key count as one: the same tokens may follow, and the automata are in the same states.
+        """
+        nodes = [(self, list[int]())]  # positions, each with the tokens that lead to it
+        is_certain = True  # whether nothing was left out so far
+        known = set[Any]()  # the keys of all steps
         for _ in range(limit + 1):
-            following = dict[Any, tuple[Cursor, list[int]]]()
+            following = dict[Any, tuple[Cursor, list[int]]]()  # the nodes of the next step, by key
             for cursor, tokens in nodes:
                 if cursor.is_complete:
                     return Completion(tokens, True)
                 allowed = cursor.mask()
                 candidates = dict.fromkeys(self.formats.candidates(allowed))
-                for position in cursor._automata:  # the way to a word
+                # for each word that is still needed, also the token that leads to it fastest
+                for position in cursor._open_automata:
                     distances = np.where(allowed, position.distances(), FAR)
                     if distances.min() < FAR:
                         candidates[int(distances.argmin())] = None
@@ -577,13 +614,15 @@ class Cursor:
                     mask = after.mask()
                     if mask.any() or after.is_complete:
                         count = int(mask.sum())
-                        key = (count, mask.tobytes(), *(each.state for each in after._automata))
+                        states = [each.state for each in after._open_automata]
+                        key = (count, mask.tobytes(), *states)
                         following.setdefault(key, (after, [*tokens, token]))
             if not following:
                 return Completion(None, is_certain)
             is_certain &= len(following) <= _MAX_NODES
-            # First those of a new kind, and those with fewer choices, which are further on: of two
-            # that count as one, such as "." and ".." of "[.]{3}", the first is kept.
+            # Nodes with new keys come first. Of the others, those with fewer allowed tokens come
+            # first, which are further on, such as ".." compared with "." of "[.]{3}". The order
+            # matters, since of two nodes with the same key the next step keeps the first one.
             keys = sorted(following, key=lambda key: (key in known, key[0]))[:_MAX_NODES]
             known.update(keys)
             nodes = [following[key] for key in keys]
@@ -597,26 +636,35 @@ def _no_text(rules: str) -> ConfigError:
     )
 
 
-def _kind_of(symbol: int) -> int:
-    """Return the kind of a token by its first symbol: kinds of letters, a digit, a byte above 127,
-    or the symbol itself.
+def _group_by_kind(tokens: list[Any]) -> list[np.ndarray]:
+    """Return the token ids of each kind, the short tokens first. ``tokens`` has the symbols of each
+    token; bos and eos, which have none, are left out.
     """
-    character = chr(symbol)
-    if symbol >= 128 or symbol >= HALF:
+    kinds = [_kind_of(spelling[0]) if spelling else -1 for spelling in tokens]
+    by_length = sorted(range(len(tokens)), key=lambda token: len(tokens[token]))
+    return [
+        np.array([token for token in by_length if kinds[token] == kind])
+        for kind in sorted({*kinds} - {-1})
+    ]
+
+
+def _kind_of(symbol: int) -> int:
+    """Return the kind of the tokens that begin with a symbol, as a number. Small letters are one
+    kind, as are capitals, digits, and all symbols above 127; any other symbol is a kind of its own,
+    with the number of the symbol.
+    """
+    if symbol >= 128:
         return HALF
-    return next(
-        (
-            HALF + number
-            for number, is_kind in enumerate((str.islower, str.isupper, str.isdigit), 1)
-            if is_kind(character)
-        ),
-        symbol,
-    )
+    for number, is_kind in enumerate((str.islower, str.isupper, str.isdigit), HALF + 1):
+        if is_kind(chr(symbol)):
+            return number
+    return symbol
 
 
 def _refuse_contradictions(config: GenerationConfig) -> None:
-    """Raise if a word that a text must contain has a word that it must not contain."""
+    """Raise a ConfigError if an included word or phrase contains an excluded one."""
     for excluded in config.exclude:
+        # the first letter may be of either case, as in the automata
         pattern = rf"(?i:{re.escape(excluded[0])}){re.escape(excluded[1:])}"
         for included in config.include:
             if re.search(rf"(?<!\w){pattern}(?!\w)", included):

@@ -16,22 +16,22 @@ from reviewgen.errors import ConfigError, quoted
 from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.sentences import ABBREVIATIONS, NUMBER_ABBREVIATIONS
 
-_MAX_CHARACTERS = 100_000  # maximum number of characters of a grammar
-# no white space that the schema does not need, so that a text cannot end in spaces without end
+_MAX_CHARACTERS = 100_000  # max number of characters of a rule
+# JSON without optional white space; otherwise a text could go on with spaces forever
 _JSON_OPTIONS: Any = {"whitespace_flexible": False}
-_RANGE = re.compile(r"(\d{1,4})(?:\.\.(\d{1,4}))?")
-# One terminal, so that no lexer divides it. A sentence does not end with an abbreviation or an
-# initial, whose full stop would not end it.
+_RANGE = re.compile(r"(\d{1,4})(?:\.\.(\d{1,4}))?")  # "3" or "2..4"
+# The names in capitals are terminals, which the lexer does not divide. The last word of a sentence
+# is not an abbreviation or an initial (any capital but I), because its full stop ends no sentence.
 _SENTENCES = r"""
 SENTENCE: BODY /[.!?…]{{1,3}}["'”’)]?/
 BODY: /([^.!?…。！？\s]|\s[^.!?…。！？\s]|[.][0-9a-z])+/ & ~SHORT
 SHORT: /((?s:.*)[^A-Za-z0-9_.])?({words}|[A-HJ-Z])/
 """
-_IN_JSON = r'[^"\\\x00-\x1f]*'  # what a string of JSON may have without a backslash
+_IN_JSON = r'[^"\\\x00-\x1f]*'  # the inside of a JSON string that has no backslash
 
 
 class Grammars:
-    """Makes the matchers of a tokenizer.
+    """Makes llguidance's matchers of rules for the tokens of one tokenizer.
 
     Args:
         symbols: The bytes of the tokens.
@@ -54,6 +54,7 @@ class Grammars:
 
     @cached_property
     def _tokenizer(self) -> Any:
+        """The tokens as llguidance's own tokenizer, which all matchers share."""
         wrapped = self._library.TokenizerWrapper(self._wrapper)
         return self._library.LLTokenizer(wrapped, n_vocab=len(self._wrapper.tokens))
 
@@ -90,11 +91,12 @@ class Grammars:
         return matcher
 
     def _regex_grammar(self, regex: str) -> str:
+        """Return the grammar of the texts that match a regular expression."""
         return str(self._library.LLMatcher.grammar_from_regex(regex))
 
     def _schema_grammar(self, schema: Mapping[str, Any]) -> str:
-        """Return the grammar of the JSON texts that fit a schema, whose strings may have the key
-        ``sentences``.
+        """Return the grammar of the JSON texts that fit a schema. In the schema, the entry of a
+        string may have the key ``sentences``.
         """
         columns = schema.get("properties") or {}
         if any(isinstance(each, Mapping) and "sentences" in each for each in columns.values()):
@@ -110,11 +112,11 @@ class Grammars:
 
 
 class _Tokens:
-    """The tokens, as llguidance takes them."""
+    """The tokenizer in the form that llguidance's ``TokenizerWrapper`` takes."""
 
     def __init__(self, symbols: Symbols, bos: int, eos: int) -> None:
         tokens = symbols.tokens()
-        # a token of half a byte spells nothing alone: it is ruled out, like bos
+        # tokens with half a byte spell nothing alone: as special tokens, like bos, they never match
         halves = [number for number, token in enumerate(tokens) if max(token, default=0) >= HALF]
         self.tokens = [b"" if max(token, default=0) >= HALF else bytes(token) for token in tokens]
         self.bos_token_id = bos
@@ -124,7 +126,9 @@ class _Tokens:
         self._longest = max(map(len, self._ids))
 
     def __call__(self, text: bytes) -> list[int]:
-        """Tokenize a text that a grammar leaves no choice about, by the longest token each time."""
+        """Tokenize a part of the text that the grammar leaves no choice about. At each place, the
+        longest token that fits is taken; if none fits, the ids so far are returned.
+        """
         ids = list[int]()
         start = 0
         while start < len(text):
@@ -132,7 +136,7 @@ class _Tokens:
                 if text[start:end] in self._ids:
                     ids.append(self._ids[text[start:end]])
                     break
-            else:
+            else:  # no token fits
                 break
             start = end
         return ids
@@ -143,20 +147,21 @@ def _sentences_grammar(value: str) -> str:
 
     A sentence ends where ``reviewgen.sentences`` finds an end.
     """
-    return f"start: ALL\nALL: {_repeated_sentences(value)}\n{_sentence_grammar()}"
+    return f"start: ALL\nALL: {_repeated_sentences(value)}\n{_sentence_terminals()}"
 
 
 def _columns_grammar(columns: Mapping[str, Any]) -> str:
-    """Return the grammar of a JSON object some of whose strings are a number of sentences.
+    """Return the grammar of a JSON object in which some strings have a given number of sentences.
 
     Args:
-        columns: The JSON schema of each value. A string may have the key ``sentences``, as in
-            {"type": "string", "sentences": "2..4"}.
+        columns: The JSON schema of the value of each key. A string may have the key ``sentences``,
+            as in {"type": "string", "sentences": "2..4"}.
     """
-    parts = list[str]()
-    rules = list[str]()
+    parts = list[str]()  # the parts of the object, in order: a literal with a key, then its value
+    rules = list[str]()  # the rules for the values
     for number, (name, schema) in enumerate(columns.items()):
         key = json.dumps(name, ensure_ascii=False)
+        # a literal of a grammar is written like a string of JSON
         parts.append(json.dumps(("," if number else "{") + key + ":", ensure_ascii=False))
         parts.append(f"value{number}")
         if isinstance(schema, Mapping) and "sentences" in schema:
@@ -171,11 +176,15 @@ def _columns_grammar(columns: Mapping[str, Any]) -> str:
             rules.append(f"SENTENCES{number}: {sentences}")
         else:
             rules.append(f"value{number}: %json {json.dumps(schema, ensure_ascii=False)}")
-    return "\n".join([f'start: {" ".join(parts)} "}}"', *rules, _sentence_grammar()])
+    return "\n".join([f'start: {" ".join(parts)} "}}"', *rules, _sentence_terminals()])
 
 
 def _repeated_sentences(value: str) -> str:
-    """Return the expression of a number of sentences."""
+    """Return the expression for a number of sentences, "3", or for a range, "2..4".
+
+    Raises:
+        ConfigError: ``value`` is neither a number from 1 on nor a range.
+    """
     match = _RANGE.fullmatch(value.replace(" ", ""))
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= low <= high:
@@ -186,14 +195,15 @@ def _repeated_sentences(value: str) -> str:
     return rf"/\s?/ SENTENCE{more}"
 
 
-def _sentence_grammar() -> str:
-    """Return the terminals that ``_repeated_sentences`` uses."""
+def _sentence_terminals() -> str:
+    """Return the definitions of SENTENCE and of the terminals in it."""
     words = "|".join(map(re.escape, sorted(ABBREVIATIONS | NUMBER_ABBREVIATIONS)))
     return _SENTENCES.format(words=f"(?i:{words})")
 
 
 def _with_prefix(grammar: str, prefix: str) -> str:
-    """Return a grammar that begins with some characters."""
+    """Return the grammar of the texts of a grammar with ``prefix`` before them."""
+    # a grammar is either JSON with a list of grammars, or text in Lark's syntax
     inner = json.loads(grammar)["grammars"][0] if grammar[0] == "{" else {"lark_grammar": grammar}
     literal = json.dumps(prefix, ensure_ascii=False)
     whole = {"lark_grammar": f"start: {literal} @format"}
@@ -202,6 +212,7 @@ def _with_prefix(grammar: str, prefix: str) -> str:
 
 def _reason(error: str) -> str:
     """Return llguidance's message as a part of a sentence, with the place of the error."""
+    # an error in a regular expression is shown by a "^" below the character
     if match := re.search(r"regex parse error:\n {4}.*\n {4}( *)\^.*\nerror: (.*)", error):
         return f"{match[2]}, at character {len(match[1]) + 1}"
     line = error.strip().partition("\n")[0]
