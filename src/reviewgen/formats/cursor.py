@@ -620,9 +620,9 @@ class Cursor:
             if not following:
                 return Completion(None, is_certain)
             is_certain &= len(following) <= _MAX_NODES
-            # Nodes with new keys come first. Of the others, those with fewer allowed tokens come
-            # first, which are further on, such as ".." compared with "." of "[.]{3}". The order
-            # matters, since of two nodes with the same key the next step keeps the first one.
+            # Nodes with new keys come first; within both groups, those with fewer allowed tokens,
+            # which are further on, such as ".." compared with "." in "[.]{3}". The order matters,
+            # since of two nodes with the same key the next step keeps the first one.
             keys = sorted(following, key=lambda key: (key in known, key[0]))[:_MAX_NODES]
             known.update(keys)
             nodes = [following[key] for key in keys]

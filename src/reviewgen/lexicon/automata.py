@@ -17,8 +17,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Int32, UInt32
 
-# maximum size of an automaton that is read from a file: a few such automata fit in one array, whose
-# offsets have 24 bits
+# An automaton from a file must have fewer words of 32 bits than this. So a few automata fit in one
+# array: a target has 24 bits of its word.
 _MAX_WORDS = 1 << 22
 
 _Edges: TypeAlias = Sequence[tuple[int, int]]
@@ -53,7 +53,7 @@ class Automaton:
         return targets
 
     def strings(self) -> Iterator[bytes]:
-        """Yield all strings of an automaton without cycles, sorted."""
+        """Yield all strings that the automaton accepts, sorted. It must not have cycles."""
         waiting = [(b"", self.root)]
         while waiting:
             string, node = waiting.pop()
@@ -70,15 +70,18 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
     >>> list(minimal_automaton([b"gas", b"mad", b"glad"]).strings())
     [b'gas', b'glad', b'mad']
     """
-    # the number of each complete node; equal nodes are stored once
+    # the number of each complete node, by its content; so equal nodes are stored once
     nodes: dict[tuple[bool, _Edges], int] = {(False, ()): 0}
     last = b""  # the string that was added last
-    # the nodes on the path of this string; the next string decides which of them are complete
+    # The nodes on the path of this string, from the root: whether a string ends there, and the
+    # edges so far. The next string decides which of them are complete.
     open_ends = [False]
     open_edges: list[list[tuple[int, int]]] = [[]]
 
     def complete(depth: int) -> None:
-        """Complete the nodes on the path that are deeper than ``depth``."""
+        """Complete the nodes on the path that are deeper than ``depth``, and add an edge from each
+        node's parent to it.
+        """
         while len(open_ends) > depth + 1:
             node = nodes.setdefault((open_ends.pop(), tuple(open_edges.pop())), len(nodes))
             byte = last[len(open_ends) - 1]
@@ -106,10 +109,11 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 def utf8_automaton() -> Automaton:
     """Return the automaton of all valid UTF-8 (Unicode 16, table 3-7)."""
-    # The nodes are named for what a character lacks: nothing, one, two or three bytes, or the
-    # second byte after one of the four first bytes that allow only some second bytes.
+    # The nodes are named for what the character still lacks: nothing, one, two or three bytes, or
+    # the second byte after one of the four first bytes that allow only some second bytes.
     whole, one, two, three, after_e0, after_ed, after_f0, after_f4 = range(1, 9)
-    # for each node, its ranges of bytes: first byte, last byte, and the node that they lead to
+    # For node 0 and then each node in the order of the names, the ranges of the bytes that may
+    # follow: first byte of the range, last byte, and the node that they lead to.
     ranges = [
         [],
         [
@@ -132,16 +136,23 @@ def utf8_automaton() -> Automaton:
         [(0x80, 0x8F, two)],
     ]
     nodes = []
-    for number, node in enumerate(ranges):
+    for node, node_ranges in enumerate(ranges):
         edges = list[tuple[int, int]]()
-        for low, high, target in node:
+        for low, high, target in node_ranges:
             edges += [(byte, target) for byte in range(low, high + 1)]
-        nodes.append((number == whole, edges))
+        nodes.append((node == whole, edges))
     return _pack(nodes, whole)
 
 
 def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
-    """Return an automaton. Each node is a pair: whether a string may end there, and its edges."""
+    """Return an automaton in the form of this module.
+
+    Args:
+        nodes: For each node, whether a string may end there, and its edges. The edges lead to
+            indexes in ``nodes``.
+        root: The index of the root.
+    """
+    # the offset of each node in the array of words
     offsets = np.cumsum([0, *(1 + len(edges) for _, edges in nodes)]).tolist()
     words = list[int]()
     for is_end, edges in nodes:
@@ -158,7 +169,7 @@ def join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[
     roots = []
     start = 0
     for automaton in automata:
-        # move the targets of the edges; the words that begin a node stay as they are
+        # add ``start`` to the targets of the edges; the words that begin a node stay as they are
         moved = automaton.nodes + np.uint32(256 * start)
         offsets = _node_offsets(automaton.nodes)
         moved[offsets] = automaton.nodes[offsets]
@@ -172,8 +183,8 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     """Check nodes that were read from a file. Return their automaton, or None if compiled code
     could fail on them.
 
-    The root is the last node. Each node must come after the nodes that it leads to, so there are no
-    cycles.
+    The root is the last node. Each node must come after the nodes that its edges lead to, so there
+    are no cycles. The edges of a node must be sorted by byte.
     """
     if not 2 <= len(nodes) < _MAX_WORDS or nodes[0]:
         return None
@@ -181,10 +192,11 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     counts = (nodes[offsets] >> 1).astype(np.int64)  # number of edges of each node
     if offsets[-1] + 1 + counts[-1] != len(nodes):
         return None
-    edges = np.delete(nodes, offsets).astype(np.int64)
+    edges = np.delete(nodes, offsets).astype(np.int64)  # the edges of all nodes
     targets = edges >> 8
     owners = np.repeat(np.arange(len(offsets)), counts)  # index of the node of each edge
     leads_back = np.isin(targets, offsets[1:]) & (targets < offsets[owners])
+    # each edge has a higher byte than the edge before it, or belongs to another node
     is_sorted = (np.diff(edges & 255) > 0) | (np.diff(owners) > 0)
     if not leads_back.all() or not is_sorted.all():
         return None

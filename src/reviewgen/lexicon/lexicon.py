@@ -27,13 +27,13 @@ from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _HEADER = "reviewgen.lexicon"
 _SCHEMA = "1"
-# follows the schema in the same entry of the metadata, since the order of two entries would vary
-# from file to file
+# In the file's metadata, the entry is "1; min_texts=2", for example. It is a single entry because
+# the order of two entries would vary from file to file.
 _MIN_TEXTS = "; min_texts="
 _AUTOMATA = ("words", "separators")
 _MAX_WORDS = 100_000
-# minimum share of the training text's words that occur again; in a language without spaces, few
-# runs of letters do
+# Min share of the words of a training text, counted with repetitions, that occur more than once. In
+# a language without spaces, where a "word" is a run of letters, few do.
 _MIN_KNOWN = 0.85
 
 
@@ -57,11 +57,12 @@ class Lexicon:
         """Return the lexicon of some words and separators."""
         known = frozenset(words)
         lexicon = cls(
+            # with the empty word, since separators may follow one another
             minimal_automaton([b"", *_with_quotes(known)]),
             minimal_automaton(map(str.encode, separators)),
             min_texts,
         )
-        # fills the cached property _known, which would otherwise be read from the automaton
+        # the value of the cached property _known, which would otherwise be computed again
         vars(lexicon)["_known"] = known
         return lexicon
 
@@ -81,8 +82,8 @@ class Lexicon:
 
     def __or__(self, other: "Lexicon") -> "Lexicon":
         """Return a lexicon with the words and separators of both."""
-        # if both have the same words and separators, one of them is returned
         pairs = (self.words, other.words), (self.separators, other.separators)
+        # if both have the same words and separators, no new automata are needed
         if all(np.array_equal(own.nodes, others.nodes) for own, others in pairs):
             return min(self, other, key=lambda lexicon: lexicon.min_texts)
         min_texts = min(self.min_texts, other.min_texts)
@@ -90,7 +91,7 @@ class Lexicon:
 
     @property
     def between(self) -> set[str]:
-        """The separators."""
+        """The separators, as characters."""
         return {separator.decode("utf-8", "replace") for separator in self.separators.strings()}
 
     @cached_property
@@ -102,7 +103,7 @@ class Lexicon:
 
 
 def _with_quotes(words: Collection[str]) -> list[bytes]:
-    """Return words in UTF-8, each without and with a closing apostrophe."""
+    """Return each word in UTF-8 three times: alone, and with each of the closing apostrophes."""
     strings = list[bytes]()
     for quote in ("", *APOSTROPHES):
         strings += [(word + quote).encode() for word in words]
@@ -119,8 +120,8 @@ def add_words(spelling: Spelling, words: Collection[str]) -> Spelling:
     added = list[int]()
 
     def extend(node: int, strings: Collection[bytes]) -> int:
-        """Copy a node, add edges so that it also leads to some strings, and return the offset of
-        the copy.
+        """Copy a node with edges to further nodes, so that some strings are accepted from it, too.
+        Return the offset of the copy.
         """
         edges = dict(known.edges(node))
         for byte in {string[0] for string in strings if string}:
@@ -135,15 +136,16 @@ def add_words(spelling: Spelling, words: Collection[str]) -> Spelling:
     root = extend(known.root, {b"", *_with_quotes(words)})
     nodes = np.concatenate((known.nodes, np.array(added, np.uint32)))
     first = spelling.first.copy()
-    first[1] = Automaton(nodes, root).targets()
+    first[1] = Automaton(nodes, root).targets()  # row 1 is that of the known words
     return spelling._replace(nodes=nodes, words=root, first=first)
 
 
 def add_signs(spelling: Spelling) -> Spelling:
     """Return a spelling in which every ASCII character that is not a letter separates words."""
     first = spelling.first.copy()
+    # row 2 is that of the separators; the new ones lead to a node that is an end and has no edges
     signs = [byte for byte in range(32, 127) if not chr(byte).isalpha() and not first[2, byte]]
-    first[2, signs] = len(spelling.nodes)  # a node that is an end, and has no edges
+    first[2, signs] = len(spelling.nodes)
     return spelling._replace(nodes=np.append(spelling.nodes, np.uint32(1)), first=first)
 
 
@@ -155,9 +157,9 @@ def build_lexicon(
 
     Args:
         counts: The words of the text.
-        min_texts: The minimum number of texts in which a word must occur. So words that occur in
-            one text only, such as names, are not generated. If the training text is a single text,
-            such as a book, a word must occur this often in it.
+        min_texts: The minimum number of texts in which a word must occur. With the default, words
+            that occur in one text only, such as names, are not generated. If the training text is a
+            single text, such as a book, a word must occur this often in it.
         before: The lexicon of a model that is trained further; its words stay known.
     """
     folded: Counter[str] = Counter()
@@ -175,10 +177,13 @@ def _known_words(counts: WordCounts, folded: Counter[str], min_texts: int) -> se
     """Return the words that occur in enough texts, as they are written. A word in lower case is
     also added with a capital letter, as at the beginning of a sentence.
 
-    Upper and lower case are counted together, as in ``folded``. If there are too many words, the
-    most frequent ones are taken.
+    Args:
+        counts: The words of the training text.
+        folded: How often each word occurs, in upper and lower case together. Only the
+            ``_MAX_WORDS`` most frequent of these can be returned.
+        min_texts: See ``build_lexicon``.
     """
-    # in a training text that is a single text, occurrences count instead of texts
+    # if the training text is a single text, the occurrences in it are compared with ``min_texts``
     texts = counts.texts if max(counts.texts.values(), default=0) > 1 else folded
     frequent = {word for word, _ in folded.most_common(_MAX_WORDS) if texts[word] >= min_texts}
     known = {word for word in counts.words if word.casefold() in frequent}
@@ -221,8 +226,9 @@ def read_lexicon(file: Path) -> Lexicon:
 
 
 def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], list[int], int]:
-    """Return the automata of valid UTF-8 and of a lexicon in one array: their nodes, their roots,
-    and the offset where the lexicon's nodes begin.
+    """Put the automata of valid UTF-8 and of a lexicon into one array. Return the array; the roots
+    of the automata of valid UTF-8, words and separators (the latter two only with a lexicon); and
+    the offset at which the nodes of the lexicon begin.
     """
     valid = utf8_automaton()
     of_lexicon = [] if lexicon is None else [lexicon.words, lexicon.separators]
@@ -235,10 +241,11 @@ def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
     Without a lexicon, it allows any valid UTF-8.
     """
     nodes, roots, lexicon_start = joined_automata(lexicon)
-    if lexicon is None:
+    if lexicon is None:  # any valid UTF-8 counts as a word, and there are no separators
         roots = [roots[0], roots[0], 0]
     anything, words, separators = roots
     first = np.stack([Automaton(nodes, root).targets() for root in roots])
     tokens = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
+    # no format: no states, and so no distances
     rules = np.zeros((0, 0), np.int32), np.zeros(0, np.int64)
     return Spelling(nodes, anything, lexicon_start, words, separators, first, *tokens, *rules)

@@ -12,17 +12,19 @@ from reviewgen.errors import BrokenPlugin
 from reviewgen.lexicon.automata import common_length
 from reviewgen.protocols.tokenizer import SupportsTokenBytes, Tokenizer
 
-_TOKENS_AT_A_TIME = 1 << 16  # tokens decoded at a time, approximately
+_TOKENS_AT_A_TIME = 1 << 16  # number of tokens that are decoded at a time; sometimes a few more
 _TEXT_END = b"\xff"  # a byte that never occurs in UTF-8
 
 
 @dataclass(frozen=True)
 class Symbols:
-    """The UTF-8 bytes of all tokens, one after another. A value of 256 + n is half a byte, n.
+    """The UTF-8 bytes of all tokens, one token after another. A value of 256 + n is the half n of a
+    byte, with n from 0 to 15; two such values make a byte.
 
     Attributes:
         values: The bytes and half bytes, (S,).
-        offsets: Where the values of each token begin, and where the last ones end, (V + 1,).
+        offsets: The index in ``values`` at which those of each token begin, and at the end S,
+            (V + 1,).
     """
 
     values: UInt16[np.ndarray, " S"]
@@ -34,12 +36,12 @@ class Symbols:
         return [tuple(values[start:end]) for start, end in pairwise(self.offsets.tolist())]
 
     def sorted_tokens(self) -> tuple[Int32[np.ndarray, " V"], Int32[np.ndarray, " V"], int]:
-        """Return the token ids sorted by their bytes; for each of them, how many bytes it has in
-        common with the one before; and the length of the longest token.
+        """Return the token ids sorted by their bytes; for each of them, how many of its first bytes
+        are also those of the token before it; and the number of bytes of the longest token.
         """
         tokens = self.tokens()
         order = sorted(range(len(tokens)), key=tokens.__getitem__)
-        pairs = pairwise(tokens[token] for token in order)
+        pairs = pairwise(tokens[token_id] for token_id in order)
         common = [0, *(common_length(*pair) for pair in pairs)]
         return np.array(order, np.int32), np.array(common, np.int32), max(map(len, tokens))
 
@@ -73,8 +75,8 @@ def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
 
 
 def alphabet_of(tokenizer: Tokenizer) -> str:
-    """Return the character of each token, NUL for tokens that are not one character; an empty
-    string if the bytes of the tokens are unknown.
+    """Return a string with one character for each token: the token itself, or NUL for a token that
+    is not a single character. Return an empty string if the bytes of the tokens are unknown.
 
     Raises:
         BrokenPlugin: The result of ``token_bytes`` breaks the contract.
@@ -90,7 +92,7 @@ def alphabet_of(tokenizer: Tokenizer) -> str:
 
 
 def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator[str]:
-    """Decode texts, and yield them. Empty strings may come between them.
+    """Decode texts, and yield them in order. Empty strings may come between them.
 
     Args:
         blocks: The token ids of the texts, one after another, each between bos and eos. A block
@@ -104,7 +106,7 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
             for ids in np.split(block, np.flatnonzero(block == tokenizer.bos_id)):
                 yield tokenizer.decode(ids.tolist())
         return
-    unfinished: list[bytes] = []  # the text whose end has not been read yet, in parts
+    unfinished: list[bytes] = []  # the parts of the text whose end has not been read yet
     for ids in _in_parts(blocks, symbols):
         continuation, *new_texts = _decode_bytes(ids, symbols).split(_TEXT_END)
         unfinished.append(continuation)
@@ -116,7 +118,7 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
 
 def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.ndarray]:
     """Split blocks of ids into parts that are small enough for ``_decode_bytes``. No part begins
-    with half a byte.
+    with half a byte, so that both halves of a byte are in the same part.
     """
     is_half = [bool(token) and token[0] >= HALF for token in symbols.tokens()]
     for block in blocks:
@@ -133,14 +135,17 @@ def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
     """Return the bytes of one or more token ids. bos and eos, which have no bytes, become
     ``_TEXT_END``.
     """
-    # the last value stands for bos and eos
+    # the value added at the end is that of bos and eos
     values = np.append(symbols.values, ord(_TEXT_END)).astype(np.uint16)
-    lengths = np.diff(symbols.offsets)
-    is_frame = lengths == 0  # bos and eos
+    token_lengths = np.diff(symbols.offsets)  # of each token of the vocabulary
+    is_frame = token_lengths == 0  # bos and eos
     # for each of ``ids``: where its values start, and how many values it has
     starts = np.where(is_frame, len(symbols.values), symbols.offsets[:-1])[ids]
-    lengths = np.where(is_frame, 1, lengths)[ids]
+    lengths = np.where(is_frame, 1, token_lengths)[ids]
     ends = np.cumsum(lengths)  # where the values of each id end in ``decoded``
+    # An id has its values at starts, starts + 1, ... of ``values``, and puts them at
+    # ends - lengths, ends - lengths + 1, ... of ``decoded``. So the two indexes differ by
+    # starts - (ends - lengths).
     decoded = values[np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)]
     # join each pair of halves into a byte; a last half without a partner is dropped
     halves = np.flatnonzero(decoded >= HALF)

@@ -34,8 +34,9 @@ class WordCounts:
 
     Attributes:
         words: How often each word occurs, as it is written.
-        texts: In how many texts each word occurs, in lower case.
-        separators: The characters that do not occur in words, and apostrophes.
+        texts: In how many texts each word occurs. Here the words are in lower case.
+        separators: The characters that occur and are not letters of words: those between words, the
+            line end, and apostrophes.
     """
 
     words: Counter[str] = field(default_factory=Counter)
@@ -68,7 +69,7 @@ def _is_mark(character: str) -> bool:
 
 @lru_cache(maxsize=16)
 def _pattern(marks: str) -> re.Pattern[str]:
-    """Return the regular expression of words; words may contain these marks."""
+    """Return the regular expression of a word. ``marks`` has the marks that count as letters."""
     letter = rf"(?:[^\W\d_]|[{re.escape(marks)}])" if marks else r"[^\W\d_]"
     return re.compile(rf"{letter}+(?:[{APOSTROPHES}]{letter}+)*")
 
@@ -77,37 +78,39 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     """Count the words of texts. Each text counts as followed by a line end.
 
     First, the texts are split at white space and ASCII separators. Most of the resulting runs are
-    words that occur again and again, so each distinct run is split into words and folded only once.
+    words that occur again and again, so each distinct run is split into words and lowercased only
+    once.
     """
     import pyarrow.compute  # slow to import
 
     array = pyarrow.array(texts, pyarrow.large_string())
     _, offsets, values = array.buffers()
-    encoded = b"" if values is None else values.to_pybytes()  # all texts
+    encoded = b"" if values is None else values.to_pybytes()  # all texts, one after another
+    # each ASCII separator becomes one space, so the offsets of the texts stay the same
     with_spaces = pyarrow.py_buffer(encoded.translate(_AS_SPACES))
     plain = pyarrow.LargeStringArray.from_buffers(len(texts), offsets, with_spaces)
     pieces = pyarrow.compute.utf8_split_whitespace(plain)
     runs = pyarrow.compute.list_flatten(pieces).dictionary_encode()
-    # for each run, the index of its characters in ``distinct``, and the index of its text
+    # for each run, its index in ``distinct``, and the index of its text
     codes = runs.indices.to_numpy()
     owners = pyarrow.compute.list_parent_indices(pieces).to_numpy()
     distinct = runs.dictionary.to_pylist()
     times = np.bincount(codes, minlength=len(distinct)).tolist()
 
     words = Counter[str]()
-    numbers: dict[str, int] = {}  # the number of each distinct word in lower case
-    run_words: list[int] = []  # the numbers of the words of all runs, one run after another
+    numbers: dict[str, int] = {}  # a number for each distinct word in lower case, from 0 on
+    run_words: list[int] = []  # these numbers for the words of all distinct runs, run by run
     starts = [0]  # where the words of each run begin in run_words, and where the last ones end
     for run, occurrences in zip(distinct, times, strict=True):
         for word in [run] if run.isalpha() else words_of(run):
             words[word] += occurrences
             run_words.append(numbers.setdefault(word.casefold(), len(numbers)))
         starts.append(len(run_words))
-    in_texts = _count_texts(
+    text_counts = _count_texts(
         codes, owners, np.array(starts), np.array(run_words, np.int64), len(numbers)
     )
-    text_counts = Counter(dict(zip(numbers, in_texts.tolist(), strict=True)))
-    return WordCounts(words, text_counts, _separators(encoded))
+    folded = Counter(dict(zip(numbers, text_counts.tolist(), strict=True)))
+    return WordCounts(words, folded, _separators(encoded))
 
 
 @compiled
@@ -116,18 +119,23 @@ def _count_texts(
 ) -> np.ndarray:
     """Return the number of texts in which each of ``count`` words occurs.
 
-    Run ``codes[i]`` is in text ``owners[i]``, and has the words ``words[starts[codes[i]] :
-    starts[codes[i] + 1]]``. The runs of a text follow one another.
+    Args:
+        codes: The index of each run among the distinct runs.
+        owners: The index of the text of each run, ascending.
+        starts: The index in ``words`` at which those of each distinct run begin, and at the end the
+            length of ``words``.
+        words: The numbers of the words of all distinct runs.
+        count: The number of distinct words.
     """
-    texts = np.zeros(count, np.int64)
-    last = np.full(count, -1, np.int64)  # the last text in which each word was found
+    text_counts = np.zeros(count, np.int64)
+    last_text = np.full(count, -1, np.int64)  # the last text in which each word was found
     for position in range(len(codes)):
         for index in range(starts[codes[position]], starts[codes[position] + 1]):
             word = words[index]
-            if last[word] != owners[position]:
-                last[word] = owners[position]
-                texts[word] += 1
-    return texts
+            if last_text[word] != owners[position]:
+                last_text[word] = owners[position]
+                text_counts[word] += 1
+    return text_counts
 
 
 def _separators(encoded: bytes) -> set[str]:
@@ -137,7 +145,7 @@ def _separators(encoded: bytes) -> set[str]:
     characters = {*encoded.translate(None, _FREQUENT).decode(), "\n"}
     if b" " in encoded:
         characters.add(" ")
-    # of the other characters, those that occur in words are letters and marks
+    # which of the remaining characters are letters and marks: those that form words
     others = characters - _SPACES - set(_ASCII_SEPARATORS)
     letters = set("".join(words_of(" ".join(others)))) - set(APOSTROPHES)
     return characters - letters
