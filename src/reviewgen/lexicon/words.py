@@ -109,8 +109,8 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     text_counts = _count_texts(
         codes, owners, np.array(starts), np.array(run_words, np.int64), len(numbers)
     )
-    folded = Counter(dict(zip(numbers, text_counts.tolist(), strict=True)))
-    return WordCounts(words, folded, _separators(encoded))
+    in_texts = Counter(dict(zip(numbers, text_counts.tolist(), strict=True)))
+    return WordCounts(words, in_texts, _separators(encoded))
 
 
 @compiled

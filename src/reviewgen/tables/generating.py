@@ -25,8 +25,8 @@ from reviewgen.tables.schema import Schema, read_schema
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_MAX_TEXTS = 1_000_000_000  # maximum texts of a table
-_MAX_ATTEMPTS = 10  # texts that are generated for a row until one fits the schema
+_MAX_TEXTS = 1_000_000_000  # max number of texts of a table
+_MAX_ATTEMPTS = 10  # max number of texts that are generated for a row until one fits the schema
 _OWN_COLUMNS = {
     "number": "int64",
     "seed": "uint64",
@@ -36,12 +36,13 @@ _OWN_COLUMNS = {
     "exceeds_max_copy": "bool",
 }
 _TO_TYPE: dict[str, Any] = {"int64": int, "double": float, "string": str}
+# the names that a column of the user cannot have
 _RESERVED = (
     *_OWN_COLUMNS,
     "receipt",
     "synthetic",
     *NOVELTY_COLUMNS,
-)  # not names of columns of the user
+)
 _logger = logging.getLogger("reviewgen")
 
 
@@ -59,7 +60,8 @@ def _make_plan(
 
     Args:
         model: The model.
-        origin: The argument of ``load`` for the receipts, without paths of this machine.
+        origin: The argument of ``load`` that receipts record, without absolute paths of this
+            machine.
         n: The number of texts for each prompt.
         request: The checked settings, with each prompt once, and the conditions to draw for each
             text.
@@ -81,7 +83,8 @@ def _make_plan(
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
         numbers = range(first, last)
-        # n texts of each prompt in turn; texts that replace repeats start with the first one
+        # The first n texts have the first prompt, the next n texts have the second prompt, and so
+        # on. Further texts, which replace repeats, start again with the first prompt.
         shard_prompts = [prompts[number // n % len(prompts)] for number in numbers]
         shard_request = replace(request, prompts=shard_prompts, seed=seed, offset=first)
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
@@ -128,8 +131,10 @@ def _make_plan(
 
 
 def _without_problem(model: ReviewModel, text: Generation) -> Generation:
-    """Return a text; or, as long as it does not fit the schema, another in its place, whose number
-    is higher than those of all texts of a table.
+    """Return the text if it fits the schema. Otherwise, generate others in its place, and return
+    the first one that fits; or the last one, if none of ``_MAX_ATTEMPTS`` texts fits.
+
+    The others get numbers that no text of a table has, and so random streams of their own.
     """
     number = text.number
     for attempt in range(1, _MAX_ATTEMPTS):
@@ -195,7 +200,8 @@ def generate_dataset(
             raise ConfigError(
                 f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}."
             )
-        by_default = {group.names[0] for group in request.draws}  # not given, or given as "draw"
+        # the conditions that are drawn without a schema, too: not given, or given as "draw"
+        by_default = {group.names[0] for group in request.draws}
         asked = options.get("conditions") or {}
         given = {name for name, value in asked.items() if value is not None}
         if both := (given - by_default) & schema.drawn:
@@ -204,6 +210,7 @@ def generate_dataset(
                 " out one of them."
             )
         _warn_if_forgotten(loaded, schema.drawn)
+        # a group of the schema replaces the default groups of its conditions
         groups = list(schema.draws)
         groups += [group for group in request.draws if not schema.drawn.intersection(group.names)]
         request = replace(request, device=loaded.device, draws=groups)
@@ -216,8 +223,11 @@ def generate_dataset(
 
 
 def _warn_if_forgotten(model: ReviewModel, drawn: set[str]) -> None:
-    """Tell the user if values of conditions are drawn for a model that was trained by counting."""
+    """Tell the user if values of conditions are drawn for a model that was trained by counting,
+    which soon forgets them.
+    """
     evaluations = model.training.get("evaluations") or ()
+    # only the training of a network has a training loss
     is_counted = evaluations and all(
         entry.get("train_nats_per_token") is None for entry in evaluations
     )
@@ -232,8 +242,8 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
     """Check the settings of a call, and return them as a request that has each prompt once.
 
     Raises:
-        ReviewgenError: See ``ReviewModel.generate``. Also raised for settings with which a text
-            would depend on other texts, on the time or on functions.
+        ReviewgenError: See ``ReviewModel.generate``. It is also raised for settings that would make
+            a text depend on other texts, on the time or on functions.
     """
     if options.get("num_return_sequences") is not None:
         raise ConfigError(
@@ -272,16 +282,23 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
 
 
 def _with_formats(options: GenerateKwargs, schema: Schema) -> GenerateKwargs:
-    """Return the settings of a call with the formats of its schema."""
+    """Return the settings of a call, together with the formats of its schema.
+
+    Raises:
+        ConfigError: A format is given in both.
+    """
     for name in schema.settings:
         if options.get(name) is not None:
             raise ConfigError(f"{name} is given and also in the schema: leave out one of them.")
+    # type checkers do not know the keys of a joined dict, so its type is stated by hand
     with_formats: Any = {**options, **schema.settings}
     checked: GenerateKwargs = with_formats
     return checked
 
 
 def _digest(groups: Sequence[DrawGroup]) -> str | None:
-    """Return a digest of the distributions of a schema; None if nothing is drawn."""
+    """Return a digest of the distributions from which conditions are drawn; None if there are no
+    groups.
+    """
     facts = [[group.names, group.rows, group.weights.tolist()] for group in groups]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None

@@ -1,4 +1,4 @@
-"""Receipts. A receipt records everything that a generated text depends on. So the text can be
+"""Receipts. A receipt records everything that a generated text depends on, so that the text can be
 generated again and compared.
 
 A receipt is one JSON object::
@@ -35,17 +35,17 @@ from reviewgen.registry.metadata import Plugin
 from reviewgen.storage import open_input
 from reviewgen.version import __version__
 
-# characters that a message shows on each side of the first difference
+# number of characters that a message shows before and after the place where two texts differ
 _EXCERPT = 20
-# The start of ``source`` if the model is neither in the folder of the receipts nor in the working
-# directory.
+# the start of ``source`` if the model is neither in the folder of the receipts nor in the working
+# directory
 _ELSEWHERE = ".../"
-_MAX_NAMED = 5  # maximum number of different texts that a summary lists
-_VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
+_MAX_NAMED = 5  # max number of differing texts that a summary lists
+_VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")  # libraries whose version counts
 
 
 class _Checked:
-    """A dataclass that checks its fields."""
+    """Base class of dataclasses that check their fields."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -53,6 +53,8 @@ class _Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings(_Checked):
+    """The entry ``settings`` of a receipt."""
+
     generation_config: GenerationConfig
     novelty: str | None = None
     max_copy: int | None = None
@@ -61,6 +63,8 @@ class _Settings(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class _Model(_Checked):
+    """The entry ``model`` of a receipt."""
+
     source: str | None
     preset: str
     digest: str | None
@@ -152,7 +156,8 @@ def portable_origin(origin: str | Path, file: Path) -> str:
     """Return the origin of a model without absolute paths of this machine.
 
     For a local folder, return its path relative to the folder of ``file``, the file of receipts, or
-    else relative to the working directory. If the model's folder is in neither, return its name.
+    else relative to the working directory. If the model's folder is in neither, return its name
+    after ``_ELSEWHERE``. An origin that is not a local folder is returned as it is.
     """
     folder = Path(origin).expanduser()
     if not folder.is_dir():
@@ -207,7 +212,7 @@ def read_receipts(file: Path) -> Iterator[Receipt]:
                 number += 1
                 values = parse_json(line.decode())
                 if not isinstance(values, dict):
-                    raise ValueError
+                    raise ValueError  # caught below, like the error of JSON that is not valid
                 yield from_dict(Receipt, values)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
@@ -229,7 +234,7 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
         ConfigError: The model does not support a setting of the receipt.
     """
     config = receipt.settings.generation_config
-    # a beam search finds all texts of a prompt together
+    # a beam search finds all texts of a prompt together; any other text can be generated alone
     is_search = config.num_beams > 1
     if not is_search:
         config = dataclasses.replace(config, num_return_sequences=1)
@@ -237,14 +242,14 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     request = make_request(
         receipt.prompt, model.generation_config, arguments, model.tokenizer, model.conditions
     )
-    # the receipt has the drawn values
+    # no conditions are drawn: the receipt has the values that were drawn
     request = dataclasses.replace(request, draws=())
     # the random stream of a sampled text depends on its number
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
-    # the index of the text among those of its prompt
-    first = receipt.number % config.num_return_sequences if is_search else 0
-    text = next(model.generator.generate(request, first, start_late=False)).text
+    # the index of the text among those that the request asks for
+    index = receipt.number % config.num_return_sequences if is_search else 0
+    text = next(model.generator.generate(request, index, start_late=False)).text
     differences = list(_describe_changes(receipt, model, request))
     if text != receipt.text:
         differences.append(_describe_difference(receipt.text, text))
@@ -294,7 +299,8 @@ def describe_replays(replays: Sequence[Replay]) -> str:
 
 def _describe_difference(before: str, after: str) -> str:
     """Return a sentence that shows the first difference of two texts."""
-    index = len(os.path.commonprefix([before, after]))  # noqa: RUF071  character by character is what is needed
+    # unlike commonpath, commonprefix compares character by character, as is needed here
+    index = len(os.path.commonprefix([before, after]))  # noqa: RUF071
     excerpt = slice(max(0, index - _EXCERPT), index + _EXCERPT)
     return (
         f"The text differs from character {index} on: {after[excerpt]!r} instead of"
@@ -303,7 +309,12 @@ def _describe_difference(before: str, after: str) -> str:
 
 
 def library_versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[str, str]:
-    """Return the versions of the libraries and plugins that affect a generated text, by name."""
+    """Return the versions of the libraries and plugins that affect a generated text, by name.
+
+    Args:
+        model: The model.
+        processors: The plugins of the call, such as logits processors.
+    """
     used = (model.bundle.model_plugin, model.bundle.tokenizer_plugin, *processors)
     return _versions() | {plugin.package: plugin.version for plugin in used}
 

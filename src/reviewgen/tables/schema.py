@@ -26,8 +26,8 @@ from reviewgen.generation.generator import Generation
 from reviewgen.storage import to_path
 
 _HEAD_ROWS = 1000  # the columns of a schema that is a table are those of its first 1000 rows
-_MAX_RANGE = 10_000  # integers of a range from which a condition is drawn
-_MAX_NUMBER = 10**15  # a generated number has at most this size, unless the schema says otherwise
+_MAX_RANGE = 10_000  # max number of integers in a range from which a condition is drawn
+_MAX_NUMBER = 10**15  # max absolute value of a generated number, unless the schema gives a range
 _TEXT_FORMATS = tuple(name for name in FORMATS if name != "json_schema")
 _NOTES = ("title", "description")  # keys of a JSON schema that allow and forbid nothing
 _STRING_KEYS = ("enum", "pattern", "minLength", "maxLength")
@@ -42,8 +42,8 @@ class Schema:
     """What the columns of a table are.
 
     Attributes:
-        draws: The groups of conditions that are drawn; the conditions of a group together.
-        columns: The pyarrow type of each generated column.
+        draws: The groups of conditions that are drawn. The values of a group are drawn together.
+        columns: The pyarrow type of each generated column, by name.
         settings: The formats of the generated texts, as settings of ``generate``.
     """
 
@@ -57,7 +57,9 @@ class Schema:
         return {*itertools.chain.from_iterable(group.names for group in self.draws)}
 
     def values(self, generated: Generation) -> dict[str, Any]:
-        """Return the value of each generated column; None if the text does not fit the schema."""
+        """Return the value of each generated column. If the text does not fit the schema, each
+        value is None.
+        """
         if generated.problem and self.settings:
             _logger.warning(
                 "The columns of text %d are empty: %s", generated.number, generated.problem
@@ -67,6 +69,7 @@ class Schema:
             return dict.fromkeys(self.columns, generated.text)
         values = json.loads(generated.text[len(generated.prompt) :])
         for name, kind in self.columns.items():
+            # in JSON, a number of this column may be written as an integer
             if kind == "double" and values[name] is not None:
                 values[name] = float(values[name])
         return {name: values[name] for name in self.columns}
@@ -76,11 +79,11 @@ def read_schema(source: Any, conditions: Conditions, reserved: Sequence[str]) ->
     """Read a schema.
 
     Args:
-        source: A mapping of each column to its entry, or a JSON schema of an object; both may also
-            be a JSON string or a .json file. The entry of a condition is {value: weight}, where the
-            empty value stands for "not given", or a JSON schema with an enum or a range of
-            integers. Otherwise a table whose columns are conditions: a csv, jsonl or parquet file,
-            or another source that ``train`` accepts.
+        source: One of two things. Either a mapping of each column to its entry, or a JSON schema of
+            an object; both may also be a JSON string or a .json file. The entry of a condition is
+            {value: weight}, where the empty value stands for "not given", or a JSON schema with an
+            enum or a range of integers. Or a table whose columns are conditions: a csv, jsonl or
+            parquet file, or another source that ``train`` accepts.
         conditions: The conditions of the model.
         reserved: The names that a generated column cannot have.
 
@@ -129,7 +132,7 @@ def read_schema(source: Any, conditions: Conditions, reserved: Sequence[str]) ->
     columns = {name: _arrow_type(name, entry, conditions) for name, entry in entries.items()}
     if not entries:
         return Schema(draws)
-    if len(entries) == 1 and [*columns.values()] == ["string"]:
+    if len(entries) == 1 and [*columns.values()] == ["string"]:  # the column is the text itself
         return Schema(draws, columns, _text_settings(*entries.popitem()))
     properties = {name: _json_entry(name, entry) for name, entry in entries.items()}
     json_schema = rest | {
@@ -142,7 +145,8 @@ def read_schema(source: Any, conditions: Conditions, reserved: Sequence[str]) ->
 
 
 def _read_condition(condition: Condition, entry: Any) -> list[DrawGroup]:
-    """Return the group of a single condition, or nothing if it is drawn as in training.
+    """Return a list with the group of a condition; an empty list if its values are drawn as often
+    as in the training texts, which needs no group.
 
     Args:
         condition: The condition.
@@ -151,7 +155,7 @@ def _read_condition(condition: Condition, entry: Any) -> list[DrawGroup]:
     keys = entry if isinstance(entry, Mapping) else {}
     kind = keys.get("type")
     values = keys.get("enum")
-    if not isinstance(values, list) and not isinstance(kind, str | list):
+    if not isinstance(values, list) and not isinstance(kind, str | list):  # no JSON schema
         return [_read_weights(condition, entry)]
     low = keys.get("minimum")
     high = keys.get("maximum")
@@ -164,6 +168,7 @@ def _read_condition(condition: Condition, entry: Any) -> list[DrawGroup]:
         values = list(range(low, high + 1))
     if values:
         rows = [(_checked(condition, value),) for value in values]
+        # the cumulative weights of values that all have the weight 1
         return [DrawGroup((condition.name,), rows, np.arange(1.0, len(rows) + 1))]
     if condition.is_field or not {*keys} <= {"type", *_NOTES}:
         raise ConfigError(
@@ -174,8 +179,8 @@ def _read_condition(condition: Condition, entry: Any) -> list[DrawGroup]:
 
 
 def _read_column(entry: Any) -> dict[str, Any]:
-    """Return the entry of a generated column. ``choices`` becomes ``enum``, and a format of text
-    gives the type.
+    """Return the entry of a generated column in one form: with ``enum`` instead of ``choices``, and
+    with the type "string" if it has a format of texts but no type.
     """
     column: dict[str, Any] = dict(entry) if isinstance(entry, Mapping) else {}
     if "choices" in column:
@@ -188,7 +193,7 @@ def _read_column(entry: Any) -> dict[str, Any]:
 def _arrow_type(name: str, entry: Mapping[str, Any], conditions: Conditions) -> str:
     """Return the pyarrow type of a generated column."""
     values = entry.get("enum")
-    kinds = entry.get("type", [])
+    kinds = entry.get("type", [])  # the JSON types of the column: one name or several
     if isinstance(values, list):
         kinds = [_JSON_TYPES.get(type(value), "") for value in values]
     kinds = {kinds} if isinstance(kinds, str) else {*map(str, kinds)}
@@ -204,7 +209,9 @@ def _arrow_type(name: str, entry: Mapping[str, Any], conditions: Conditions) -> 
 
 
 def _text_settings(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings for a table with a single generated column, which is the text."""
+    """Return the formats of the text, as settings of ``generate``, for a table in which the text is
+    the only generated column.
+    """
     known = ("type", *_NOTES, *_TEXT_FORMATS, *_STRING_KEYS)
     if unknown := next((key for key in entry if key not in known), None):
         raise ConfigError(
@@ -225,6 +232,7 @@ def _text_settings(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
             f" {quoted(name)}: leave out one of them."
         )
     if patterns:
+        # in the grammar, slashes enclose a pattern, so each slash in it is escaped, but only once
         escaped = [pattern.replace("\\/", "/").replace("/", "\\/") for pattern in patterns]
         terminals = [f"/{pattern}/" for pattern in escaped]
         settings["grammar"] = f"start: TEXT\nTEXT: {' & '.join(terminals)}"
@@ -232,8 +240,8 @@ def _text_settings(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole_pattern(pattern: str) -> str:
-    """Return a regular expression of the whole texts that have a match of a JSON schema's pattern,
-    which need not begin at their start.
+    """Return a regular expression that matches whole texts, for the ``pattern`` of a JSON schema,
+    which may match anywhere in a text unless it begins with ^ or ends with $.
     """
     has_end = pattern.endswith("$") and not pattern.endswith("\\$")
     before = "" if pattern.startswith("^") else "(?s:.*)"
@@ -273,14 +281,16 @@ def _read_weights(condition: Condition, weights: Any) -> DrawGroup:
 
 
 def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> DrawGroup:
-    """Return the group of all conditions of the model that are columns of a table."""
+    """Return one group of all conditions of the model that are columns of a table. Each row of the
+    table has the same weight.
+    """
     rest = iter(records)
     head = list(itertools.islice(rest, _HEAD_ROWS))
     columns = dict.fromkeys(map(str, itertools.chain.from_iterable(head)))
     chosen = [condition for condition in conditions if condition.name in columns]
     records = itertools.chain(head, rest) if chosen else ()
     rows = list[tuple[Value, ...]]()
-    rare: Counter[str] = Counter()  # rows with a rare value, by condition
+    rare: Counter[str] = Counter()  # the number of rows with a rare value, by condition
     for number, record in enumerate(records, 1):
         try:
             values = [_table_value(each, record.get(each.name), rare) for each in chosen]

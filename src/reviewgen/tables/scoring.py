@@ -42,7 +42,7 @@ from reviewgen.registry.plugins import find_model
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_SCORED_TEXTS = 1024  # number of texts that are scored together, as in ``evaluate``
+_SCORED_TEXTS = 1024  # max number of texts that are scored together, as in ``evaluate``
 _SCORE_COLUMNS = {
     "characters": "int64",
     "tokens": "int64",
@@ -55,12 +55,13 @@ NOVELTY_COLUMNS = {
     "longest_copy_tokens": "int64",
     **{f"copied_share_{length}": "double" for length in WINDOWS},
 }
-_SHARE = f"copied_share_{WINDOWS[-1]}"  # the column whose mean is reported
+_REPORTED_SHARE = f"copied_share_{WINDOWS[-1]}"  # the column whose mean is reported
+# the settings of reading that have a default other than None
 _DEFAULTS = {
     name: value for name, value in to_dict(EvaluationOptions()).items() if value is not None
 }
 _LONG_COPY = 50  # a copy of at least this many characters counts as long
-_Judge = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
+_MakeRows = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Row]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
 
@@ -151,8 +152,11 @@ def evaluate(
         return loaded
 
     def score_own_batches() -> tuple[dict[int, Any], str, Any]:
-        """Score the batches of this process. Return the totals of each batch by its number, a
-        digest of all texts, and the gain in bits of each condition.
+        """Score the batches of this process. Return the totals of each of these batches by the
+        number of the batch, a digest of all texts, and the gain in bits of each condition.
+
+        The gains are measured by the main process, on the first texts; in the other processes there
+        are none.
         """
         totals = dict[int, Any]()
         digest = xxhash.xxh3_128()
@@ -163,13 +167,14 @@ def evaluate(
         gain_texts = list[Any]()  # the texts on which the gains of conditions are measured
         nats = list[float]()  # the nats of these texts, as far as this process has scored them
         if loaded.conditions and not processes.rank:
-            documents = keep_first(documents, gain_texts)
+            documents = keep_first(documents, gain_texts)  # also fills gain_texts
         done = 0
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch))
             digest.update(str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
+                # evaluate_totals appends the nats of the batch to this list
                 kept_nats = nats if len(nats) < len(gain_texts) else None
                 totals[number] = evaluate_totals(
                     network, batch, loaded.tokenizer.vocab_size, device, kept_nats
@@ -187,7 +192,7 @@ def evaluate(
         processes.refuse_differences(_facts(loaded, source, options))
         results = processes.gather(score_own_batches, _name(source))
         totals_by_process, digests, gains = zip(*results, strict=True)
-        # For example, each process may have read a different part of a pipe.
+        # this happens, for example, if the source is a pipe, of which each process reads a part
         if len({*digests}) > 1:
             raise TrainingError(
                 "The processes have read different texts. Run the same command everywhere, with the"
@@ -197,7 +202,8 @@ def evaluate(
         for own_totals in totals_by_process:
             totals |= own_totals
         evaluation = sum_totals(totals[number] for number in range(len(totals))).evaluation()
-        return loaded, replace(evaluation, conditions=gains[0])  # the main process's
+        # those of the main process, whose rank is 0
+        return loaded, replace(evaluation, conditions=gains[0])
 
 
 def score_texts(
@@ -219,7 +225,7 @@ def score_texts(
         ProcessLost: Another process has failed or ended.
     """
     settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    judge_columns, judge, summarize, stage = _KINDS[kind]
+    own_columns, make_rows, summarize, stage = _KINDS[kind]
 
     def plan(_: Path) -> TablePlan:
         """Check the arguments, and return the plan of the table."""
@@ -246,9 +252,10 @@ def score_texts(
         texts = chain([first_text], texts)
         identity = identify_texts(source, loaded.conditions, settings)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
-        # all processes must have the same value
+        # The processes compare these facts, so all of them must have read the same texts. If the
+        # source cannot be identified, its first text is compared.
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity
-        done = 0  # number of texts that were scored or skipped
+        done = 0  # number of texts that were read so far, to be scored or skipped
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
             """Yield the rows of the texts ``first`` to ``last - 1``. Texts before ``first`` that
@@ -258,10 +265,10 @@ def score_texts(
             shard = islice(texts, first - done, last - done)
             done = last
             while part := list(islice(shard, _SCORED_TEXTS)):
-                yield from judge(loaded, part)
+                yield from make_rows(loaded, part)
 
         return TablePlan(
-            columns={"text": "string"} | condition_columns | judge_columns,
+            columns={"text": "string"} | condition_columns | own_columns,
             facts=facts,
             stage=stage,
             rows=rows,
@@ -284,16 +291,18 @@ def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[
 
 
 def _name(source: Any) -> str:
+    """Return the path or name of a source of texts, or else the name of its type."""
     return str(source) if isinstance(source, str | Path) else type(source).__name__
 
 
 def _condition_columns(conditions: Conditions) -> dict[str, str]:
+    """Return the name of the column for each condition, in a table of scores."""
     return column_names(conditions, ["text", *_SCORE_COLUMNS, *NOVELTY_COLUMNS])
 
 
 def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str]:
-    """Return the name of the column for each condition: the name of the condition, with the prefix
-    ``condition_`` if another column has that name.
+    """Return the name of the column for each condition, by the name of the condition: the same
+    name, or, if another column has this name, the name with the prefix ``condition_``.
     """
     names = {}
     for name in conditions.names:
@@ -313,14 +322,14 @@ def novelty_row(novelty: Novelty | None) -> Row:
     text = novelty.longest_text
     longest: list[Any] = [text, novelty.longest_characters, novelty.longest_tokens]
     if novelty.form == "compact" and novelty.longest_tokens and not text:
-        longest = [None] * len(longest)  # a compact index may not know the span
+        longest = [None] * len(longest)  # a compact index does not always know the copied text
     shares = [novelty.windows.get(length) for length in WINDOWS]
     return dict(zip(NOVELTY_COLUMNS, longest + shares, strict=True))
 
 
 def _score_rows(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
-    """Yield the row of each text: the text, its conditions and its scores. The bits include those
-    of the end token.
+    """Yield the row of each text: the text, its conditions and its scores. The tokens and the bits
+    include the end token.
     """
     conditions = model.conditions
     tokenizer = model.tokenizer
@@ -328,8 +337,9 @@ def _score_rows(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     encoded = ((text, conditions.encode_values(values)) for text, values in texts)
     framed = list(frame_texts(encoded, tokenizer))
     weights = model.bundle.weights
-    ids = [ids for ids, _ in framed]
-    losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device)
+    all_ids = [ids for ids, _ in framed]
+    # for each text, the nats of each of its tokens
+    losses = token_losses(weights.model_on_device, all_ids, tokenizer.vocab_size, weights.device)
     for (text, values), (_, characters), nats in zip(texts, framed, losses, strict=True):
         row: Row = {"text": text}
         for condition, value in zip(conditions, values, strict=True):
@@ -393,19 +403,19 @@ def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
         else:
             longest = max(longest, length)
             long_copies += length >= _LONG_COPY
-        if row[_SHARE] is not None:
-            shares.append(row[_SHARE])
+        if row[_REPORTED_SHARE] is not None:
+            shares.append(row[_REPORTED_SHARE])
     return {
         "longest_copy_characters": longest,
         f"texts_with_copies_of_{_LONG_COPY}_characters": long_copies,
-        f"mean_{_SHARE}": math.fsum(shares) / len(shares) if shares else None,
+        f"mean_{_REPORTED_SHARE}": math.fsum(shares) / len(shares) if shares else None,
         "texts_with_unknown_copies": unknown,
     }
 
 
-# For each kind of table: its columns, the functions that make its rows and its summary, and the
-# name of the work.
-_KINDS: dict[str, tuple[dict[str, str], _Judge, _Summarize, str]] = {
+# For each kind of table: its columns after those of the text and the conditions, the function that
+# makes the rows of some texts, the function that makes the summary, and the name of the work.
+_KINDS: dict[str, tuple[dict[str, str], _MakeRows, _Summarize, str]] = {
     "score": (_SCORE_COLUMNS, _score_rows, _summarize_scores, "Scoring"),
     "novelty": (NOVELTY_COLUMNS, _copy_rows, _summarize_copies, "Looking for copies"),
 }

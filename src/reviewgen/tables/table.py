@@ -51,17 +51,17 @@ number of texts if it is known.
 """
 
 Row = dict[str, Any]
-_FORMATS = ("jsonl", "parquet")
-_OTHER_FILES = ("json", "txt", "tsv", "xls", "xlsx")
+_FORMATS = ("jsonl", "parquet")  # the formats of a folder
+_OTHER_FILES = ("json", "txt", "tsv", "xls", "xlsx")  # suffixes of files that cannot be written
 _MANIFEST = "manifest.json"
-_FORMAT = 1
-_PARQUET_ROWS = 10_000  # rows that are written to parquet in one call
-# maximum size of a shard if the table is a single file; an interruption loses at most one shard per
-# process
+_MANIFEST_FORMAT = 1
+_PARQUET_ROWS = 10_000  # max number of rows that are written to parquet in one call
+# Max number of texts in a shard if the table is a single file. The shards are then only kept until
+# the file is written; they are small, since an interruption loses one shard of each process.
 _FILE_SHARD_TEXTS = 1_000
-_REPORTED_TEXTS = 64  # texts between two reports of progress
-_MAX_DRAWS = 10  # if repeats are left out: maximum number of drawn texts per wanted text
-# a further draw has this factor times the number of texts that are estimated to be needed
+_REPORTED_TEXTS = 64  # number of texts between two reports of progress
+_MAX_DRAWS = 10  # if repeats are left out: max number of drawn texts per wanted text
+# if repeats are left out, this many times the estimated number of missing texts are drawn
 _MARGIN = 1.1
 # UTF-8 cannot encode surrogates: JSON escapes them, and other formats get U+FFFD instead
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -263,14 +263,15 @@ class _Table:
         return complete
 
     def write(self) -> WrittenTexts:
-        """Write the shards in rounds, and then the table. If texts must differ, draw texts until
-        enough of them differ, but at most ten times the wanted number.
+        """Write the shards in rounds, and then the table. If texts must differ, draw at most ten
+        times the wanted number of texts, until enough of them differ.
         """
         total = self.plan.total
-        wanted = total or sys.maxsize  # texts to write; if texts must differ, texts to draw
+        # number of texts to write; if texts must differ, number of texts to draw, which may grow
+        wanted = total or sys.maxsize
         size = self.size
         shards = 0  # number of shards that are written
-        texts = 0  # number of texts in them
+        texts = 0  # number of texts in these shards
         hashes = np.empty(0, np.uint64)  # the hash of each of them; none if repeats are allowed
 
         def write_own_shard() -> tuple[int, np.ndarray]:
@@ -288,13 +289,14 @@ class _Table:
             texts += sum(length for length, _ in results)
             shards += self.processes.world_size
             if total is None:
-                if results[-1][0] < size:  # the last shard is not full: there are no more texts
+                if results[-1][0] < size:  # the last process has found no more texts
                     break
             elif self.unique and shards * size >= wanted:
                 distinct = int(first_of_each(hashes).sum())
                 max_drawn = _MAX_DRAWS * total
                 if distinct < total and texts < max_drawn:
-                    # a new distinct text takes as many draws as so far on average, and some more
+                    # a new distinct text is expected to take as many draws as one took so far on
+                    # average; _MARGIN adds some more
                     missing = (total - distinct) * texts / max(1, distinct) * _MARGIN
                     wanted = min(max_drawn, texts + math.ceil(missing))
                     # processes whose shard began after the last wanted text have written none
@@ -306,8 +308,11 @@ class _Table:
         return hash_text(json.dumps([row[name] for name in self.plan.compared]))
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
-        """Write a shard unless it exists, and return its rows. Each process calls this for its own
-        shard.
+        """Write a shard unless it exists, and return its rows.
+
+        Args:
+            first: The number of its first text.
+            wanted: The number of texts to write, or to draw if texts must differ.
         """
         file = self._shard_path(first // self.size)
         # the name of the digest's file has the digest of the shard as it is now, so the file of a
@@ -317,7 +322,8 @@ class _Table:
         # missing, damaged, or left by a process that was killed before it recorded the digest
         remove(file)
         last = first + self.size
-        if not self.unique:  # if texts must differ, all shards have the same size
+        # if texts must differ, all shards have the same size, since further ones may follow
+        if not self.unique:
             last = min(last, wanted)
         total = None if self.plan.total is None else wanted
         written = list[Row]()
@@ -325,6 +331,7 @@ class _Table:
             self.processes.stop_if_interrupted()
             written.append(row if self.format == "jsonl" else _replace(row, _SURROGATES, "\ufffd"))
             if self.progress is not None and not len(written) % _REPORTED_TEXTS:
+                # the other processes have written about as many rows in this round
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
@@ -333,6 +340,7 @@ class _Table:
         return written
 
     def _shard_path(self, number: int) -> Path:
+        """Return the path of a shard of the job."""
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
 
     def _digest_path(self, shard: Path) -> Path:
@@ -351,8 +359,8 @@ class _Table:
             locks.enter_context(self.job)
             if not self.plan.can_resume:
                 self.job.clear()
-            self.is_resumed = any(self.job.path("shards").glob("t*"))
-            before = self.job.require({})
+            self.is_resumed = any(self.job.path("shards").glob("t*"))  # see _shard_path
+            before = self.job.require({})  # the recorded facts of the earlier call, if any
         else:
             before = manifest["job"]
         if "seed" in facts and facts["seed"] is None:  # the user has given none
@@ -371,7 +379,7 @@ class _Table:
             raise OutputExists(
                 f"{self.out} already exists. Give another folder, or remove it first."
             )
-        # an earlier process was killed after it had published the table
+        # the working folder is left if a process was killed after it had published the table
         if self.job.folder.exists():
             with suppress(CheckpointError, OutputExists), self.job:
                 self.job.clear()
@@ -391,7 +399,7 @@ class _Table:
         """Make the table from the shards, and rename it to ``out``. If texts must differ,
         ``hashes`` has the hash of each text.
         """
-        # an unpublished table of an earlier call, which may no longer match the shards
+        # remove an unpublished table of an earlier call, which may no longer match the shards
         remove(self.job.path("table"))
         shards = [self._shard_path(number) for number in range(math.ceil(texts / self.size))]
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
@@ -403,7 +411,7 @@ class _Table:
         if self.unique:
             is_first = first_of_each(hashes)
             kept = np.flatnonzero(is_first)[:total]  # positions of the texts that the table keeps
-            # texts that were drawn after the table was full are not counted
+            # texts that were drawn after the last one that the table keeps are not counted
             drawn = int(kept[-1]) + 1 if len(kept) == total else texts
             rows = islice(compress(rows, is_first.tolist()), len(kept))
             texts = len(kept)
@@ -423,8 +431,8 @@ class _Table:
     def _write_folder(
         self, rows: Iterator[Row], texts: int, summary: Mapping[str, Any]
     ) -> tuple[str, ...]:
-        """Write the files of a table that is a folder, with its manifest. Return the names of the
-        files.
+        """Write the files of a table that is a folder, and its manifest. Return the names of the
+        files, without the manifest.
         """
         folder = self.job.path("table")
         size = self.shard_texts
@@ -436,7 +444,7 @@ class _Table:
             self._write_file(file, islice(rows, size), self.format, self.plan.is_synthetic)
             files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
         content = {
-            "format": _FORMAT,
+            "format": _MANIFEST_FORMAT,
             "synthetic": self.plan.is_synthetic,
             "texts": texts,
             "summary": summary,
@@ -483,8 +491,16 @@ def _write_rows(
     metadata: Mapping[str, str],
     keep_formulas: bool,
 ) -> None:
-    """Write rows to a file. ``columns`` has the pyarrow type of each column, as in {"text":
-    "string"}. ``metadata`` is that of the schema of a parquet file.
+    """Write rows to a file.
+
+    Args:
+        file: The file.
+        rows: The rows.
+        format: "jsonl", "csv" or "parquet".
+        columns: The pyarrow type of each column, as in {"text": "string"}.
+        metadata: The metadata of the schema, for a parquet file.
+        keep_formulas: Whether values that a spreadsheet would take for formulas stay as they are in
+            a CSV file.
     """
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -492,8 +508,8 @@ def _write_rows(
                 line = json.dumps(row, ensure_ascii=False, allow_nan=False)
                 stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
         return
-    # utf-8-sig writes a byte order mark: without it, Excel misreads letters that are not ASCII
     if format == "csv":
+        # utf-8-sig writes a byte order mark: without it, Excel misreads letters that are not ASCII
         with file.open("w", encoding="utf-8-sig", newline="") as table:
             writer = csv.DictWriter(table, columns)
             # the header is written like a row, since a name may look like a formula
@@ -514,9 +530,9 @@ def _write_rows(
 
 
 def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows, and write the receipt of each to a file. After the last row, the file is renamed
-    to ``file``. This is before the table is renamed: if the process ends in between, the same
-    command still resumes the table.
+    """Yield rows, and write the receipt of each row to a temporary file. After the last row, this
+    file is renamed to ``file``. This comes before the table is renamed, so that the same command
+    still resumes the table if the process ends in between.
 
     Raises:
         OutputExists: A file with other content exists at this path by now.
@@ -551,6 +567,6 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     keys = {"job", "texts", "summary", "files"}
     with suppress(OSError, ValueError, TypeError, KeyError):
         manifest = dict(read_json(folder / _MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
-        if manifest["format"] == _FORMAT and keys <= manifest.keys():
+        if manifest["format"] == _MANIFEST_FORMAT and keys <= manifest.keys():
             return manifest
     return None
