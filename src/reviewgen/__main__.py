@@ -13,7 +13,7 @@ _INTERRUPTED = 130  # ``interrupts.INTERRUPTED``, which may not be imported yet
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     try:
-        # its own imports take some milliseconds
+        # this import takes some milliseconds, in which an interrupt may already come
         from reviewgen.interrupts import ignore, raising_interrupts
 
         try:
@@ -22,9 +22,8 @@ def main() -> None:
 
                 run()
         finally:
-            ignore()  # nor is the end of the process cut off
-    # while ``interrupts`` is imported, between two imports, or at the very end
-    except KeyboardInterrupt:
+            ignore()  # so that no further interrupt cuts off the end of the process
+    except KeyboardInterrupt:  # it came while ``interrupts`` was imported, or before ``ignore``
         os.write(2, b"Interrupted.\n")
         raise SystemExit(_INTERRUPTED) from None
 

@@ -28,11 +28,14 @@ import numpy as np
 from reviewgen.config.settings import Bound, NonNegativeInt, check, check_value, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 
-MAX_CATEGORIES = 50  # a condition keeps this many categories; rarer ones are dropped
+MAX_CATEGORIES = 50  # max number of categories of a condition; rarer ones are dropped
 MAX_DISTINCT_NUMBERS = 10  # up to this many distinct numbers have a bin each
-MAX_FIELD = 200  # characters; longer values of a field are cut
-MIN_FIELD = 3  # characters; with a character tokenizer, shorter values of a field are left out
-QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # with more distinct numbers, the bins end at these quantiles
+# if there are more distinct numbers, the bins end at these quantiles
+QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)
+MAX_FIELD = 200  # max characters of the value of a field; longer values are cut
+# min tokens of the value of a field, if its tokens are the same everywhere in a text, as those of a
+# character tokenizer are; shorter values are left out
+MIN_FIELD = 3
 ANY = "any"  # the user gives this value to leave a condition unspecified
 DRAW = "draw"  # the user gives this value to draw the condition's value for each text
 # The conditions of a text are drawn with the seed (seed, number of the text, _DRAW_STREAM), and its
@@ -118,7 +121,7 @@ class Condition:
         if is_missing(value):
             return None
         number = finite_number(value)
-        # the string "05" matches the label "05" and the label "5"
+        # the labels that match: for the string "05", these are "05" and "5"
         labels = {label_of(value), label_of(value if number is None else number)}
         for index, known in enumerate(self.values):
             is_match = known.label in labels
@@ -240,8 +243,8 @@ def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str
     fractions = np.random.default_rng((seed, number, _DRAW_STREAM)).random(len(groups))
     values: dict[str, Any] = {}
     for group, fraction in zip(groups, fractions.tolist(), strict=True):
-        # each row has the part of the cumulative weights that ends at its own; rounding may lead
-        # beyond the last row, so ``hi`` is the last one
+        # ``drawn`` is a number from 0 to the sum of the weights. The row is the first one whose
+        # cumulative weight is above it; the last one if rounding has led beyond all of them.
         drawn = fraction * group.weights[-1]
         row = bisect_right(group.weights, drawn, hi=len(group.rows) - 1)
         values |= zip(group.names, group.rows[row], strict=True)
@@ -530,8 +533,8 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
 
     A column is numeric if each of its values is a number, or a string that is a number. Up to 10
     distinct numbers get a bin each; more are put into at most 5 bins of about the same number of
-    texts. Any other column becomes a category with its 50 most frequent values. The memory needed
-    is 8 bytes per number, and each distinct category.
+    texts. Any other column becomes a category with its 50 most frequent values. In memory, all
+    numbers are kept (8 bytes each), but of the categories only the distinct ones.
 
     Args:
         name: The name of the column.
@@ -602,7 +605,7 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
         numbers: The numbers.
         texts: The number of texts, of which the shares of the bins are computed.
     """
-    # up to MAX_DISTINCT_NUMBERS distinct numbers are bins of one number
+    # at first, each distinct number is a bin of its own
     highs = np.unique(numbers)
     lows = highs
     # 1 if all numbers are integers, else 0

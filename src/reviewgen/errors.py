@@ -259,7 +259,7 @@ def per_second(number: float, seconds: float) -> str:
     ('1.5 a second', '12,346 a second', '0.001 a second')
     """
     rate = number / max(seconds, 1e-9)
-    if rate >= 9.95:
+    if rate >= 9.95:  # a rate from 9.95 on would be rounded to 10.0
         return f"{rate:,.0f} a second"
     return f"{rate:.1f} a second" if rate >= 0.095 else f"{rate:.1g} a second"
 
@@ -315,8 +315,8 @@ def first_line(error: BaseException) -> str:
 
 
 def first_lines(error: BaseException) -> str:
-    """Return the first two lines of an exception's message as one line. In errors of the Hub's
-    client, the second line says what the error is about.
+    """Return the first two lines of an exception's message as one line, for errors of the Hub's
+    client, whose second line says what the error is about.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = first_line(error)
@@ -391,8 +391,8 @@ def storage_errors(path: object) -> Iterator[None]:
 
 
 _GAP = " ... "
-_MAX_MISSPELLED = 200  # maximum characters of a name for which a similar name is searched
-_MAX_KNOWN = 300  # maximum characters of a message for the known names
+_MAX_MISSPELLED = 200  # max characters of a name for which a similar known name is searched
+_MAX_KNOWN = 300  # max characters of the list of known names in a message
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {
     errno.EACCES,

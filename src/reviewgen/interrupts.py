@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# True for type checkers; importing it from typing would be slow, since typing imports re
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn  # slow, since it imports re
+    from typing import NoReturn
 
 INTERRUPTED = 130
 """The exit status of an interrupted command; shells use the same number after Ctrl-C."""
@@ -32,7 +33,7 @@ SIGNALS = tuple(
 terminal, which is SIGBREAK on Windows.
 """
 
-_IMPORTING = "<frozen importlib._bootstrap>"
+_IMPORTING = "<frozen importlib._bootstrap>"  # the file name of the code of Python's imports
 _has_begun = False  # whether a command has begun its work
 
 
@@ -79,7 +80,7 @@ def signal_handler(
         yield
     finally:
         for number, old in old_handlers.items():
-            if old is not None:
+            if old is not None:  # None: the handler is not one of Python's, and was not changed
                 signal.signal(number, old)
 
 

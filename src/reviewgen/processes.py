@@ -98,7 +98,7 @@ def process_state() -> Any:
             " TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1."
         )
         raise ProcessLost(_failures[0]) from None
-    if distributed.is_initialized() and not was_connected:
+    if distributed.is_initialized() and not was_connected:  # this call has connected the processes
         atexit.register(
             lambda: distributed.is_initialized() and distributed.destroy_process_group()
         )
@@ -162,6 +162,7 @@ class Processes:
             return np.array([values], np.float64)
         import torch
 
+        # each process fills in its own row, and the sum of all tables has all rows
         table = torch.zeros(self.world_size, len(values), dtype=torch.float64)
         table[self.rank] = torch.tensor(values, dtype=torch.float64)
         with connection_errors():
@@ -173,7 +174,7 @@ class Processes:
         """Gather a value from each process. Return the values in the order of ranks. A value may be
         any object that can be pickled; its tensors must be on the CPU.
         """
-        values = [value] * self.world_size
+        values = [value] * self.world_size  # replaced by those of the processes, if there are more
         if self.world_size > 1:
             from torch import distributed
 
@@ -217,17 +218,17 @@ class Processes:
         except KeyboardInterrupt:
             is_interrupted = True
         # for each process: its result, whether it has failed, whether it was interrupted
-        ends = self.all_gather_object(
+        outcomes = self.all_gather_object(
             (result, error is not None, is_interrupted or self.interrupted.is_set())
         )
-        failed = [rank for rank, (_, has_failed, _) in enumerate(ends) if has_failed]
+        failed = [rank for rank, (_, has_failed, _) in enumerate(outcomes) if has_failed]
         if failed:
             if error is not None and failed[0] == self.rank:
                 raise error
             raise ProcessLost(f"Process {failed[0]} has failed; its own error message says why.")
-        if any(interrupted for *_, interrupted in ends):
+        if any(interrupted for *_, interrupted in outcomes):
             raise KeyboardInterrupt
-        return [output for output, *_ in ends]
+        return [output for output, *_ in outcomes]
 
     def each(self, work: Callable[[], Result], path: object) -> Result:
         """Call a function in each process. Return the result of this process, which need not be
@@ -306,7 +307,7 @@ def all_processes() -> Iterator[Processes]:
         distributed.barrier(_lasting_group())
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     processes = Processes(state.process_index, state.num_processes, group)
-    del group
+    del group  # ``close`` closes the connection by removing the last reference, which is its own
     try:
         with defer_signals(processes.interrupted):
             yield processes

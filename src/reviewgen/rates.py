@@ -14,7 +14,7 @@ from statistics import pvariance
 from typing import Any, TypeVar
 
 MIN_CHARACTERS = 20_000
-"""A rate is shown as "not known yet" if it was measured on fewer characters of generated text."""
+"""A rate that was measured on fewer characters of generated text is shown as "not known yet"."""
 
 _GROUPS = 10  # number of groups of the jackknife
 _NORMAL = 1.960  # 0.975 quantile of the normal distribution
@@ -102,14 +102,17 @@ def area_under_curve(positive: Iterable[float], negative: Iterable[float]) -> fl
     0.875
     """
     negative = sorted(negative)
-    below = [bisect_left(negative, score) + bisect_right(negative, score) for score in positive]
-    pairs = len(below) * len(negative)
-    return sum(below) / (2 * pairs) if pairs else math.nan
+    # for each positive score, twice the number of negative ones below it; ties count once
+    twice_below = [
+        bisect_left(negative, score) + bisect_right(negative, score) for score in positive
+    ]
+    pairs = len(twice_below) * len(negative)
+    return sum(twice_below) / (2 * pairs) if pairs else math.nan
 
 
 def describe_membership(novelty: Mapping[str, Any]) -> str:
-    """Return in words how well the bits of a text tell that it was a training text, for the user;
-    "" if it was not measured.
+    """Return in words, for the user, how well the bits of a text tell whether it was a training
+    text; "" if this was not measured.
 
     Args:
         novelty: The entry ``novelty`` of ``training.json``.

@@ -2,7 +2,8 @@
 
 import re
 
-# A full stop ends a sentence only before white space or at the end of the text, so not in "3.5".
+# The marks ".", "!", "?" and "…" end a sentence only before white space or at the end of the text,
+# so not in "3.5". The Chinese and Japanese marks always end one.
 _END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")
 _WORD_BEFORE = re.compile(r"(\w[\w.]*)\Z")
 _CAPITAL_AFTER = re.compile(r"\s+[^\W\d_a-z]")

@@ -42,11 +42,11 @@ from reviewgen.web.rendering import refuse_file, save_text
 
 # settings of the texts that the model generates for ``contrast``
 _CONTRAST_TEXTS = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)
-_MIN_SHARE = 2e-4  # minimum share of all tokens that a preferred word is expected to have
-_MIN_LOG_RATIO = 0.05  # minimum log ratio of a preferred word; a smaller one would be shown as +0.0
-_MAX_CLASSIFIED = 1000  # maximum number of texts that the accuracy is measured on
-_ROWS = 32  # batch size: texts, or words, that a model reads at once
-# a token that begins with an apostrophe continues a word, as one that begins with a letter
+_MIN_SHARE = 2e-4  # min share of all tokens that a preferred word is expected to have
+_MIN_LOG_RATIO = 0.05  # min log ratio of a preferred word; a smaller one would be shown as +0.0
+_MAX_CLASSIFIED = 1000  # max number of texts that the accuracy is measured on
+_ROWS = 32  # max batch size: the number of texts, or words, that a model reads at once
+# a token that begins with an apostrophe continues a word, like one that begins with a letter
 _APOSTROPHES = ("'", "’")
 
 
@@ -409,6 +409,7 @@ def classify_texts(
     log_likelihoods = np.stack(columns, axis=1)  # log P(text | value), (N, values)
     # a text that is impossible with every value says nothing about the value
     log_likelihoods[~np.isfinite(log_likelihoods).any(axis=1)] = 0.0
+    # Bayes' rule: P(value | text) is the joint probability divided by its sum over the values
     log_joint = log_likelihoods + np.log([max(value.share, 1e-12) for value in condition.values])
     posteriors = np.exp(log_joint - np.logaddexp.reduce(log_joint, axis=1)[:, None])
     return [
@@ -464,9 +465,10 @@ def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarra
 
 
 def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[bool]:
-    """Return for each tensor of a state whether it is a hidden state that changes with the text.
-    The ids of a window, and tensors that depend only on the conditions, are not.
+    """Return for each tensor of a network's state whether it is a hidden state that changes with
+    the text. The ids of a window, and tensors that depend only on the conditions, are not.
     """
+    # compare the state before and after a token, here eos
     tokenizer = bundle.tokenizer
     framed = [tokenizer.bos_id, *prefix, tokenizer.eos_id]
     ids = torch.tensor([framed], device=bundle.weights.device)
@@ -488,10 +490,11 @@ def _mean_states(
         ids, lengths, start: A batch, as ``_batches`` yields it.
     """
     _, state = network(ids[:, :start], network.initial_state(len(ids)))
-    sums = torch.zeros(len(ids), 1, device=ids.device)  # (B, H) from the first token on
+    sums = torch.zeros(len(ids), 1, device=ids.device)  # becomes (B, H) with the first token
     ends = torch.tensor(lengths, device=ids.device)[:, None] - 1  # the positions of eos, (B, 1)
     for time in range(start, max(lengths) - 1):
         _, state = network(ids[:, time : time + 1], state)
+        # all changing tensors of the state side by side, (B, H)
         changing = compress(flatten_state(state), is_changing)
         hidden = torch.cat([tensor.float().flatten(1) for tensor in changing], dim=1)
         sums = sums + torch.where(time < ends, hidden, 0.0)
