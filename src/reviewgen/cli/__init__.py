@@ -42,17 +42,21 @@ from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
 
-_LINE = 490  # maximum number of characters of a line of typer's messages about wrong arguments
+_LINE = 490  # max number of characters of a line of typer's messages about wrong arguments
+# environment variables of other libraries, unless the user has set them
 _ENVIRONMENT = {
-    "DATASETS_VERBOSITY": "critical",  # we raise errors of datasets as ours, in one sentence
+    # the library's own error messages are not printed: an error of reviewgen says the same
+    "DATASETS_VERBOSITY": "critical",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "true",
-    # torch prints a C++ stack trace when a connection is lost; we print one sentence
+    # without it, torch prints a C++ stack trace when a connection is lost
     "TORCH_CPP_LOG_LEVEL": "FATAL",
-    # longer busy-waiting made an LSTM 50 times slower on a shared machine
+    # how long OpenMP's threads wait for work without sleeping: with its default, an LSTM was 50
+    # times slower on a shared machine
     "GOMP_SPINCOUNT": "30000",
 }
+# the options of typer for the command and for its groups of commands
 _GROUP: dict[str, Any] = {
     "no_args_is_help": True,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -74,6 +78,7 @@ _exercise = typer.Typer(
 
 
 def _print_version(is_asked: bool) -> bool:
+    """Print the version and end the command, if the user asks for it."""
     if is_asked:
         echo(f"reviewgen {__version__}")
         raise typer.Exit
@@ -91,8 +96,8 @@ def _options(
 
 
 def _add(group: typer.Typer, command: Callable[..., None]) -> None:
-    """Add a command to a group. The list of commands shows the whole first line of the command's
-    docstring, which typer by default would shorten.
+    """Add a command to a group. In the list of commands, the help is the whole first line of the
+    command's docstring, which typer would shorten.
     """
     name = command.__name__.strip("_").replace("_", "-")
     summary = (command.__doc__ or "").partition("\n")[0]
@@ -150,7 +155,7 @@ def main() -> None:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # a character that the terminal cannot encode is printed as an escape
+    # print a character that the terminal cannot encode as an escape, instead of failing
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -188,8 +193,9 @@ def _run() -> Any:
             " model.",
         )
     except OSError as problem:
-        # For example, the disk is full while code is compiled, or standard output was closed.
-        # Standard output is replaced, since the interpreter would try at its end to flush it.
+        # For example, the disk is full while code is compiled, or standard output was closed. The
+        # interpreter flushes standard output at its end, which would fail again, so the output is
+        # sent to the null device.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(problem, BrokenPipeError):  # as when the reader of a pipe is ``head``
@@ -200,9 +206,9 @@ def _run() -> Any:
     except Exception as problem:
         if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):
             raise  # not an error of typer about an argument
-        said = io.StringIO()
-        problem.show(file=said)
-        for line in said.getvalue().splitlines():
+        shown = io.StringIO()
+        problem.show(file=shown)
+        for line in shown.getvalue().splitlines():
             sys.stderr.write(escape_controls(shortened(line, _LINE)) + "\n")
         return problem.exit_code
     return 1
@@ -212,7 +218,9 @@ def _report(problem: BaseException, text: str) -> None:
     """Print an error message. In a process other than the main process, pass the message to the
     launcher instead, which prints it.
     """
-    with block_signals():  # the launcher may be ending this process because another one has ended
+    # The launcher may be ending this process because another one has ended: its signal must not cut
+    # off the message.
+    with block_signals():
         if notes.quiet and "TORCHELASTIC_ERROR_FILE" in os.environ:
             from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 

@@ -202,12 +202,13 @@ def compare(
     for text in models:
         name, equals, model = text.partition("=")
         named_models.append((name, model) if equals and not text.startswith(LOCAL) else text)
-    shared: list[str] = []
-    by_row: dict[str, list[str]] = {}  # the settings that only one row has
+    shared: list[str] = []  # the settings of all rows, without those of a single row
+    by_row: dict[str, list[str]] = {}  # the settings of a single row, by the name of the row
     for text in settings or []:
-        path, equals, value = text.partition("=")
-        name, colon, path = path.rpartition(":")
-        (by_row.setdefault(name, []) if colon else shared).append(f"{path}{equals}{value}")
+        target, equals, value = text.partition("=")
+        row_name, colon, setting = target.rpartition(":")
+        chosen = by_row.setdefault(row_name, []) if colon else shared
+        chosen.append(f"{setting}{equals}{value}")
     own_options: Any = {  # the options that only this command has
         "held_out": None if held_out is None else path_or_string(held_out),
         "held_out_split": held_out_split,

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from reviewgen.tables.table import WrittenTexts
 
-_LINE_SECONDS = 60.0  # minimum time between two lines of progress if there is no terminal
-_MIN_WIDTH = 20  # minimum number of characters of a line on a terminal
-_FILE_WIDTH = 120  # minimum number of characters of a line in a file
+_LINE_SECONDS = 60.0  # min time between two lines of progress if there is no terminal
+_MIN_WIDTH = 20  # min number of characters of a line on a terminal
+_FILE_WIDTH = 120  # min width of a table without a box in a file, in characters
 
 
 class TerminalConsole(Console):
@@ -124,8 +124,8 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        # If a table without a box (box=None) is printed to a file, it is made wide enough, so that
-        # no column is cut off. Other things to print have no attribute ``box``.
+        # A table without a box (its attribute ``box`` is None) that goes to a file is made wide
+        # enough, so that no column is cut off. Other things to print have no such attribute.
         if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)
@@ -138,9 +138,15 @@ def make_table(
     is_boxed: bool = True,
     **options: Any,
 ) -> "Table":
-    """Return a table of rich. Columns are aligned to the right, for numbers. The columns named in
-    ``left`` hold texts: they are aligned to the left, and may be folded. A row that is None draws a
-    line.
+    """Return a table of rich.
+
+    Args:
+        columns: The headers of the columns.
+        rows: The cells of each row. A row that is None draws a line.
+        left: The headers of the columns that hold texts. They are aligned to the left, and may be
+            folded. The other columns hold numbers, and are aligned to the right.
+        is_boxed: Whether a line is drawn below the headers.
+        options: Other options of rich's ``Table``.
     """
     from rich import box
     from rich.table import Table
@@ -202,7 +208,9 @@ def show_log() -> None:
 
 @dataclass
 class _Status:
-    """What a command does; while functions are compiled, it says so. Rendered at each refresh."""
+    """A line that says what a command is doing. While functions are compiled, it says that instead;
+    rich asks for the line at each refresh.
+    """
 
     text: str
 
@@ -281,7 +289,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     is_shown = notes.file.isatty() and not notes.quiet
     with Progress(*columns, console=notes, transient=True, disable=not is_shown) as shown:
         task_id = shown.add_task("Starting", total=None, rate="")
-        (task,) = shown.tasks
+        (task,) = shown.tasks  # the task that was just added
         line_printed_at = time.monotonic()
 
         def report(stage: str, done: int, total: int | None) -> None:

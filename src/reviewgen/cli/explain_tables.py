@@ -25,9 +25,9 @@ from reviewgen.cli.console import TerminalConsole, make_table
 from reviewgen.errors import counted
 
 _WIDE = 120  # in a terminal of this width or more, formulas have a column of their own
-_BAR = 8  # characters of the bar for the value 1
-_MAX_BEFORE = 28  # maximum number of characters that are shown of the text before a token
-_MAX_BEFORE_NARROW = 12  # the same maximum in a narrow terminal
+_BAR = 8  # number of characters of the bar for the value 1
+_MAX_BEFORE = 28  # max number of characters that are shown of the text before a token
+_MAX_BEFORE_NARROW = 12  # the same in a narrow terminal
 
 
 def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
@@ -39,7 +39,7 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
         f" {'up to ' if batch > 1 else ''}{counted(time, 'token')}"
     )
     for number, text in enumerate(explanation.texts, 1):
-        end = " ..." if len(text) > 3 * width else ""  # three lines of the terminal
+        end = " ..." if len(text) > 3 * width else ""  # at most about three lines are shown
         yield Text(f"{number}  {text[: 3 * width]}{end}")
     for sentence in explanation.notes:
         yield Text(sentence, style="yellow")
@@ -77,6 +77,7 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
 
 
 def _heading(text: str) -> Text:
+    """Return a heading, with an empty line before it."""
     return Text("\n" + text, style="bold")
 
 
@@ -190,8 +191,8 @@ def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableT
     for token in counts[:tokens]:
         name = token.token
         for step in token.steps:
-            last = step.part if is_exact else step.probability
-            cells = [*_count_cells(step, is_exact), show_number(step.weight), show_number(last)]
+            result = step.part if is_exact else step.probability
+            cells = [*_count_cells(step, is_exact), show_number(step.weight), show_number(result)]
             rows.append([name, step.order, step.context, *cells])
             name = ""  # only the first row of a token names it
         if is_exact and token.rest is not None:
@@ -231,7 +232,7 @@ def _contributions(contributions: Contributions, tokens: int) -> Iterator[Render
     rows = []
     for index, token in enumerate(contributions.tokens[:tokens]):
         cells = [f"{part:+.2f} {context}" for context, part in contributions.strongest(index)]
-        cells += [""] * (3 - len(cells))
+        cells += [""] * (3 - len(cells))  # there may be fewer than three contexts
         sums = (f"{contributions.bits[index]:.4f}", f"{contributions.log_odds(index):.2f}")
         rows.append([token, *sums, *cells])
     names = ("1st", "2nd", "3rd")
@@ -247,7 +248,7 @@ def _heads(attention: Attention) -> Table:
     for head, name in enumerate(attention.heads):
         strongest = attention.strongest(head, len(attention.tokens) - 1)
         cells = [f"{show_percent(weight)} {token}" for token, weight in strongest]
-        rows.append([name, *cells, *[""] * (4 - len(cells))])
+        rows.append([name, *cells, *[""] * (4 - len(cells))])  # there may be fewer than four tokens
     names = ("1st", "2nd", "3rd", "4th")
     return make_table("head", *names, rows=rows, left=["head", *names], padding=(0, 1, 0, 0))
 
@@ -255,8 +256,8 @@ def _heads(attention: Attention) -> Table:
 def _gates(
     gates: Sequence[Gate], texts: Sequence[Sequence[str]], tokens: int
 ) -> Iterator[RenderableType]:
-    """Yield the table of gates: a row for each token, with a bar for each gate. ``texts`` has the
-    tokens of each text.
+    """Yield the table of gates: a row for each of at most ``tokens`` tokens, with a bar for each
+    gate. ``texts`` has the tokens of each text.
     """
     rows = []
     for index, text in enumerate(texts):

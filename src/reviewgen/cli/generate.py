@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from reviewgen.model.review_model import ReviewModel
     from reviewgen.tables.receipts import Replay
 
-_FILES = (".jsonl", ".parquet", ".csv")
+_FILES = (".jsonl", ".parquet", ".csv")  # if --out ends with one of these, the table is a file
 _NO_TIME = "--max-time ran out before the first token: give more seconds, or leave it out."
-_BAR = 12  # characters of the bar for probability 1
-_SMALL_SHARE = 0.05  # a context that gives a smaller share of a token's probability is not shown
+_BAR = 12  # number of characters of the bar for probability 1
+_SMALL_SHARE = 0.05  # a context from which a smaller share of a probability comes is not shown
 _HELP = """\
 a number     appends that token
 Enter        samples a token; d 20 samples twenty
@@ -111,7 +111,7 @@ def generate(
             interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-    # if the same command was interrupted before, it may already have written its receipts
+    # if the same command was interrupted before, the receipts may exist already
     is_resumed = out is not None and Path(f"{out}.partial").exists()
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
@@ -141,7 +141,7 @@ def generate(
     asked = settings["num_return_sequences"] * prompt_count
     facts: dict[str, Any] = {}
     problems = 0
-    # A single text is printed while it is generated, unless an option needs the whole text first.
+    # a single text is printed while it is generated, unless an option needs the whole text first
     whole_text_settings = ("novelty", "num_beams", "finish")
     needs_whole_texts = as_json or receipt or prompts or of is not None
     needs_whole_texts = needs_whole_texts or any(settings[name] for name in whole_text_settings)
@@ -174,7 +174,11 @@ def generate(
 def _set_best_of(
     settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None
 ) -> None:
-    """Add to ``settings`` how the best texts are chosen: how many, among how many, and the judge.
+    """Add to ``settings`` how many texts are chosen, among how many, and by which judge.
+
+    Args:
+        settings: The settings of the call; updated.
+        best, of, by, out: The values of these options of ``generate``.
 
     Raises:
         ConfigError: The options do not fit together, or the judge cannot be loaded.
@@ -192,6 +196,8 @@ def _set_best_of(
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
     """Refuse options of ``generate`` under the names that they have in other libraries.
+
+    ``stop`` is among these names, but it is accepted here.
 
     Raises:
         ConfigError: There is such an option; the message gives the option's name in reviewgen.
@@ -226,7 +232,7 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
 
 
 def _read_rule(name: str, file: Path) -> str:
-    """Return the text of a file with a JSON schema or a grammar.
+    """Return the text of a file with a JSON schema or a grammar. ``name`` is the setting.
 
     Raises:
         DataError: The file cannot be read, or is not text.
@@ -246,7 +252,7 @@ def _check_table_options(shards: DatasetOptions, out: Path | None, receipt: Path
     """
     if out is None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        given = [
+        given = [  # the options for a table that the user has set
             f"--{name.replace('_', '-')}"
             for name, value in vars(shards).items()
             if value != getattr(DatasetOptions, name)
@@ -281,8 +287,9 @@ def _write_table(
 
     texts_per_prompt = settings.pop("num_return_sequences")
     started = time.monotonic()
+    # a file always has the columns of --columns, except that of the receipts, which it has only
+    # with --columns or --receipt
     receipts = receipt or shards.columns
-    # a file always has the further columns, but has receipts only with --columns or --receipt
     shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
     with exit_resumable(out), progress() as report:
         written = generate_dataset(
@@ -311,7 +318,7 @@ def _write_table(
 
 
 def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
-    """Return the facts on generated texts, as lists, for ``--json``."""
+    """Return the facts on generated texts for ``--json``: a list for each kind of fact."""
     facts: dict[str, Any] = {
         "synthetic": True,
         "texts": [text.text for text in texts],
@@ -343,15 +350,16 @@ def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> bo
 
 
 def _print_text(text: "Generation", is_first: bool, novelty: str | None) -> None:
-    """Print a text, and what it copies if ``novelty`` asks for that. A line separates the text from
-    the text before.
+    """Print a text, and what it copies unless ``novelty`` is None. Before a text that is not the
+    first, a separating line is printed.
     """
     if not is_first:
         echo("---")
     echo_text(text.text)
     if text.problem:
         note(f"  {text.problem}", "yellow")
-    if novelty is None or text.novelty is None:  # in this order: text.novelty may look copies up
+    # in this order, since ``text.novelty`` looks the copies up, which takes time
+    if novelty is None or text.novelty is None:
         return
     for line in text.novelty.describe():
         note(f"  {line}", "dim")
@@ -371,11 +379,11 @@ def _with_receipts(
     """
     from reviewgen.tables.receipts import make_receipt, portable_origin
 
-    name = portable_origin(source, file)
+    origin = portable_origin(source, file)
     first = next(texts)
     with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
         for text in chain([first], texts):
-            lines.write(json.dumps(make_receipt(trained, text, name), ensure_ascii=False) + "\n")
+            lines.write(json.dumps(make_receipt(trained, text, origin), ensure_ascii=False) + "\n")
             lines.flush()
             yield text
 
@@ -465,7 +473,9 @@ def play(
 
 
 def _loop(walk: "Walk", k: int) -> None:
-    """Show the next tokens, read a command and carry it out; repeat this until the user quits."""
+    """Until the user quits: show the possible next tokens, and carry out commands until one of them
+    has changed the text.
+    """
     note(
         "A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is"
         " help.",
@@ -474,8 +484,8 @@ def _loop(walk: "Walk", k: int) -> None:
     while True:
         expected = None if walk.has_ended else walk.next_tokens(k)
         show(None, False, _show_step(walk.text, expected))
-        message: str | None = ""
-        while message is not None:  # until a command has changed the text
+        message: str | None = ""  # what to tell the user; None once a command has changed the text
+        while message is not None:
             command = input("> ")
             if command == "q":
                 return
@@ -566,9 +576,12 @@ def _next_tokens_table(expected: "NextTokens") -> RenderableType:
 
 
 def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
-    """Return the cells on the counts behind a token's probability. These are the order (the length
-    in tokens) of the longest seen n-gram that ends in the token, how often that n-gram was seen,
-    and the two orders that contribute most. Return no cells if the model has no counts.
+    """Return the cells on the counts behind a token's probability; no cells if the model has no
+    counts.
+
+    The cells are: the order (the length in tokens) of the longest n-gram that ends in the token and
+    was seen in training; how often this n-gram was seen; and the at most two orders that contribute
+    most to the probability.
     """
     support = alternative.support
     if support is None:

@@ -29,7 +29,7 @@ from reviewgen.registry.saved import describe_weights
 from reviewgen.version import __version__
 
 _KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
-_WIDTH = 80  # characters of a line
+_WIDTH = 80  # max number of characters of a line
 _FEW = 4  # up to this many plugins of a package are named; more are counted by kind
 _LIBRARIES = (
     "torch",
@@ -83,12 +83,13 @@ def list_() -> Result:
 
 
 def _cell(value: float | None, form: str, unit: str = "") -> str:
+    """Return the cell for a number, in the format ``form``; empty if there is none."""
     return "" if value is None else f"{value:{form}}{unit}"
 
 
 def _describe_parameters(parameters: Mapping[str, int]) -> str:
-    """Describe the number of parameters and the shares of the two largest kinds; "" if the numbers
-    are not known. ``parameters`` has the number of each kind, the largest number first.
+    """Return a line on the number of parameters and the shares of the two largest kinds; "" if the
+    numbers are not known. ``parameters`` has the number of each kind, the largest number first.
     """
     total = sum(parameters.values())
     if not total:
@@ -139,9 +140,13 @@ def settings(preset: str) -> Result:
 def _settings_tables(
     name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset
 ) -> Iterator[Any]:
-    """Yield a table for each title, with a row for each of its settings; notes on the sizes and the
-    regularisation of a preset; and an example of ``--set``. In a table, the accepted values of a
-    setting are below its name, so that there is room for the description.
+    """Yield what ``settings`` prints: the tables; notes on the sizes and the regularisation of the
+    preset; and an example of ``--set``.
+
+    Args:
+        name: The name that the user gave.
+        tables: For the title of each table, its settings.
+        preset: The preset; for a blend, that of its network.
     """
     for title, rows in tables.items():
         if not rows:
@@ -152,6 +157,7 @@ def _settings_tables(
         table.add_column("value", max_width=14, overflow="fold")
         table.add_column("description")
         for row in rows:
+            # below the name, so that there is room for the description
             accepted = Padding(Text(row["accepts"], style="dim"), (0, 0, 0, 2))
             description = row["description"].replace("``", "")
             table.add_row(Group(Text(row["name"]), accepted), _format(row["value"]), description)
@@ -246,7 +252,7 @@ def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
     """Yield lines on the facts of ``doctor``, with one line on the plugins of each package."""
     for name, value in facts.items():
         if isinstance(value, list):
-            rows = _count_plugins(value) if name == "plugins" else value
+            rows = _describe_packages(value) if name == "plugins" else value
             yield f"{name}:" if rows else f"{name}: none"
             for row in rows:
                 yield from _wrap(row, "  ")
@@ -268,8 +274,8 @@ def _wrap(text: str, indent: str) -> list[str]:
     )
 
 
-def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
-    """Return a line for each package: how many plugins are broken, and which plugins it has."""
+def _describe_packages(plugins: Iterable[dict[str, Any]]) -> list[str]:
+    """Return a line for each package: how many of its plugins are broken, and which it has."""
     packages: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for plugin in plugins:
         packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)

@@ -23,9 +23,10 @@ from reviewgen.config.options import EvaluationOptions, ShardOptions
 from reviewgen.errors import ConfigError, counted
 from reviewgen.storage import check_output, to_path
 
-_MAX_SPANS = 10  # maximum number of copied spans that are printed
+_MAX_SPANS = 10  # max number of copied spans that are printed
 _NO_WEIGHT = 5e-5  # a smaller weight is printed as 0.0000
-_TABLE = [*declared(ShardOptions), *declared(EvaluationOptions, without=["split"])]
+# the options of a command that writes a table of texts
+_TABLE_OPTIONS = [*declared(ShardOptions), *declared(EvaluationOptions, without=["split"])]
 
 
 @takes(EvaluationOptions)
@@ -67,7 +68,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
     return Result(result.to_dict(), lines)
 
 
-@takes(declared(GenerationConfig, only=["conditions"], unset=True), _TABLE)
+@takes(declared(GenerationConfig, only=["conditions"], unset=True), _TABLE_OPTIONS)
 def score(
     model: str,
     *,
@@ -115,7 +116,7 @@ def score(
     return Result(result, [line, *tokens])
 
 
-@takes(_TABLE)
+@takes(_TABLE_OPTIONS)
 def novelty(
     model: str,
     *,
@@ -139,7 +140,7 @@ def novelty(
     spans = [
         f"{counted(len(span.text), 'character'):>17}: {span.text!r}"
         + ("" if span.review is None else f"  (training review {span.review})")
-        for span in report.spans[1:_MAX_SPANS]
+        for span in report.spans[1:_MAX_SPANS]  # the first one is in report.describe()
     ]
     return Result(report, [*report.describe(), *spans])
 
@@ -204,7 +205,7 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines on a table of copied spans."""
-    longest, long_copies, share, unknown = summary.values()
+    longest, long_copies, share, unknown = summary.values()  # in the order of tables.scoring
     yield (
         f"The longest copied span has {counted(longest, 'character')}; there is one of at least 50"
         f" in {counted(long_copies, 'text')}."
@@ -256,6 +257,7 @@ def blend(
     names = order_parts(models, fit)
     for name, part, own_bits in zip(names, model.training["parts"], bits_of_models, strict=True):
         weight = part["weight"]
+        # the last model of a blend by mixing has no weight: it mixes the predictions of the others
         mixes = fit["method"] == "mixing" and len(rows) == len(names) - 1
         rows.append(
             {
@@ -286,6 +288,7 @@ def blend(
 
 
 def _format_bits(bits: float | None) -> str:
+    """Return bits per character for a line; None stands for infinite bits."""
     return "infinite" if bits is None else f"{bits:.4f} bits per character"
 
 
@@ -325,6 +328,7 @@ def report(
         name = Path(str(synthetic or model or "texts").partition("@")[0]).stem
         page = page or Path(f"{name}-report.html")
     refuse_outputs(overwrite=overwrite, html=page)
+    # a source that is not given stays None
     sources = [each and parse_data(each) for each in (synthetic, train, held_out)]
     with show_status("Measuring the texts ..."):
         result = report(

@@ -27,8 +27,8 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Shared:
-    """Describes parameters that several commands have. If the docstring of a command describes such
-    a parameter, too, that description is used.
+    """The help of parameters that several commands have. If the docstring of a command describes
+    such a parameter, too, that description is used.
 
     Args:
         model: A saved folder (./my-model), owner/name on the Hub, or a preset.
@@ -46,7 +46,7 @@ class Shared:
 
 
 _SHARED = parse_entries(inspect.getdoc(Shared) or "", "Args:")
-_NAMES = {  # for each field whose options have other names than the field: these names
+_NAMES = {  # the names of an option, if they differ from the name of its field
     "num_return_sequences": ("-n", "--num-return-sequences"),
     "stop_strings": ("--stop-strings", "--stop"),
     "conditions": ("--condition",),
@@ -65,6 +65,7 @@ _NAMES = {  # for each field whose options have other names than the field: thes
     "chart": ("--out", "--plot"),
     "verbose": ("--verbose", "-v"),
 }
+# the name of the option for the value False, if it is not "no-" and the name of the field
 _OPPOSITES = {
     "lowercase": "keep-case",
     "strip_markdown": "keep-markdown",
@@ -98,7 +99,7 @@ def declared(
 
     Args:
         cls: The dataclass.
-        only: The fields to take; all if empty.
+        only: The fields to take; empty to take all fields.
         without: The fields to leave out.
         unset: Whether an option that the user does not give is None instead of the class's default.
         is_bounded: Whether typer refuses a number that is too small, as bad usage. Otherwise, the
@@ -151,6 +152,7 @@ def takes(
 
         @wraps(command)
         def run(**values: Any) -> None:
+            """Parse the values that typer has read, call the command, and print its result."""
             parsed = {
                 parameter.name: parse(values[parameter.name]) for parameter, parse in accepted
             }
@@ -185,13 +187,19 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
-    """Return the option for a field or a parameter, with ``text`` as its help. The option is
-    required if there is no default.
+    """Return the option for a field or a parameter. It is required if there is no default.
+
+    Args:
+        name: The name of the field or parameter.
+        hint: Its type.
+        default: Its default.
+        text: The help of the option.
+        is_bounded: As for ``declared``.
     """
-    # the types of the union, without None and without bounds
+    # the types that ``hint`` joins, without None and without bounds
     types = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins = {get_origin(each) for each in types}
-    is_none_if_absent = default in (None, (), {})
+    is_none_if_absent = default in (None, (), {})  # whether typer's default is None
     names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
     kind: Any = types[0]
     parse: Callable[[Any], Any] = _keep
@@ -200,19 +208,19 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
     elif kind is bool and default:  # on by default, so the option switches it off
         names = (f"--no-{name}",)
         parse = operator.not_
-    elif dict in origins:
+    elif dict in origins:  # conditions
         kind = list[str]
         names += ("--field",)
         parse = parse_conditions
         text += " Repeatable, as name=value."
-    elif tuple[float, ...] in types:
+    elif tuple[float, ...] in types:  # numbers separated by commas
         kind = str
         parse = partial(_parse_numbers, name, is_list=float not in types)
-    elif origins & {list, tuple}:
+    elif origins & {list, tuple}:  # a repeatable option
         kind = list[str]
         parse = partial(_or_default, default)
         text += "" if "Repeatable" in text else " Repeatable."
-    elif hint is Any:
+    elif hint is Any:  # a source of texts
         kind = str
         parse = _parse_any
     elif Path in types:
@@ -228,7 +236,7 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
     )
     annotation: Any = Annotated[kind | None if is_none_if_absent else kind, info]
     absent = None if is_none_if_absent else default
-    if default is True:  # the option is --no-NAME: False for typer, and ``parse`` negates it
+    if default is True:  # the option is --no-NAME, and ``parse`` negates what typer returns
         absent = False
     return Option(inspect.Parameter(name, _KEYWORD, default=absent, annotation=annotation), parse)
 
@@ -246,8 +254,8 @@ def _or_default(default: Any, value: list[str] | None) -> Any:
 def _parse_numbers(
     name: str, text: str | None, *, is_list: bool
 ) -> float | tuple[float, ...] | None:
-    """Parse numbers separated by commas. Return a single number if there is one and the setting is
-    not a list, else a tuple.
+    """Parse numbers separated by commas, and return them as a tuple. If there is only one and the
+    setting is not always a list (``is_list``), return the number itself.
     """
     if text is None:
         return None
@@ -307,11 +315,11 @@ def read_stdin() -> str:
 
 
 def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -> Any:
-    """Return the source of texts that was given on the command line: as ``path_or_string`` returns
-    it, or the lines of standard input for ``-``.
+    """Return the source of texts that was given on the command line: for ``-``, the lines of
+    standard input; for anything else, what ``path_or_string`` returns.
 
-    For several values, the result is a list: of sources if there are weights, else of the files of
-    one source.
+    For several values, return a list: with weights, each value is a source of its own; without
+    them, all are files of one source.
     """
     if isinstance(given, list) and len(given) > 1:
         return [parse_data(source) if weights else Path(source) for source in given]
@@ -358,5 +366,5 @@ def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
 
 
 def select(options: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """Return the options among ``options`` that a class declares."""
+    """Return those of ``options`` that a class declares."""
     return {field.name: options[field.name] for field in fields(cls) if field.name in options}

@@ -37,6 +37,7 @@ _HOST = "127.0.0.1"  # the demo asks for no API key, so no other machine may rea
 _SHOWN_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 _FIRST = "lstm-word"  # the preset that the page offers first
 _DEMO_SECONDS = 1.0  # after Ctrl-C, the demo waits this long for unfinished texts
+# the limits that ``serve`` takes in another form, as durations such as "5m"
 _SECONDS = ("request_seconds", "stall_seconds", "shutdown_seconds")
 _Port = Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)]
 
@@ -367,8 +368,8 @@ def demo(
 
     def describe(url: str, names: list[str]) -> list[str]:
         """Open the page, and return the line to print."""
-        # in a thread, since with some browsers the call returns only when the browser is closed
         if open_browser:
+            # in a thread, since with some browsers the call returns only when the browser is closed
             threading.Thread(target=_open_page, args=[url], daemon=True).start()
         return [f"The page is at {url} until Ctrl-C. Its models: {', '.join(names)}."]
 
@@ -397,7 +398,7 @@ def _run(
     from reviewgen.serving.server import load_engines, open_socket, run
 
     listening = open_socket(host, port, options.limits.stall_seconds, workers)
-    address, port = listening.getsockname()[:2]  # if the port was 0, this is a free one
+    address, port = listening.getsockname()[:2]  # if the port was 0, this is the free one it took
     options = replace(options, hosts=accepted_hosts(host, address, allowed))
     url_host = f"[{host}]" if ":" in host else host  # an IPv6 address has brackets in a URL
     path = "/" if options.page else ""
@@ -405,6 +406,7 @@ def _run(
     failed: dict[str, str] = {}
 
     def leave_out(name: str, error: ReviewgenError) -> None:
+        """Note that a model could not be loaded; the others are served without it."""
         failed[name] = str(error)
         note(f"{name} is left out: {error}", "yellow")
 
@@ -429,16 +431,17 @@ def _installed() -> list[str]:
         raise ConfigError(
             "No trained weights are installed: name a model, as in `reviewgen demo ./my-model`."
         )
-    return sorted(with_weights, key=lambda name: name != _FIRST)
+    return sorted(with_weights, key=lambda name: name != _FIRST)  # False comes before True
 
 
 def _open_page(url: str) -> None:
+    """Open a page in the browser; if there is none, tell the user the address."""
     if not webbrowser.open(url):
         note(f"No browser was found: open {url} yourself.", "yellow")
 
 
 def _require_extra(command: str) -> None:
-    """Check that the packages that only the server needs are installed.
+    """Check that the packages which only the server needs are installed.
 
     Raises:
         ConfigError: A package is missing; the message says what to install.

@@ -46,9 +46,11 @@ if TYPE_CHECKING:
     from reviewgen.runs.tune import TuneTrial
     from reviewgen.runs.tune_sampling import SamplingTrial
 
-# The options of ``train`` whose names differ from those of their fields.
+# the options of ``train`` whose names differ from those of their fields
 _FLAGS = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
+# what the rows of ``ablate`` that do not leave out a single technique are trained without
 _LEFT_OUT = {"whole": "nothing", "plain": "all of them (plain)"}
+# what the best settings of each profile have in common
 _GOALS = {
     "likeness": "Nearest to texts by people",
     "reading": "Fewest bits per character of texts that do not repeat themselves",
@@ -85,7 +87,7 @@ def _run_trials(
 
 
 def _describe_trial(trial: "TrainedTrial") -> str:
-    """Return the line on a trained trial: its result, and how long it took."""
+    """Return the line that is noted when a trial is trained: its result, and how long it took."""
     if trial.outcome == "unused":
         return f"{trial.name}: not used here"
     results = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
@@ -126,14 +128,14 @@ def _bits_columns(trials: Sequence["TrainedTrial"], header: str) -> dict[str, Ca
 
 
 def _bits_cell(bits: float | None, impossible: float | None) -> str:
-    """Return bits per character; if they are infinite, the share of tokens with probability
-    zero.
+    """Return the cell for bits per character. If they are infinite, return the share ``impossible``
+    of tokens with probability zero instead.
     """
     return f"{impossible:.1%} impossible" if bits == math.inf else _cell(bits, ".4f")
 
 
 def _cell(value: Any, form: str) -> str:
-    """Return a number in a format, or "-" in place of None."""
+    """Return the cell for a number, in the format ``form``; "-" if there is none."""
     return "-" if value is None else format(value, form)
 
 
@@ -198,7 +200,7 @@ def sweep(
         columns["n-grams, of\nV^n possible"] = _ngrams_cell
     table = _table(finished, columns)
     for column in table.columns:
-        column.no_wrap = False  # in a narrow terminal, a row takes several lines
+        column.no_wrap = False  # in a narrow terminal, a row may take several lines
     facts = {"command": "sweep", "preset": preset, "setting": swept}
     return _result(facts, finished, [table, *_unequal_notes(finished)])
 
@@ -209,8 +211,8 @@ def _setting_cell(setting: str, trial: "TrainedTrial") -> Any:
 
 
 def _ngrams_cell(row: "SweepRow") -> str:
-    """Return how many n-grams of the maximum length n the model has, of V ** n possible ones. V is
-    the number of the model's 1-grams.
+    """Return how many n-grams of the maximum length n the model has, of V ** n possible ones, where
+    V is the number of its 1-grams. ``row.ngrams`` has the number of n-grams of each length.
     """
     if not row.ngrams:
         return "-"
@@ -246,7 +248,7 @@ def ablate(
     )
     trained = [row for row in finished if row.outcome != "unused"]
     columns: dict[str, Callable[[AblationRow], Any]] = {
-        # the first column says what the preset is trained without
+        # the first column says what the preset is trained without in the row
         "without": lambda row: _LEFT_OUT.get(row.name, row.name),
         **_bits_columns(trained, "bits/char"),
         "gain": lambda row: "" if row.gain is None else f"{row.gain:+.4f}",
@@ -268,8 +270,8 @@ def ablate(
 
 
 def _describe_gains(rows: Sequence["AblationRow"]) -> list[str]:
-    """Return lines that say which techniques make the preset better or worse, as far as this is
-    known.
+    """Return lines that say with and without which techniques the preset is better; or a line that
+    says that this is not known.
     """
     lines = []
     for title, is_better in (("Better with", False), ("Better without", True)):
@@ -284,10 +286,12 @@ def _describe_gains(rows: Sequence["AblationRow"]) -> list[str]:
 def _split_settings(
     preset: str, settings: list[str]
 ) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
-    """Split settings into those with several values and those with one value. Return the name of
-    the first setting with several values, which is swept; the values of each setting with several
-    values; and the other settings, by group. If only one setting is given, it counts among those
-    with several values.
+    """Split settings into those with several values and those with one value. A setting that is the
+    only one counts as one with several values.
+
+    Returns:
+        The name of the first setting with several values, which is swept; the values of each
+        setting with several values, by name; and the other settings, by group.
 
     Raises:
         ConfigError: Several settings are given, and none has several values; or a value is empty.
@@ -369,6 +373,7 @@ def tune(
         "outcome": attrgetter("outcome"),
     }
     if not as_json:
+        # shown already here, since the search for the best trial fails if no trial has a result
         lines: list[Any] = [_table(finished, columns, left=["outcome"]), *_unequal_notes(finished)]
         show(None, False, lines)
     best = best_trial(finished)
@@ -389,8 +394,13 @@ def tune(
 def _train_command(
     preset: str | None, flags: dict[str, Any], options: Mapping[str, Any], settings: list[str]
 ) -> str:
-    """Return the command that trains a model with ``settings``, with ``flags``, and with those
-    ``options`` of the trials that differ from the defaults.
+    """Return the command that trains a model.
+
+    Args:
+        preset: The preset; None if a trained model is trained further.
+        flags: Other options of the command, with their values; updated.
+        options: The options of the trials. Those that differ from the defaults are added.
+        settings: The settings for ``--set``.
     """
     defaults = vars(TrainingTextOptions()) | vars(TrialOptions())
     for name, value in options.items():
@@ -489,8 +499,8 @@ def _save_profile(
     if goal == "likeness":
         model.save_generation_config(out, likeness={**saved.likeness, **settings})
         return
-    # If the profile likeness has no value of a setting, the value of reading applies. So the old
-    # values of reading are added to likeness, which then does not change.
+    # Where the profile likeness has no value of its own, the value of reading applies to it, too.
+    # So the old values of reading are first copied to likeness, and texts of likeness stay the same.
     before = {name: getattr(saved, name) for name in settings} if saved.likeness else {}
     changes: Any = {**settings, "likeness": {**before, **saved.likeness}}
     model.save_generation_config(out, **changes)
@@ -553,4 +563,5 @@ def _parse_search(search: list[str]) -> dict[str, list[Any]]:
 
 
 def _number(text: str) -> int | float:
+    """Return the number that a text spells: an int if it has digits only, else a float."""
     return int(text) if text.strip().isdigit() else float(text)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from reviewgen.runs.run import TrainingRun
     from reviewgen.training.report import Report
 
-_FEW = 10  # the bits of fewer held-out texts say little about other texts
-# With --verbose, an evaluation shows this much of a generated text; otherwise, one line of it.
+_FEW = 10  # the bits of fewer held-out texts than this say little about other texts
+# max number of characters that an evaluation shows of a generated text with --verbose; without it,
+# one line is shown
 _SAMPLE_CHARACTERS = 160
 _MARGIN = "  | "  # printed before a generated text
 
@@ -72,6 +73,7 @@ def train(
         check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
     def create() -> "TrainingRun":
+        """Return the run that this process takes part in."""
         from reviewgen.runs.run import TrainingRun
 
         source = parse_data(data, options["weights"])
@@ -127,14 +129,15 @@ def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
         yield from describe(*corpus.validation, is_brief=not notes.is_verbose)
     counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
     yield f"Split: {counts}. Held out: {corpus.describe_held_out()}."
-    yielded = corpus.source.notes if notes.is_verbose else []  # ``describe`` has yielded these
+    # with --verbose, ``describe`` has yielded the notes of the source already
+    yielded = corpus.source.notes if notes.is_verbose else []
     yield from (line for line in corpus.notes if line not in yielded)
     yield from (Detail(f"Condition {line}") for line in conditions)
 
 
 def _train(run: "TrainingRun") -> "ReviewModel":
-    """Train, save and measure the model. Ctrl-C and SIGTERM end the training or the measuring
-    early. The saving cannot be stopped.
+    """Train, save and measure the model, and return it. Ctrl-C and SIGTERM end the training or the
+    measuring early, but they cannot stop the saving.
     """
     from reviewgen.runs.display import training_bar
 
@@ -183,7 +186,7 @@ def _describe(record: "RunRecord", model: "ReviewModel", out: Path) -> Iterator[
     from reviewgen.evaluation.scoring import suggest_next
 
     if notes.is_verbose:
-        from rich.markdown import Markdown  # takes longer to import than all other parts of rich
+        from rich.markdown import Markdown  # slower to import than all other parts of rich together
 
         card = model.bundle.card
         yield Markdown(card[card.index("## Metrics") : card.index("## Intended use")])
@@ -237,9 +240,10 @@ def _describe_improvement(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _end_of_copy_rate(novelty: dict[str, Any]) -> str:
-    """Return what follows the copy rate in its sentence, such as " of 20,000 generated characters
-    are in spans of 50 or more characters of the training text; of held-out reviews 1.2%". Return ""
-    if too few characters were measured.
+    """Return what follows the copy rate in its sentence; "" if too few characters were measured.
+
+    An example: " of 20,000 generated characters are in spans of 50 or more characters of the
+    training text; of held-out reviews 1.2%".
     """
     characters = novelty["copy_rate_characters"]
     if characters < MIN_CHARACTERS:
