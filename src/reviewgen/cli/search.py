@@ -500,7 +500,7 @@ def _save_profile(
         model.save_generation_config(out, likeness={**saved.likeness, **settings})
         return
     # Where the profile likeness has no value of its own, the value of reading applies to it, too.
-    # So the old values of reading are first copied to likeness, and texts of likeness stay the same.
+    # So the old values of reading are first copied to likeness, whose texts then stay the same.
     before = {name: getattr(saved, name) for name in settings} if saved.likeness else {}
     changes: Any = {**settings, "likeness": {**before, **saved.likeness}}
     model.save_generation_config(out, **changes)

@@ -249,7 +249,7 @@ class Formats:
             self._grammars = Grammars(symbols, bos, eos)
         self._after_prompt = after_prompt
         self.joint: Joint | None = None
-        # words alone need no joint automaton: what one of them needs never rules out another
+        # words alone need no joint automaton: an included word can always still be added
         if (after_prompt or plugins) and len(together) > 1 and not config.exact:
             joint = Joint(together)
             self.joint = None if joint.distance([FIRST] * len(together)) is None else joint
@@ -267,7 +267,7 @@ class Formats:
             self.margin = after_prompt[0].margin
             self.spelled = after_prompt[0] if config.regex and self.joint is None else None
         if self.is_searched:
-            self._check(self.start([], ""))
+            self._set_margin(self.start([], ""))
 
     @cached_property
     def names(self) -> list[str]:
@@ -364,8 +364,11 @@ class Formats:
             matcher = self._grammars.compile(name, value, rest)
             yield GrammarPosition(matcher, 0, self.vocab_size, self.eos)
 
-    def _check(self, cursor: "Cursor") -> None:
-        """Set the margin by the completion of an empty text.
+    def _set_margin(self, cursor: "Cursor") -> None:
+        """Set ``margin`` by the number of tokens that a completion of an empty text has.
+
+        Args:
+            cursor: The position of an empty text.
 
         Raises:
             ConfigError: No text can fit the rules, or the text that was found has too many tokens.
@@ -444,7 +447,9 @@ class Cursor:
 
     @property
     def _open_automata(self) -> list[AutomatonPosition]:
-        """The positions in those automata whose rule does not yet hold whatever follows."""
+        """The positions in those automata that are not in the state HOLDS: whether their rule holds
+        depends on what follows.
+        """
         return [
             position
             for position in self.positions
@@ -466,8 +471,8 @@ class Cursor:
         )
 
     def spelled(self, ids: Sequence[int], new_tokens: int) -> tuple[int, int]:
-        """Return the state in ``Formats.spelled`` after a text, and the maximum number of further
-        tokens in which the text must be completed; -1 and 0 if ``Formats.spelled`` is None.
+        """Return the state in ``Formats.spelled`` after a text, and the maximum number of tokens
+        that may still follow; -1 and 0 if ``Formats.spelled`` is None.
 
         Args:
             ids: The tokens of the text, whose prompt is complete.

@@ -56,7 +56,7 @@ class ExactTable:
         self.is_end = automaton.distance == 0
         states, size = self.after.shape
         logits, self.next = _explore(stepper, size, bos, _MAX_PAIRS // states)
-        scores = logits / config.temperatures[0]
+        scores = logits / config.temperatures[0]  # (N, V)
         scores[:, bos] = -np.inf
         probs = np.exp(scores - scores.max(axis=1, keepdims=True))
         probs /= probs.sum(axis=1, keepdims=True)
