@@ -18,8 +18,8 @@ from functools import cache, reduce
 from operator import or_
 from typing import TypeAlias
 
-# the position after the whole pattern; positions 0 and 1 are not used, so that no state is equal to
-# 0 or 1, which mean DEAD and HOLDS in ``automata``
+# the position after the whole pattern; positions 0 and 1 are not used, so that a state is never
+# equal to DEAD or HOLDS of ``automata``
 END = 2
 _MAX_POSITIONS = 8_000
 # max units of work for a pattern: one for each position of each state, and five each time that a

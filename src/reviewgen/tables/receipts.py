@@ -41,7 +41,7 @@ _EXCERPT = 20
 # directory
 _ELSEWHERE = ".../"
 _MAX_NAMED = 5  # max number of differing texts that a summary lists
-_VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")  # libraries whose version counts
+_VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")  # they affect texts
 
 
 class _Checked:
