@@ -114,7 +114,9 @@ def check_output(path: Path, advice: str = "remove it first") -> None:
     """
     with storage_errors(path):
         _refuse_existing(path, advice=advice)
-        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        parents = path.absolute().parents
+        # on Windows, not even the last one, a drive, need exist
+        parent = next((parent for parent in parents if parent.exists()), parents[-1])
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise StorageError(
                 f"{path} cannot be written: {parent} is not a writable folder. Choose another"
@@ -512,7 +514,7 @@ class Job:
         # on Windows, ``remove`` above has not removed the open lock
         if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
             with contextlib.suppress(OSError):  # another process may have just opened the lock
-                self.path(_LOCK).unlink()
+                self.path(_LOCK).unlink(missing_ok=True)  # Windows' lock is removed by its release
                 self.folder.rmdir()
 
     def require(self, facts: Mapping[str, Any]) -> dict[str, Any]:

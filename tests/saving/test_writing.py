@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import BrokenPlugin, OutputExists, StorageError
+from reviewgen.storage import check_output
 from tests.support.disks import largest_file, listing
 from tests.support.fakes import TEXTS, LetterTokenizer
 from tests.support.saved import WEIGHTS, edit_json, letters
@@ -127,6 +128,13 @@ def test_a_full_disk_leaves_what_was_there(model_folder, tmp_path):
         with pytest.raises(StorageError, match="No room"), largest_file(limit):
             model.save_pretrained(tmp_path / "m", overwrite=True)
         assert listing(tmp_path) == before
+
+
+def test_a_drive_that_does_not_exist_is_refused(tmp_path, monkeypatch):
+    for name in ("exists", "is_dir"):
+        monkeypatch.setattr(Path, name, lambda *_, **__: False)  # as all of Z: on Windows
+    with pytest.raises(StorageError, match="is not a writable folder"):
+        check_output(tmp_path)
 
 
 # Targets that exist.

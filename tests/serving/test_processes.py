@@ -27,6 +27,7 @@ import reviewgen
 from reviewgen.cli import app
 from reviewgen.serving.app import create_app
 from reviewgen.serving.options import Limits
+from reviewgen.serving.server import uvicorn_options
 from tests.support.live_server import KEY, wait_for
 from tests.support.servers import free_port, serving, started, wait_for_log
 
@@ -331,3 +332,12 @@ def test_replicas_of_ray_write_the_text_of_the_model(monkeypatch):
                     == [expected()] * 32
                 )
         assert process.returncode == 0 and "Traceback" not in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(("descriptors", "connections"), [(256, 192), (1 << 20, 1000), (-1, 1000)])
+def test_connections_are_limited_by_the_files_that_may_be_open(
+    monkeypatch, descriptors, connections
+):
+    monkeypatch.setattr(os, "sysconf", lambda name: descriptors)  # -1: macOS, without a limit
+    assert uvicorn_options(Limits())["limit_concurrency"] == connections

@@ -17,6 +17,7 @@ their first import.
 """
 
 import builtins
+import contextlib
 import errno
 import io
 import os
@@ -26,6 +27,8 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 import reviewgen.storage
 
@@ -66,6 +69,7 @@ def enforce() -> None:
     _patch(builtins, "open", _in_any_case)
     _patch(os, "symlink", _refused_symlink)
     _patch(builtins, "__import__", _checked_import)
+    _patch(FileLock, "_release", _removing_release)
     reviewgen.storage.LOCKS_OPEN_FILES = True
     os.environ.setdefault("USERNAME", "user")  # for ``getpass``, which else asks for the uid
     shutil._use_fd_functions = False  # type: ignore[attr-defined]  # as on Windows
@@ -95,6 +99,13 @@ def _patch(owner: Any, name: str, rule: Callable[..., Any]) -> None:
 
 def _refuse(path: Any, number: int = errno.EACCES) -> PermissionError:
     return PermissionError(number, os.strerror(number), str(path))
+
+
+def _removing_release(plain: Callable[..., None], lock: FileLock) -> None:
+    """The lock of Windows removes its file."""
+    plain(lock)
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink()
 
 
 def _checked_fsync(plain: Callable[..., None], handle: Any) -> None:

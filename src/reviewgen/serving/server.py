@@ -182,14 +182,17 @@ def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
     """Return the settings of uvicorn. uvicorn logs faults and, with ``access_log``, each request.
     Headers are never logged, and so API keys are not.
     """
-    descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else _MAX_CONNECTIONS
+    # -1 if there is no limit
+    descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
     faults: dict[str, Any] = {"handlers": ["stderr"], "level": "ERROR", "propagate": False}
     return {
         "lifespan": "on",
         "http": _Connection,
         "timeout_keep_alive": limits.stall_seconds,
         # a quarter of the descriptors is for files and for connections that wait
-        "limit_concurrency": min(_MAX_CONNECTIONS, descriptors * 3 // 4),
+        "limit_concurrency": min(_MAX_CONNECTIONS, descriptors * 3 // 4)
+        if descriptors > 0
+        else _MAX_CONNECTIONS,
         "h11_max_incomplete_event_size": _MAX_HEADERS,
         "ws": "none",
         "access_log": access_log,

@@ -441,7 +441,9 @@ class _Table:
         for number in range(count):
             # the naming scheme of the library ``datasets``
             file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"
-            self._write_file(file, islice(rows, size), self.format, self.plan.is_synthetic)
+            # the last file takes all rows, so that their files are read to the end and closed
+            part = islice(rows, size) if number + 1 < count else rows
+            self._write_file(file, part, self.format, self.plan.is_synthetic)
             files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
         content = {
             "format": _MANIFEST_FORMAT,
