@@ -70,16 +70,20 @@ from reviewgen_mixing.slots import (
 )
 from reviewgen_mixing.tree import BLOCK, Tree
 
-ORDERS = len(ORDER_CONTEXTS)  # how many of the eight contexts of 1 to 11 symbols were seen
-OPINIONS = 15  # classes of the expert's logit
-BIAS = np.float32(0.3)
-# The probability of a state changes less with each update; from this number on, the rate stays.
+# Number of contexts of the last symbols, one of which has no symbols. Of the other eight, from 0 to
+# 8 may have been seen, so this is also the number of these cases.
+ORDER_COUNT = len(ORDER_CONTEXTS)
+OPINIONS = 15  # number of classes of the expert's logit
+BIAS = np.float32(0.3)  # an input that is always the same
+# the probability of a state changes less with each update, up to this number of updates
 MAX_STATE_COUNT = 600
 MIN_STATE = np.float32(1 / 4096)
-TEXT_RATE = 0.004  # additional learning rate at which a text changes the weights at first
-MIN_TEXT_RATE = 0.0005  # learning rate at which a long text changes the weights
-TEXT_SYMBOLS = 2000  # after this number of symbols, the additional rate of a text is halved
-MAX_EXPERT = 10.0  # limit of the expert's logits
+# A text changes the weights at the learning rate MIN_TEXT_RATE, to which at first TEXT_RATE is
+# added; after TEXT_SYMBOLS symbols, half of it is added.
+TEXT_RATE = 0.004
+MIN_TEXT_RATE = 0.0005
+TEXT_SYMBOLS = 2000
+MAX_EXPERT = 10.0  # max absolute value of the expert's logits
 
 
 class Network(NamedTuple):
@@ -96,41 +100,52 @@ class Network(NamedTuple):
     log_frequencies: Float32[np.ndarray, " V"]
     below: Float64[np.ndarray, " N"]  # the sum of the frequencies of all symbols below a node
     text: Int32[np.ndarray, " T"]  # the training text, if the model keeps it
-    starts: Int64[np.ndarray, " H"]  # where the training text goes on after each hash of symbols
+    # for each hash of symbols, the position in the training text after their last occurrence
+    starts: Int64[np.ndarray, " H"]
     bos_id: int
     first_condition_id: int  # this id and those after it stand for conditions and fields
     local_slots: int  # number of slots that a text has of its own; 0 if it does not adapt
     expert: int  # whether the distribution of another model is an input
-    rare: float  # a subtree that is less probable is divided by the frequencies of its symbols
-    min_count: int  # contexts that were seen less often are ignored
+    # in a subtree that is less probable than this, nothing is predicted: its probability is divided
+    # among its symbols in proportion to their frequencies
+    rare: float
+    min_count: int  # slots that have counted fewer decisions are ignored
 
 
 class Work(NamedTuple):
     """Memory for the prediction of a symbol."""
 
     unit: Unit
-    hashes: Int64[np.ndarray, " 22"]  # the hash of each context
-    bases: Int64[np.ndarray, " C"]  # the hashes of the contexts in use
+    hashes: Int64[np.ndarray, " 22"]  # the hash of each context that ``history.NAMES`` lists
+    bases: Int64[np.ndarray, " C"]  # for each context in use, a hash of its hash and its number
     # the line of slots of each context in use, for each depth of blocks in the tree; see ``slots``
     lines: Int64[np.ndarray, "D C"]
     checks: Int64[np.ndarray, "D C"]  # the hashes that the checks in these lines are made from
-    seen: Int64[np.ndarray, " P"]  # the state that each context and match has; or -1
+    seen: Int64[np.ndarray, " P"]  # the state that each context and match has; -1 if it has none
     probs: Float32[np.ndarray, " P"]  # the probability that each of these states stands for
-    expected: Int64[np.ndarray, "2 2"]  # the next symbol of each match, and the match's length
+    # for each match, the symbol that it expects next, and the class of its length
+    expected: Int64[np.ndarray, "2 2"]
     masses: Float64[np.ndarray, " N"]  # the probability of each node; 0 within a rare subtree
 
 
 def set_sizes(nodes: int, vocab_size: int) -> list[int]:
-    """Return the number of rows of each set of the mixer."""
+    """Return the number of rows of each set of the mixer. ``predict`` chooses one row of each set;
+    the comments say by what.
+    """
     return [
-        MATCHES * CLASSES * 4,  # length of the match, its decision, what the text has of its own
-        ORDERS * 12,  # and the level of the decision
-        4 * 8 * 5,  # words that were seen, letters of the word, orders that were seen
-        OPINIONS * ORDERS,  # the expert's opinion, or how many own slots there are
-        nodes,
+        # class of the longest match, decision that it expects, number of own slots in four classes
+        MATCHES * CLASSES * 4,
+        # number of contexts of symbols ("orders") that were seen, level of the decision
+        ORDER_COUNT * 12,
+        # number of word contexts that were seen, number of letters of the word, half the number of
+        # orders
+        4 * 8 * 5,
+        # class of the expert's opinion, or number of own slots; number of orders
+        OPINIONS * ORDER_COUNT,
+        nodes,  # the node
         vocab_size + 1,  # the last symbol
-        vocab_size + 1,  # the one before it
-        vocab_size + 1,  # the symbol that a match expects
+        vocab_size + 1,  # the symbol before the last one
+        vocab_size + 1,  # the symbol that the longest match expects
     ]
 
 
@@ -141,8 +156,9 @@ def new_state(
     nodes = len(network.tree.levels)
     width = network.weights.sets.shape[1]
     own_rows = network.weights.own_rows
+    # the changes of the sets, then those of the final weights; as many nodes as fit share a row
     rows = own_rows + -(-nodes // (width // SETS)) if own_rows else 0
-    rows += -(-nodes // width) if network.expert else 0
+    rows += -(-nodes // width) if network.expert else 0  # the expert's logits
     floats = np.zeros((rows, batch_size, width), np.float32)
     return floats, np.zeros((state_size(network.local_slots), batch_size), np.int64)
 
@@ -154,34 +170,37 @@ def make_work(network):
     levels = network.tree.paths.shape[1]
     contexts = len(network.contexts)
     unit = Unit(
-        np.zeros((levels, network.weights.sets.shape[1]), np.float32),
-        np.zeros((levels, sets), np.int64),
-        np.zeros((levels, sets), np.float32),
-        np.zeros((levels, 3), np.int64),
-        np.zeros(levels, np.float32),
+        np.zeros((levels, network.weights.sets.shape[1]), np.float32),  # inputs
+        np.zeros((levels, sets), np.int64),  # rows
+        np.zeros((levels, sets), np.float32),  # logits
+        np.zeros((levels, 3), np.int64),  # cells
+        np.zeros(levels, np.float32),  # probs
     )
     return Work(
         unit,
-        np.zeros(len(NAMES), np.int64),
-        np.zeros(contexts, np.int64),
-        np.zeros((levels, contexts), np.int64),
-        np.zeros((levels, contexts), np.int64),
-        np.zeros(contexts + MATCHES, np.int64),
-        np.zeros(contexts + MATCHES, np.float32),
-        np.zeros((MATCHES, 2), np.int64),
-        np.zeros(nodes),
+        np.zeros(len(NAMES), np.int64),  # hashes
+        np.zeros(contexts, np.int64),  # bases
+        np.zeros((levels, contexts), np.int64),  # lines
+        np.zeros((levels, contexts), np.int64),  # checks
+        np.zeros(contexts + MATCHES, np.int64),  # seen
+        np.zeros(contexts + MATCHES, np.float32),  # probs
+        np.zeros((MATCHES, 2), np.int64),  # expected
+        np.zeros(nodes),  # masses
     )
 
 
 @unmanaged
 def begin_symbol(network, ints, text, work):
-    """Compute what all decisions of the next symbol share."""
+    """Compute what all decisions of the next symbol of text number ``text`` share: hashes, and what
+    the matches expect.
+    """
     state = ints[:, text]
     write_contexts(state, work.hashes)
     for number in range(len(network.contexts)):
         context = network.contexts[number]
         work.bases[number] = mixed(work.hashes[context], context)
     for which in range(MATCHES):
+        # each match has two places in the state, for its position and its length
         length = state[MATCHED + 2 * which]
         work.expected[which, 1] = length_class(length)
         if length > 0:
@@ -192,7 +211,7 @@ def begin_symbol(network, ints, text, work):
 
 @unmanaged
 def open_block(network, root, work):
-    """Find the lines of all contexts for a block of the tree."""
+    """Find the lines of all contexts for the block of the tree that begins at the node ``root``."""
     depth = network.tree.levels[root] // BLOCK
     slots = network.slots
     for number in range(len(network.contexts)):
@@ -210,15 +229,16 @@ def open_block(network, root, work):
         touched += np.int64(slots.values[line])
         if len(slots.checks) > 0:
             touched += np.int64(slots.checks[line])
-    work.seen[0] = touched
+    work.seen[0] = touched  # else the compiler would leave the loads out; look_up overwrites it
 
 
 @unmanaged
 def look_up(network, state, work, node):
-    """Look a decision up in all contexts: write the state of each, or -1, and the inputs that are
-    adaptive probabilities.
+    """Look a decision up in all contexts.
 
-    Return how many contexts of 1 to 11 symbols, of words, and of the text's own were seen.
+    Write the state of each to ``work.seen``, or -1 if it has no slot, and the logits of the
+    adaptive probabilities to the inputs. Return how many contexts with counts there are of 1 to 11
+    symbols, of words, and of the text's own.
     """
     level = network.tree.levels[node]
     place = network.tree.places[node]
@@ -238,16 +258,17 @@ def look_up(network, state, work, node):
                 own += 1
         else:
             counts = look_up_counts(network, line, check, place)
-            orders += 1 if counts >= 0 and 1 <= context < ORDERS else 0
-            words += 1 if counts >= 0 and ORDERS <= context < ORDERS + 3 else 0
-        work.seen[number] = counts >> 5
+            orders += 1 if counts >= 0 and 1 <= context < ORDER_COUNT else 0
+            # the three contexts of one to three words follow those of symbols
+            words += 1 if counts >= 0 and ORDER_COUNT <= context < ORDER_COUNT + 3 else 0
+        work.seen[number] = counts >> 5  # the state; -1 stays -1
         inputs[number] = STRETCHED[counts & 31] if counts >= 0 else ZERO
     return orders, words, own
 
 
 @unmanaged
 def look_up_counts(network, line, check, place):
-    """Return the counts of a decision in a context, or -1."""
+    """Return the counts (13 bits) of a decision in a context of the corpus; -1 without a slot."""
     slots = network.slots
     if len(slots.checks) == 0:
         slot = find(slots.values, PACKED, line, check, place)
@@ -260,31 +281,36 @@ def look_up_counts(network, line, check, place):
 
 @unmanaged
 def match(tree, work, node):
-    """Write what the matches say about a decision to ``seen``. Return the class of the longest
-    match, the decision that it expects, and its symbol, or V.
+    """Write the states of the matches at a decision to ``work.seen``; -1 for a match whose symbol
+    is not below the node.
+
+    Of the longest of the other matches, return the class of its length, and the decision and the
+    symbol that it expects; 0, 0 and V if there are none.
     """
     level = tree.levels[node]
-    longest = 0
+    longest_class = 0
     expected_bit = 0
     expected = len(tree.lengths)
     for which in range(MATCHES):
-        symbol, length = work.expected[which]
+        symbol, match_class = work.expected[which]
         seen = -1
         is_on_path = level < tree.lengths[symbol] and tree.paths[symbol, level] == node
-        if length > 0 and is_on_path:
+        if match_class > 0 and is_on_path:
             bit = tree.bits[symbol, level]
-            seen = 2 * length + bit
-            if length >= longest:
-                longest = length
+            seen = 2 * match_class + bit
+            if match_class >= longest_class:
+                longest_class = match_class
                 expected_bit = bit
                 expected = symbol
         work.seen[len(work.seen) - MATCHES + which] = seen
-    return longest, expected_bit, expected
+    return longest_class, expected_bit, expected
 
 
 @unmanaged
 def predict(network, floats, ints, text, work, node):
-    """Return the probability of the decision 1 at a node, whose parent was predicted."""
+    """Return the probability of the decision 1 at a node, for text number ``text``. The parent of
+    the node must have been predicted before, since the nodes of a block share lines of slots.
+    """
     tree = network.tree
     unit = work.unit
     level = tree.levels[node]
@@ -292,28 +318,31 @@ def predict(network, floats, ints, text, work, node):
     if tree.roots[node] == node:
         open_block(network, node, work)
     orders, words, own = look_up(network, state, work, node)
-    length, expected_bit, expected = match(tree, work, node)
+    match_class, expected_bit, expected = match(tree, work, node)
     for number in range(len(work.seen)):
         seen = work.seen[number]
         work.probs[number] = network.weights.states[number, seen] if seen >= 0 else HALF
     inputs = unit.inputs[level]
     stretch_all(work.probs, inputs, 0)
-    bias = 2 * len(work.probs) + len(network.contexts)
-    inputs[bias] = BIAS
+    bias_index = 2 * len(work.probs) + len(network.contexts)
+    inputs[bias_index] = BIAS
+    # for the fourth set: the number of own slots, or with an expert the class of its opinion
     support = own
     if network.expert > 0:
         row, column = place_of_opinion(network, floats, node)
         opinion = floats[row, text, column]
-        inputs[bias + 1] = opinion
+        inputs[bias_index + 1] = opinion
         support = OPINIONS // 2 + np.int64(np.round(np.float32(1.5) * opinion))
         support = min(OPINIONS - 1, max(0, support))
+    # the last symbol and the one before it, plus one; 0 at the beginning of a text
     last = state[0] + 1 if state[READ] > 0 else 0
     before = state[1] + 1 if state[READ] > 1 else 0
+    # the row within each set, as ``set_sizes`` describes them
     choices = (
-        (min(3, own // 2) * CLASSES + length) * 2 + expected_bit,
+        (min(3, own // 2) * CLASSES + match_class) * 2 + expected_bit,
         orders * 12 + min(level, 11),
         (words * 8 + min(7, state[LETTERS])) * 5 + orders // 2,
-        support * ORDERS + orders,
+        support * ORDER_COUNT + orders,
         node,
         last,
         before,
@@ -328,9 +357,9 @@ def predict(network, floats, ints, text, work, node):
 
 @unmanaged
 def learn_states(network, work, bit, updates):
-    """Move the probabilities of the states that were seen towards a decision.
+    """Move the probabilities of the states in ``work.seen`` towards a decision.
 
-    ``updates``, (P, Q), has the number of updates of each.
+    ``updates``, float32 (P, Q), has the number of updates of each probability; updated.
     """
     states = network.weights.states
     for number in range(len(work.seen)):
@@ -345,7 +374,7 @@ def learn_states(network, work, bit, updates):
 
 @unmanaged
 def count_decision(network, work, node, bit):
-    """Count a decision in the slots of all contexts."""
+    """Count a decision in the slots that the contexts have in the model."""
     slots = network.slots
     depth = network.tree.levels[node] // BLOCK
     place = network.tree.places[node]
@@ -359,7 +388,7 @@ def count_decision(network, work, node, bit):
 
 @unmanaged
 def count_own(network, state, work, node, bit):
-    """Count a decision in a text's own slots."""
+    """Count a decision in the slots that the contexts have in the state of a text."""
     depth = network.tree.levels[node] // BLOCK
     place = network.tree.places[node]
     for number in range(network.first_own, len(network.contexts)):
@@ -371,8 +400,9 @@ def count_own(network, state, work, node, bit):
 
 @unmanaged
 def read(network, floats, ints, text, work, symbol):
-    """Read a symbol of which nothing was computed before: the text learns from it, and remembers
-    it.
+    """Let text number ``text`` read an id. bos clears the state of the text; the id of a condition
+    or field is added to a hash in the state. Any other id is a symbol, which the text learns from
+    and remembers.
     """
     if symbol == network.bos_id:
         ints[:, text] = 0
@@ -400,10 +430,12 @@ def remember(network, ints, text, symbol):
 
 @unmanaged
 def score_symbol(network, floats, ints, text, work, symbol, is_learned):
-    """Return the log probability of a symbol, and how many decisions on the way to the symbol were
-    predicted for it. Among rare symbols, the frequencies replace the predictions.
+    """Return the log probability of a symbol as the next one of text number ``text``, and from how
+    many predictions it was computed.
 
-    If ``is_learned``, all decisions are predicted, and the text learns from them.
+    Below a node that is less probable than ``network.rare``, the frequencies of the symbols replace
+    the predictions. If ``is_learned``, the decisions below such a node are predicted all the same,
+    and the text learns from all decisions.
     """
     tree = network.tree
     begin_symbol(network, ints, text, work)
@@ -428,7 +460,7 @@ def score_symbol(network, floats, ints, text, work, symbol, is_learned):
 
 @unmanaged
 def learn_symbol(network, floats, ints, text, work, symbol):
-    """Let a text learn from a symbol whose decisions were all predicted."""
+    """Let text number ``text`` learn from a symbol whose decisions were all predicted."""
     tree = network.tree
     own_rows = network.weights.own_rows
     # a text changes the weights fast at first, and slower when it has learned from more symbols
@@ -445,7 +477,9 @@ def learn_symbol(network, floats, ints, text, work, symbol):
 
 @unmanaged
 def write_distribution(network, floats, ints, text, work, logits):
-    """Write the log probability of each symbol."""
+    """Write the log probability of each symbol after text number ``text`` to ``logits``, (V64,);
+    -inf for a symbol without a leaf.
+    """
     tree = network.tree
     masses = work.masses
     logits[: len(tree.lengths)] = -np.inf
@@ -463,16 +497,17 @@ def write_distribution(network, floats, ints, text, work, logits):
                     masses[child] = child_mass
                 else:
                     logits[-1 - child] = np.float32(math.log(child_mass))
-        elif mass > 0:
-            share = math.log(mass / network.below[node])
+        elif mass > 0:  # the root of a rare subtree; the masses of the nodes below it stay 0
+            log_share = math.log(mass / network.below[node])
             for place in range(tree.spans[node, 0], tree.spans[node, 2]):
                 symbol = tree.leaves[place]
-                logits[symbol] = np.float32(share + network.log_frequencies[symbol])
+                logits[symbol] = np.float32(log_share + network.log_frequencies[symbol])
 
 
 @unmanaged
 def place_of_opinion(network, floats, node):
     """Return where the state has the expert's logit of a decision: the row, and the column."""
+    # the expert's logits are in the last rows of ``floats``
     width = floats.shape[2]
     rows = (len(network.tree.levels) + width - 1) // width
     return len(floats) - rows + node // width, node % width
@@ -493,10 +528,11 @@ def hear_expert(network, floats, text, log_probs):
 def expert_logits(tree, log_probs):
     """Return the expert's logit of each decision, (N,), from the log probabilities of symbols."""
     logs = log_probs[tree.leaves]
-    # the sum of the probabilities of the leaves before each place
+    # for each place in the leaves, the sum of the (unnormalised) probabilities before it
     sums = np.zeros(len(logs) + 1)
     sums[1:] = np.cumsum(np.exp(logs - logs.max()).astype(np.float64))
     middle = sums[tree.spans[:, 1]]
+    # the probabilities of the two decisions, never zero
     left = middle - sums[tree.spans[:, 0]] + 1e-12
     right = sums[tree.spans[:, 2]] - middle + 1e-12
     logits = np.log(right / left)

@@ -64,7 +64,7 @@ class MixingConfig:
         words: Whether there are contexts of words.
         sparse: Whether there are contexts that skip symbols, of the last successors of a pair, and
             of the column.
-        min_count: Slots of contexts that were seen less often than this are dropped.
+        min_count: A slot that has counted fewer decisions than this is dropped.
         keep_text: Whether the model keeps its training text, to find where it goes on after a
             repetition of seven or more symbols. The model then contains the text, and copies it
             when it generates.
@@ -91,8 +91,8 @@ class MixingConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        is_power = self.local_slots & (self.local_slots - 1) == 0
-        if self.local_slots and not (is_power and self.local_slots >= 64):
+        is_power_of_two = self.local_slots & (self.local_slots - 1) == 0
+        if self.local_slots and not (is_power_of_two and self.local_slots >= 64):
             raise ConfigError(
                 "local_slots must be 0, or a power of two from 64 to 1048576; got"
                 f" {self.local_slots}."
@@ -117,6 +117,7 @@ class MixingConfig:
 MIXING_CHAR = Preset(
     model="mixing",
     tokenizer="char",
-    # a text that adapts to what it has written itself would repeat it
+    # a text that adapts to what it has written itself would repeat it, so no 20 characters may
+    # occur twice
     generation_settings=CHAR_GENERATION | {"no_repeat_ngram_size": 20},
 )

@@ -42,17 +42,20 @@ def contributions(
     contexts = len(names)
     for number in range(network.first_own, contexts):
         names[number] = f"own {names[number]}"
-    spoken = contexts + MATCHES
-    bias = 2 * spoken + contexts
+    # The inputs of the mixer: one of each context and match, a second one of each, a third one of
+    # each context, the bias, and the expert; see ``predict``.
+    sources = contexts + MATCHES
+    bias_index = 2 * sources + contexts
     sums = np.zeros((len(ids) - 1, network.weights.sets.shape[1]))
     was_seen = np.zeros(sums.shape, np.bool_)
     opinions = np.zeros((0, 1), np.float32) if expert is None else expert.astype(np.float32)
     _contribute(network, ids, opinions, *new_state(network, 1), sums, was_seen)
-    # a context has up to three inputs; see ``predict``
-    parts = sums[:, :spoken] + sums[:, spoken : 2 * spoken]
-    parts[:, :contexts] += sums[:, 2 * spoken : bias]
-    is_silent = ~was_seen[:, :spoken]
-    is_silent[:, :contexts] &= ~was_seen[:, 2 * spoken : bias]
+    # add up the inputs of each context and match
+    parts = sums[:, :sources] + sums[:, sources : 2 * sources]
+    parts[:, :contexts] += sums[:, 2 * sources : bias_index]
+    # a context or match whose inputs were all zero has said nothing, which is NaN in the result
+    is_silent = ~was_seen[:, :sources]
+    is_silent[:, :contexts] &= ~was_seen[:, 2 * sources : bias_index]
     parts[is_silent] = np.nan
     named = dict(zip(names, parts.T, strict=False))
     if network.local_slots:
@@ -60,8 +63,8 @@ def contributions(
     if len(network.text):
         named["match in the training text"] = parts[:, contexts + 1]
     if network.expert:
-        named["expert"] = sums[:, bias + 1]
-    return named | {"bias": sums[:, bias]}
+        named["expert"] = sums[:, bias_index + 1]
+    return named | {"bias": sums[:, bias_index]}
 
 
 @compiled
@@ -80,15 +83,15 @@ def _contribute(network, ids, expert, floats, ints, sums, was_seen):
         _, predicted = score_symbol(network, floats, ints, 0, work, symbol, False)
         for level in range(predicted):
             node = tree.paths[symbol, level]
-            sign = 2 * tree.bits[symbol, level] - 1
+            sign = 2 * tree.bits[symbol, level] - 1  # the logits are those of the decision 1
             inputs = work.unit.inputs[level]
             was_seen[time] |= inputs != 0
-            changed, start = final_changes(weights, node)
+            changes_row, start = final_changes(weights, node)
             for number in range(work.unit.rows.shape[1]):
                 row = work.unit.rows[level, number]
                 final = sign * weights.final[node, number]
                 if weights.own_rows > 0:
-                    final += sign * floats[changed, 0, start + number]
+                    final += sign * floats[changes_row, 0, start + number]
                 sums[time] += final * weights.sets[row] * inputs
                 if row < weights.own_rows:
                     sums[time] += final * floats[row, 0] * inputs
@@ -108,7 +111,7 @@ def describe_mixing(config: MixingConfig, slots: int) -> ModelGraph:
         "I": shapes["sets"][1],
         "S": shapes["final"][1],
     }
-    # of each node: its kind, the axes of its result, and a remark
+    # for each node: its kind, the axes of its result, and a remark
     boxes: dict[str, Any] = {
         "ids": ("value", "BT", ""),
         "contexts": ("operation", "BTP", "hashes of symbols and words"),
@@ -123,6 +126,7 @@ def describe_mixing(config: MixingConfig, slots: int) -> ModelGraph:
     }
     if not config.maps:
         del boxes["maps"]
+    # a link from a node to itself is drawn as a state
     links = [*pairwise(boxes), ("contexts", "contexts")]
     if config.local_slots:
         boxes["own counts"] = ("operation", "BTNP", "and matches of the text")

@@ -26,7 +26,7 @@ PREVIOUS = 19  # hash of the previous word
 PREVIOUS_2 = 20  # hash of the word before ``PREVIOUS``
 PREVIOUS_3 = 21  # hash of the word before ``PREVIOUS_2``
 ENDING = 22  # the last three letters of the current word
-SUFFIX = 23  # the ending and the length of the previous word
+SUFFIX = 23  # hash of the ending and the length of the previous word
 PUNCTUATION = 24  # the last punctuation mark
 SINCE = 25  # number of words since the last punctuation mark
 FIRST_OF_LINE = 26  # hash of the first word of the line
@@ -38,22 +38,23 @@ MATCH = 30
 MATCHED = 31  # length of this match
 SOURCE = 32  # in the training text, the position after the passage that the last symbols repeat
 COPIED = 33  # length of this match
-REGISTERS = 34  # the number of these places
+REGISTERS = 34  # number of these places
 SUCCESSORS = 512  # number of pairs of symbols whose last successors are remembered
 OWN_SLOTS = REGISTERS + SUCCESSORS  # where a text's own slots begin
 
 MATCHES = 2  # the match within the text, and the one with the training text
-MIN_MATCH = 5  # symbols of a repetition within a text
-MIN_COPY = 7  # symbols of a repetition of the training text
+MIN_MATCH = 5  # min symbols of a repetition within a text
+MIN_COPY = 7  # min symbols of a repetition of the training text
 MAX_MATCH = 31  # longer matches count as this long
 CLASSES = 8  # number of classes of the lengths of matches; class 0 stands for no match
 
+# kinds of symbols
 LETTER = 1
 PUNCTUATION_MARK = 2
 NEWLINE = 3
 
-ORDERS = (1, 2, 3, 4, 5, 6, 8, 11)
-# names of the contexts, for people
+ORDERS = (1, 2, 3, 4, 5, 6, 8, 11)  # the numbers of last symbols that make a context
+# the names of the contexts, which are shown to people; the index is the number of the context
 NAMES = (
     "no context",
     "1 symbol",
@@ -78,14 +79,15 @@ NAMES = (
     "conditions and word",
     "conditions and 3 symbols",
 )
-ORDER_CONTEXTS = range(9)  # 0 symbols and ``ORDERS``
+ORDER_CONTEXTS = range(9)  # the context of no symbol, and those of ``ORDERS``
 WORD_CONTEXTS = range(9, 17)
 SPARSE_CONTEXTS = range(17, 20)
 GIVEN_CONTEXTS = range(20, 22)
 LOCAL_CONTEXTS = (2, 3, 4, 6, 9, 10)  # the contexts for which a text has counts of its own
 
 MASK = 0xFFFFFFFF
-FACTOR_A = 0x9E3779B1  # odd numbers with well mixed bits
+# odd numbers with well mixed bits
+FACTOR_A = 0x9E3779B1
 FACTOR_B = 0x85EBCA6B
 FACTOR_C = 0xC2B2AE35
 
@@ -122,7 +124,7 @@ def mixed(hashed, value):
 
 @unmanaged
 def hash_symbols(symbols, count):
-    """Return a hash of the first symbols."""
+    """Return a hash of the first ``count`` of some symbols."""
     hashed = 0
     for place in range(count):
         hashed = mixed(hashed, symbols[place] + 1)
@@ -131,7 +133,7 @@ def hash_symbols(symbols, count):
 
 @unmanaged
 def place_of_pair(state):
-    """Return the place of the last successors of the last two symbols."""
+    """Return the place of the state that has the last successors of the text's last two symbols."""
     return REGISTERS + mixed(state[1] + 1, state[0] + 1) % SUCCESSORS
 
 
@@ -139,6 +141,7 @@ def place_of_pair(state):
 def read_symbol(alphabet, symbol, state):
     """Update the registers of a state with the next symbol."""
     pair = place_of_pair(state)
+    # the last two successors of the pair, in 16 bits each
     state[pair] = ((state[pair] << 16) | (symbol + 1)) & MASK
     for place in range(RECENT - 1, 0, -1):
         state[place] = state[place - 1]
@@ -194,15 +197,17 @@ def write_contexts(state, contexts):
     contexts[18] = mixed(state[place_of_pair(state)], state[0] + 1)
     contexts[19] = mixed(state[COLUMN], state[0] + 1)
     contexts[20] = mixed(word, state[GIVEN])
+    # with the hash of three symbols that contexts[3] gets in the loop below
     contexts[21] = mixed(mixed(contexts[3], 3), state[GIVEN])
     for number in range(len(contexts)):
         contexts[number] = mixed(contexts[number], number)
+    # one number for the context, 16, and the words since punctuation, at most 255
     contexts[16] = mixed(mixed(word, state[PUNCTUATION]), 256 * 16 + state[SINCE])
 
 
 def state_size(local_slots: int) -> int:
-    """Return the number of integers of a text's state, K: registers, successors, own slots, the
-    ring with four symbols in each integer, and where the ring has each hash.
+    """Return K, the number of integers of a text's state: registers, successors, own slots, the
+    ring with four symbols in each integer, and the last position of each hash in the ring.
     """
     return OWN_SLOTS + local_slots + local_slots // 4 + local_slots // 8
 
@@ -214,9 +219,10 @@ def is_state(
     text, which compiled functions do not check.
     """
     ring = ints[:, OWN_SLOTS + local_slots :][:, : local_slots // 4]
+    # arrays whose numbers must be at least 0 and below a limit
     limits = [
         (ints[:, :2], vocab_size),
-        (np.ascontiguousarray(ring).view(np.uint16), vocab_size),
+        (np.ascontiguousarray(ring).view(np.uint16), vocab_size),  # four symbols in each integer
         (ints[:, LETTERS], np.inf),
         (ints[ints[:, COPIED] > 0, SOURCE], text_length),
     ]
@@ -225,16 +231,17 @@ def is_state(
 
 @compiled
 def index_text(text, first, starts):
-    """Write to ``starts``, int64 (H,), the position after the last occurrence of each hash in
-    ``text``, int32 (T,). Positions before ``first`` are left out.
+    """Index ``text``, int32 (T,), by the hashes of ``MIN_COPY`` symbols: write to ``starts``, int64
+    (H,), the position after the last occurrence of each. Positions before ``first`` are left out.
     """
     for position in range(max(first, MIN_COPY), len(text)):
+        # the newest symbol first, as in a state
         starts[hash_symbols(text[:position][::-1], MIN_COPY) % len(starts)] = position
 
 
 @unmanaged
 def length_class(length):
-    """Return one of the ``CLASSES`` of a length."""
+    """Return the class of the length of a match, one of ``CLASSES``."""
     if length == 0:
         return 0
     if length < 8:
@@ -244,7 +251,9 @@ def length_class(length):
 
 @unmanaged
 def symbol_at(state, local_slots, text, which, position):
-    """Return the symbol at a position of the ring, for the first match, or of the training text."""
+    """Return the symbol at a position of the text that a match refers to. If ``which`` is 0, this
+    is the text itself, whose last symbols are in the ring; if 1, the training text.
+    """
     if which == 1:
         return np.int64(text[position])
     place = position % local_slots
@@ -258,15 +267,16 @@ def follow_own(state, local_slots, text, symbol):
     """
     read = state[READ]
     place = (read - 1) % local_slots
-    entry = OWN_SLOTS + local_slots + (place >> 2)
+    ring_entry = OWN_SLOTS + local_slots + (place >> 2)
     shift = 16 * (place & 3)
-    state[entry] = (state[entry] & ~(0xFFFF << shift)) | (symbol << shift)
+    state[ring_entry] = (state[ring_entry] & ~(0xFFFF << shift)) | (symbol << shift)
     hashed = hash_symbols(state, MIN_MATCH) % (local_slots // 8)
-    entry = OWN_SLOTS + local_slots + local_slots // 4 + hashed
-    is_in_ring = read - state[entry] < local_slots - RECENT
-    candidate = state[entry] if is_in_ring else 0
+    index_entry = OWN_SLOTS + local_slots + local_slots // 4 + hashed
+    # a candidate needs the symbols before it in the ring, too: ``follow`` compares up to RECENT
+    is_in_ring = read - state[index_entry] < local_slots - RECENT
+    candidate = state[index_entry] if is_in_ring else 0
     follow(state, local_slots, text, 0, candidate, MIN_MATCH)
-    state[entry] = read
+    state[index_entry] = read
 
 
 @unmanaged
@@ -276,14 +286,20 @@ def follow_source(state, local_slots, text, starts):
     if state[READ] >= MIN_COPY:
         candidate = starts[hash_symbols(state, MIN_COPY) % len(starts)]
     follow(state, local_slots, text, 1, candidate, MIN_COPY)
-    if state[SOURCE] >= len(text):
+    if state[SOURCE] >= len(text):  # the training text has no next symbol
         state[COPIED] = 0
 
 
 @unmanaged
 def follow(state, local_slots, text, which, candidate, min_length):
-    """Update a match with the last symbol, or begin one at a candidate."""
-    place = MATCH + 2 * which
+    """Update a match with the last symbol, or begin one.
+
+    Args:
+        state, local_slots, text, which: As in ``symbol_at``.
+        candidate: The position after a passage that the last symbols may repeat; 0 for none.
+        min_length: The min length of a match that begins.
+    """
+    place = MATCH + 2 * which  # of the position of the match; its length is at the next place
     length = state[place + 1]
     if length > 0 and symbol_at(state, local_slots, text, which, state[place]) == state[0]:
         state[place] += 1

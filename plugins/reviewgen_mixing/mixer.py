@@ -12,8 +12,8 @@ Sources: Mahoney 2005, "Adaptive Weighing of Context Models for Lossless Data Co
 de Freitas 2012, "A Machine Learning Perspective on Predictive Coding with PAQ"; Veness et al. 2017,
 "Online Learning with Gated Linear Networks", where each unit predicts the decision, too.
 
-Needs no torch. Shapes: K inputs, S sets, R rows of weights, N decision nodes, A rows of a map, C
-contexts; F rows of changes, B texts.
+Needs no torch. Shapes: K inputs, S sets, R rows of weights, N decision nodes, D levels of the tree,
+A rows of a map, P contexts and matches, Q states, F rows of changes, B texts.
 """
 
 import math
@@ -25,11 +25,11 @@ from jaxtyping import Float32, Int64
 from reviewgen.compiled import exp32, log32, reordered, unmanaged
 
 SETS = 8
-STEPS = 33  # steps of an adaptive probability map, over logits from -8 to 8
-MAP_ROWS = 1 << 14
+STEPS = 33  # number of logits, from -8 to 8, for which a row of a map has probabilities
+MAP_ROWS = 1 << 14  # number of rows of each map
 FINAL_SHARE = 0.3  # learning rate of the final unit, relative to the sets
 MAX_LOGIT = np.float32(12)
-MAP_LIMIT = np.float32(7.999)
+MAP_LIMIT = np.float32(7.999)  # below 8, so that each logit lies between two steps of a map
 ONE = np.float32(1)
 ZERO = np.float32(0)
 HALF = np.float32(0.5)
@@ -42,8 +42,9 @@ class Weights(NamedTuple):
     sets: Float32[np.ndarray, "R K"]  # the rows of all sets, one set after another
     final: Float32[np.ndarray, "N S"]
     maps: Float32[np.ndarray, "2 A 33"]  # no rows if there are no maps
-    states: Float32[np.ndarray, "C Q"]  # probability of the decision 1 in each state of a slot
-    own_rows: int  # rows that a text may change, the first ones; 0 if it may not
+    # the probability of the decision 1 in each of Q states, for each context and match
+    states: Float32[np.ndarray, "P Q"]
+    own_rows: int  # number of rows, the first ones, that a text may change; 0 if it may not
 
 
 class Unit(NamedTuple):
@@ -52,8 +53,9 @@ class Unit(NamedTuple):
     inputs: Float32[np.ndarray, "D K"]
     rows: Int64[np.ndarray, "D S"]  # the chosen row of each set
     logits: Float32[np.ndarray, "D S"]  # the logit of each set
-    cells: Int64[np.ndarray, "D 3"]  # rows of the two maps, and the step nearest to the logit
-    probs: Float32[np.ndarray, " D"]  # what the final unit says
+    # the row of each of the two maps, and the step that is nearest to the logit
+    cells: Int64[np.ndarray, "D 3"]
+    probs: Float32[np.ndarray, " D"]  # the probability from the final unit, before the maps
 
 
 @reordered
@@ -76,7 +78,7 @@ def _changed_dot(weights, changes, inputs):
 
 @unmanaged
 def clipped(logit):
-    """Return a logit, moved between the smallest and the largest one."""
+    """Return a logit, limited to -MAX_LOGIT .. MAX_LOGIT."""
     return min(max(logit, -MAX_LOGIT), MAX_LOGIT)
 
 
@@ -88,7 +90,10 @@ def squash(logit):
 
 @unmanaged
 def final_changes(weights, node):
-    """Return where the changes of a node's final weights are: the row, and the first column."""
+    """Return where the changes of a node's final weights begin: the row, and the column.
+
+    Their rows are after those of the sets; each has the changes of as many nodes as fit.
+    """
     width = weights.sets.shape[1] // SETS
     return weights.own_rows + node // width, node % width * SETS
 
@@ -126,6 +131,7 @@ def mix_inputs(weights, node, level, unit, changes, text):
     p = 1 / (1 + math.exp(-np.float64(logit)))
     unit.probs[level] = p
     if weights.maps.shape[1] > 0:
+        # the place of the logit among the steps, which are half a logit apart
         position = (min(max(logit, -MAP_LIMIT), MAP_LIMIT) + np.float32(8)) * np.float32(2)
         step = np.int64(position)
         distance = position - np.float32(step)
@@ -134,7 +140,7 @@ def mix_inputs(weights, node, level, unit, changes, text):
         for number in range(2):
             row = weights.maps[number, unit.cells[level, number]]
             mapped += (ONE - distance) * row[step] + distance * row[step + 1]
-        p = p / 2 + mapped / 4
+        p = p / 2 + mapped / 4  # the mean of p and of the mean of the two maps
     return min(max(p, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
 
 
@@ -145,9 +151,10 @@ def learn_weights(unit, level, bit, rate, sets, text, own_rows, final):
     Args:
         unit, level, bit: The Unit, the level of the decision, and the decision.
         rate: The learning rate.
-        sets, text: float32 (R, B, K), weights of the sets, or the changes of texts, and which of B.
-        own_rows: Number of rows that may be changed, the first ones.
-        final: float32 (S,), the weights of the final unit, or the changes of these.
+        sets, text: ``sets[:, text]``, (R, K), is changed: in training the weights of the sets, else
+            the changes that a text has made to them. ``sets`` is float32 (R, B, K).
+        own_rows: The number of rows, the first ones, that may be changed.
+        final: float32 (S,), the same for the weights of the final unit at the node.
     """
     for number in range(len(final)):
         row = unit.rows[level, number]
@@ -178,8 +185,8 @@ def _add(weights, step, inputs):
 
 @unmanaged
 def stretch_all(probs, inputs, start):
-    """Write the logits of probabilities to the inputs from ``start`` on, then three times the
-    distance of each from one half.
+    """Write the logits of P probabilities to the inputs from ``start`` on, and after these P
+    further inputs: three times the difference of each probability from one half.
     """
     count = len(probs)
     for number in range(count):

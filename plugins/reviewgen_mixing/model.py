@@ -91,6 +91,7 @@ class Mixing:
         kept = "the training text and " if self.config.keep_text else ""
         slots = int(np.count_nonzero(self._network.slots.values))
         note = f"{kept}{slots:,} decisions in their contexts, in {size / 1e6:,.1f} MB."
+        # ``kept`` may begin the note with a small letter
         return {"slots": slots, "bytes": size, "notes": [Detail(note[0].upper() + note[1:])]}
 
     def initial_state(self, batch_size: int) -> State:
@@ -207,7 +208,9 @@ class Mixing:
         state: State,
         targets: Int[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T R"], State]:
-        """Return the log probability of each token, or that of each target, and the state."""
+        """Return the log probability of every token after each of ``ids``, R = V, or with
+        ``targets`` that of each target only, R = 1; and the state after the last of ``ids``.
+        """
         network = self._finished()
         batch = check_ids(ids)
         floats, ints = self._copied(state, batch)
@@ -221,9 +224,9 @@ class Mixing:
             width = 1
         results = np.empty((*ids.shape, width), np.float32)
         for row in range(batch):
-            # views of the shapes (F, 1, I) and (K, 1)
-            text = floats[row][:, None], ints[row][:, None]
-            score(network, tokens[row], wanted[row], log_probs[row], *text, results[row])
+            # views of the shapes (F, 1, I) and (K, 1), which ``score`` updates
+            text_state = floats[row][:, None], ints[row][:, None]
+            score(network, tokens[row], wanted[row], log_probs[row], *text_state, results[row])
         return _like(results, ids), (_like(floats, ids), _like(ints, ids))
 
     def _expert_array(
@@ -231,8 +234,8 @@ class Mixing:
     ) -> Float32[np.ndarray, "B U V"]:
         """Return an expert's log probabilities as a float32 array.
 
-        If ``expert`` is None, return zeros for each token if the model has an expert: these stand
-        for uniform distributions. If it has none, return an array of no tokens.
+        If ``expert`` is None, the result depends on the model. If it was fitted to an expert,
+        return zeros, U = T, which stand for uniform distributions. Otherwise return no rows, U = 0.
 
         Raises:
             DataError: The model was not fitted to an expert, or the expert's log probabilities

@@ -30,14 +30,14 @@ from reviewgen_mixing.mixer import learn_maps, learn_weights
 
 @compiled
 def learn(network, ids, floats, ints, updates, rates, opinions):
-    """Learn the weights from the symbols of texts, whose counts are not in the slots yet.
+    """Learn the weights from texts whose symbols are not counted in the slots yet.
 
     Args:
         network: The Network; its weights are updated.
-        ids: int32 (T,).
+        ids: int32 (T,), the texts, one after another.
         floats, ints: The state of one text; updated.
         updates: float32 (P, Q), the number of updates of each state; updated.
-        rates: float64 (T, 2), the learning rates of weights and maps at each symbol.
+        rates: float64, at least T rows: the learning rates of weights and maps at each symbol.
         opinions: float32 (T, D), the expert's logit of each decision; (0, D) without an expert.
 
     Returns:
@@ -45,12 +45,12 @@ def learn(network, ids, floats, ints, updates, rates, opinions):
     """
     tree = network.tree
     weights = network.weights
-    sets = weights.sets.reshape((len(weights.sets), 1, -1))
+    sets = weights.sets.reshape((len(weights.sets), 1, -1))  # as if they were changes of one text
     work = make_work(network)
     nats = 0.0
     for time in range(len(ids)):
         symbol = np.int64(ids[time])
-        if tree.lengths[symbol] == 0:
+        if tree.lengths[symbol] == 0:  # bos, a condition or a field
             read(network, floats, ints, 0, work, symbol)
             continue
         begin_symbol(network, ints, 0, work)
@@ -74,8 +74,13 @@ def learn(network, ids, floats, ints, updates, rates, opinions):
 
 @compiled
 def count(network, ids, floats, ints):
-    """Count the symbols of texts, int32 (T,), in the slots. ``floats`` and ``ints`` are the state
-    of one text. The texts must have no slots of their own.
+    """Count the symbols of texts, one after another, in the slots of the model.
+
+    Args:
+        network: The Network; its slots are updated. ``local_slots`` must be 0, so that the texts do
+            not learn.
+        ids: int32 (T,).
+        floats, ints: The state of one text; updated.
     """
     tree = network.tree
     work = make_work(network)
@@ -92,20 +97,21 @@ def count(network, ids, floats, ints):
 
 @compiled
 def score(network, ids, targets, expert, floats, ints, results):
-    """Write the log probability of each target, float32 (T, 1), after the ids up to it; without
-    targets, that of each symbol after each id, (T, V).
+    """Write the log probability of ``targets[t]`` after ``ids[: t + 1]``, for each t; without
+    targets, that of every symbol after ``ids[: t + 1]``.
 
     Args:
         network: The model.
-        ids, targets: int64 (T,).
+        ids: int64 (T,).
+        targets: int64 (T,), or (0,) for no targets.
         expert: float32 (T, V), the expert's log probabilities; (0, V) without an expert.
         floats, ints: The state of one text; updated.
-        results: Written.
+        results: float32 (T, 1), or (T, V) without targets; written.
     """
     work = make_work(network)
-    is_read = False  # whether the next id was learned from when it was the target
+    is_learned = False  # whether the text has already learned from the next id, as the last target
     for time in range(len(ids)):
-        if is_read:
+        if is_learned:
             remember(network, ints, 0, ids[time])
         else:
             read(network, floats, ints, 0, work, ids[time])
@@ -115,16 +121,20 @@ def score(network, ids, targets, expert, floats, ints, results):
             target = targets[time]
             is_next = time + 1 < len(ids) and ids[time + 1] == target
             is_symbol = network.tree.lengths[target] > 0
-            is_read = network.local_slots > 0 and is_next and is_symbol
-            results[time, 0], _ = score_symbol(network, floats, ints, 0, work, target, is_read)
+            is_learned = network.local_slots > 0 and is_next and is_symbol
+            results[time, 0], _ = score_symbol(network, floats, ints, 0, work, target, is_learned)
         else:
             write_distribution(network, floats, ints, 0, work, results[time])
 
 
 @compiled
 def read_opinions(tree, ids, expert):
-    """Return the expert's logit of each decision on the way to each symbol, (T, D). ``expert``,
-    (T, V), has its log probabilities after each symbol.
+    """Return the expert's logit of each decision on the way to each symbol, float32 (T, D).
+
+    Args:
+        tree: The Tree.
+        ids: int64 (T,), the symbols.
+        expert: float32 (T, V), the expert's log probabilities after each of them.
     """
     opinions = np.zeros((len(ids), tree.paths.shape[1]), np.float32)
     for time in range(1, len(ids)):
@@ -137,7 +147,7 @@ def read_opinions(tree, ids, expert):
 @by_address
 def step(weights, ids, floats, ints, logits):
     """Feed a symbol to each text, and write the log probabilities after it; see
-    ``reviewgen.compiled.steps``. With an expert, ``logits`` has the expert's.
+    ``reviewgen.compiled.steps``. With an expert, ``logits`` first holds the expert's logits.
     """
     network = weights[0]
     work = make_work(network)

@@ -6,10 +6,10 @@
  */
 
 const PLACES = Array.from({ length: 18 }, (_, number) => 16 + number); // in the registers, which begin with the last 16 symbols
-const [WORD, LETTERS, GAP, PREVIOUS, SECOND, THIRD, ENDING, SUFFIX, PUNCTUATION, SINCE, FIRST, COLUMN] = PLACES;
+const [WORD, LETTERS, GAP, PREVIOUS, PREVIOUS_2, PREVIOUS_3, ENDING, SUFFIX, PUNCTUATION, SINCE, FIRST_OF_LINE, COLUMN] = PLACES;
 const [GIVEN, READ, MATCH, MATCHED, SOURCE, COPIED] = PLACES.slice(12);
 const [LETTER, MARK, NEWLINE, BLOCK, STATES, MIN_MATCH, MIN_COPY] = [1, 2, 3, 3, 242, 5, 7];
-const WITH_WORD = [[], [PREVIOUS], [PREVIOUS, SECOND], [SECOND], [SUFFIX], [PREVIOUS, THIRD], [FIRST]]; // contexts 9 to 15
+const WORD_CONTEXTS = [[], [PREVIOUS], [PREVIOUS, PREVIOUS_2], [PREVIOUS_2], [SUFFIX], [PREVIOUS, PREVIOUS_3], [FIRST_OF_LINE]];
 const LOCAL = [2, 3, 4, 6, 9, 10]; // the contexts whose counts a text has of its own
 const LEVELS = [0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8, 8, 8, 8, 9, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10];
 const round = Math.fround; // to float32, as in Python
@@ -339,15 +339,15 @@ function readSymbol({ kinds, folded }, symbol, registers) {
     return;
   }
   if (registers[LETTERS] > 0) {
-    registers[FIRST] ||= registers[WORD];
-    registers.set([registers[WORD], registers[PREVIOUS], registers[SECOND]], PREVIOUS); // to PREVIOUS, SECOND and THIRD
+    registers[FIRST_OF_LINE] ||= registers[WORD];
+    registers.set([registers[WORD], registers[PREVIOUS], registers[PREVIOUS_2]], PREVIOUS); // each word moves on by one
     registers[SUFFIX] = mix(registers[ENDING], Math.min(registers[LETTERS], 15));
     registers[SINCE] = Math.min(registers[SINCE] + 1, 255);
     for (const place of [WORD, LETTERS, ENDING, GAP]) registers[place] = 0;
   }
   registers[GAP] = mix(registers[GAP], symbol + 1);
   if (kinds[symbol] === MARK) [registers[PUNCTUATION], registers[SINCE]] = [symbol, 0];
-  if (kinds[symbol] === NEWLINE) [registers[COLUMN], registers[FIRST]] = [0, 0];
+  if (kinds[symbol] === NEWLINE) [registers[COLUMN], registers[FIRST_OF_LINE]] = [0, 0];
 }
 
 /** Return the hash of each context that `history.py` lists. */
@@ -360,7 +360,7 @@ function hashContexts(registers) {
   }
   const word = mix(registers[WORD], registers[GAP]);
   const last = registers[0] + 1;
-  const words = WITH_WORD.map((places, number) => mixAll(word, ...places.map((place) => registers[place]), 9 + number));
+  const words = WORD_CONTEXTS.map((places, number) => mixAll(word, ...places.map((place) => registers[place]), 9 + number));
   const punctuated = mixAll(word, registers[PUNCTUATION], 4096 + registers[SINCE]);
   const skipped = mixAll(registers[1] + 1, registers[2] + 1, registers[3] + 1, 17);
   const sparse = [skipped, mixAll(registers[pairOf(registers)], last, 18), mixAll(registers[COLUMN], last, 19)];

@@ -33,6 +33,7 @@ def to_arpa(trained: Trained, config: NgramConfig) -> list[ArpaNgrams]:
     trie = trained.trie
     starts = trained.starts.tolist()
     stored = trie.probabilities if trie.book is None else trie.book[trie.probabilities]
+    # the n-grams of the last level are not contexts; their weight is 1
     weights = np.ones(starts[-1])
     weights[: len(trie.backoffs)] = trie.backoffs
     ids: Integer[np.ndarray, "N n"] = np.arange(config.vocab_size)[:, None]
@@ -49,6 +50,7 @@ def to_arpa(trained: Trained, config: NgramConfig) -> list[ArpaNgrams]:
 
 
 def _log10(values: np.ndarray) -> np.ndarray:
+    """Return the decimal logarithms of probabilities or weights, at least that of ``ZERO``."""
     return np.log10(np.maximum(values.astype(np.float64), ZERO))
 
 
@@ -77,9 +79,9 @@ def from_arpa(
         if (ids[:, 1:] == bos_id).any():
             raise BundleError("the beginning of a text stands inside an n-gram")
         parents = _find_nodes(keys, starts, ids[:, :-1], vocab_size)
-        key = parents * vocab_size + ids[:, -1]
-        ascending = np.argsort(key)
-        keys.append(key[ascending])
+        level_keys = parents * vocab_size + ids[:, -1]
+        ascending = np.argsort(level_keys)
+        keys.append(level_keys[ascending])
         if (np.diff(keys[-1]) == 0).any():
             raise BundleError(f"an n-gram of order {level} occurs twice")
         nodes = slice(*starts[level : level + 2].tolist())
@@ -91,6 +93,7 @@ def from_arpa(
     contexts = int(starts[-2])
     first = np.cumsum(np.append([1], children[:contexts])).astype(np.int32)
     root = np.zeros(vocab_size)
+    # the 1-grams, of which bos gets the probability zero
     level_1 = slice(*starts[1:3].tolist())
     root[tokens[level_1]] = probabilities[level_1]
     root[bos_id] = 0.0
@@ -111,14 +114,19 @@ def _find_nodes(
 ) -> Int64[np.ndarray, " N"]:
     """Return the node of each n-gram.
 
+    ``keys`` has for each level, from level 1 on, the ascending keys of its nodes: a key is the
+    node's parent times V, plus its token.
+
     Raises:
         BundleError: There is no node for an n-gram.
     """
+    # from the empty context on, go to the child for each token
     nodes = np.zeros(len(ids), np.int64)
-    for column, key in enumerate(keys[: ids.shape[1]]):
+    for column, level_keys in enumerate(keys[: ids.shape[1]]):
         wanted = nodes * vocab_size + ids[:, column]
-        index = np.searchsorted(key, wanted)
-        if (np.append(key, -1)[index] != wanted).any():
+        index = np.searchsorted(level_keys, wanted)
+        # the index may be len(level_keys), where a -1 is added, which equals no key
+        if (np.append(level_keys, -1)[index] != wanted).any():
             raise BundleError(
                 f"an n-gram of order {ids.shape[1] + 1} begins or ends with one of order"
                 f" {ids.shape[1]} that is missing"

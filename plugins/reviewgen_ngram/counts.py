@@ -171,7 +171,8 @@ class NgramCounter:
         if arena.limit_bytes is not None:
             block_bytes = max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
         self._columns = 1 + min_texts if min_texts > 1 else 1  # number of columns of the counts
-        self._row_words = self.packing.words + (min_texts > 1)  # with the number of the text
+        # with one more word for the number of the text, if texts are counted
+        self._row_words = self.packing.words + (min_texts > 1)
         self._block_tokens = max(1, block_bytes // (8 * self._row_words))
         self._texts = 0  # number of texts that are counted in blocks
         self._pending: list[Integer[np.ndarray, " T"]] = []
@@ -209,7 +210,7 @@ class NgramCounter:
         ids = np.concatenate(self._pending)
         self._pending = []
         self._pending_tokens = 0
-        texts = self._texts + np.cumsum(ids == ids[0])
+        texts = self._texts + np.cumsum(ids == ids[0])  # the number of the text of each id
         self._texts = int(texts[-1])
         words = self.packing.words
         for start in range(0, len(ids), self._block_tokens):
@@ -218,7 +219,7 @@ class NgramCounter:
             _pack(ids, start, stop, self.packing, rows)
             rows[:, words:] = texts[start:stop, None]
             rows = _sorted(rows, self.packing)
-            counts = np.full((len(rows), self._columns), -1)
+            counts = np.full((len(rows), self._columns), -1)  # -1: no text yet
             size = _distinct(rows, words, counts)
             self._blocks.append((rows[:size, :words].copy(), counts[:size].copy()))
             self._merge()
@@ -238,7 +239,8 @@ class NgramCounter:
             packed = self._arena.empty((max_rows, self.packing.words), np.int64)
             counts = self._arena.empty((max_rows, self._columns), np.int64)
             arrays = (*older, *newer, packed, counts)
-            done = np.zeros(3, np.int64)  # rows read of the older and the newer block, rows written
+            # numbers of rows: read of the older block, read of the newer one, and written
+            done = np.zeros(3, np.int64)
             while done[0] < len(older[1]) or done[1] < len(newer[1]):
                 _merge_rows(*arrays, done, done[2] + MERGED_ROWS)
                 self._arena.release(*arrays)
@@ -246,7 +248,7 @@ class NgramCounter:
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
-    """Sort rows, in the fastest way for their number of words.
+    """Return sorted rows. They are sorted in the fastest way for their number of words.
 
     Rows of one word are sorted by numpy, rows of several words by a radix sort. If there are many
     rows of two words, the radix sort only sorts by the first word; then numpy sorts each group of
@@ -286,11 +288,12 @@ def _pack(ids, start, stop, packing, rows):
             row[:] = 0
         carried = np.int64(ids[position]) + 1  # the token that enters the next word
         for word in range(words):
-            out = row[word] & mask
+            out = row[word] & mask  # the last token, which leaves the word
             row[word] = (row[word] >> bits) | (
                 carried << (first_shift if word == 0 else later_shift)
             )
             carried = out
+        # the n-grams from ``stop`` on belong to the next block; they were needed for those before
         if position < stop:
             for word in range(words):
                 rows[position - start, word] = row[word]
@@ -306,7 +309,8 @@ def _radix_sort(rows, other, words, first_bits, bits):
     buckets = 1 << DIGIT
     for word in range(words - 1, -1, -1):
         for shift in range(0, bits if word > 0 else first_bits, DIGIT):
-            starts = np.zeros(buckets + 1, np.int64)  # the target of the next row with each digit
+            # first the number of rows with each digit, then where the next row with it goes
+            starts = np.zeros(buckets + 1, np.int64)
             for i in range(len(rows)):
                 starts[((rows[i, word] >> shift) & (buckets - 1)) + 1] += 1
             largest = 0
@@ -329,8 +333,8 @@ def _radix_sort(rows, other, words, first_bits, bits):
 def _distinct(rows, words, counts):
     """Remove duplicates from sorted rows of ``words`` words, and count how often each row occurs.
 
-    The distinct rows are moved to the front, and how often each occurred is written to ``counts``,
-    with its texts. The number of distinct rows is returned.
+    The distinct rows are moved to the front. How often each occurred, and in which texts, is
+    written to ``counts``, as in ``Rows``. The number of distinct rows is returned.
     """
     size = 0
     for i in range(len(rows)):
@@ -390,15 +394,15 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
             order = -1
         else:
             order = _compare(a, i, b, j, a.shape[1])
+        for word in range(a.shape[1]):
+            rows[size, word] = a[i, word] if order <= 0 else b[j, word]
         clear_counts(counts, size)
         if order <= 0:
             add_counts(counts, size, a_counts, i)
+            i += 1
         if order >= 0:
             add_counts(counts, size, b_counts, j)
-        for word in range(a.shape[1]):
-            rows[size, word] = a[i, word] if order <= 0 else b[j, word]
-        i += order <= 0
-        j += order >= 0
+            j += 1
         size += 1
     done[0] = i
     done[1] = j
@@ -422,7 +426,7 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
     rows = counter.take()
     if group.world_size == 1:
         return rows
-    # texts of different processes get different numbers; missing ones stay negative
+    # texts of different processes get different numbers; -1, for no text, stays negative
     rows.counts[:, 1:] *= group.world_size
     rows.counts[:, 1:] += group.rank
     edges = _cut(rows, vocab_size, group)
@@ -434,7 +438,7 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
         (arena.empty((size, words), np.int64), arena.empty((size, columns), np.int64))
         for size in sizes[:, group.rank].tolist()
     ]
-    # number of rows sent to each rank at a time, with their counts
+    # max number of rows that are sent to each rank at a time, with their counts
     at_a_time = max(1, PIECE_BYTES // (8 * (words + columns) * group.world_size))
     for start in range(0, int(sizes.max()), at_a_time):
         pieces = [

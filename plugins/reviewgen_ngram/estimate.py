@@ -110,7 +110,7 @@ def estimate(
     for level in range(1, order):
         local.gather(backoffs, level, group)
     floor = float(backoffs[0]) * uniform
-    # the sum of a slice, since with order 1 only rank 0 has the count of bos
+    # a slice of one count, or of none: with order 1, only rank 0 has the count of bos
     texts = local.counts[bos : bos + 1].sum(dtype=np.int64)
     tokens = local.counts[nodes.level(1)].sum(dtype=np.int64)
     texts_per_token = float(texts / max(1, tokens - texts))
@@ -216,7 +216,7 @@ def _adjusted(
     counts = arena.zeros(len(local.counts), np.int32)
     for level in range(2, order + 1):
         _count_predecessors(*local.own[level], nodes.links, counts)
-    # nodes of other processes link to own nodes: add up what all have counted
+    # nodes of other processes may link to own nodes, so what all processes have counted is added up
     for level in range(1, order):
         group.reduce_scatter(counts[nodes.level(level)], local.sizes[:, level])
     last = local.own_level(order)
@@ -240,7 +240,9 @@ def _tally(counts, start, stop, counts_of_counts):
 
 @compiled
 def _count_predecessors(start, stop, links, counts):
-    """Add one to the count of the link of each n-gram in start:stop."""
+    """Add one to the count of the link of each node in start:stop. A node's first token is a token
+    that was seen before the n-gram of its link.
+    """
     for node in range(start, stop):
         counts[links[node]] += 1
 
@@ -250,7 +252,7 @@ def _keep_occurrences(last, first, occurrences, bos, counts):
     """Set the counts of n-grams that begin with bos to their occurrences, except on the last level.
 
     ``bos`` is the node of bos; ``last`` is the first node of the last level. On each level, these
-    n-grams are the nodes low:high.
+    n-grams are the nodes low:high, whose children are neighbours, too.
     """
     low = bos
     high = bos + 1
@@ -284,13 +286,13 @@ def _smooth(
     from the discounts. An n-gram that is not ``in_texts`` is discounted by its whole count.
     """
     for parent in range(start, stop):
-        total = 0.0
-        kept_back = 0.0
-        seen = 0
+        total = 0.0  # sum of the counts after the context
+        kept_back = 0.0  # sum of the discounts, which goes to the next shorter context
+        seen = 0  # number of tokens seen after the context
         for child in range(first[parent], first[parent + 1]):
             if child != bos:
                 total += counts[child]
-                is_kept = in_texts[child]
+                is_kept = in_texts[child]  # else the discount is the whole count
                 kept_back += discounts[min(counts[child], 3)] if is_kept else counts[child]
                 seen += 1
         if seen == 0:

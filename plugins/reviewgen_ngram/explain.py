@@ -40,11 +40,12 @@ from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.trie import Trained, family, probability
 
-# maximum total of the counts of a context; float32 does not distinguish larger counts
+# max total of the counts of a context; float32 does not distinguish larger counts
 MAX_TOTAL = 1 << 22
-ROUNDING = 2.0**-22  # error of a difference of two float32 numbers, relative to the larger number
-CHILDREN_DRAWN = 3  # number of tokens drawn after a context, the most probable ones
-LEVELS_DRAWN = 4  # maximum number of levels of the trie that are drawn
+# max error of a difference of two float32 numbers, relative to the larger number
+ROUNDING = 2.0**-22
+CHILDREN_DRAWN = 3  # max tokens drawn after a context, the most probable ones
+LEVELS_DRAWN = 4  # max levels of the trie that are drawn
 NOTE = (
     "A token that was not seen after a context is looked up after the context without its first"
     " token (back-off)."
@@ -86,10 +87,10 @@ def explain(
         followers for followers in _list_followers(trained, context) if len(followers.tokens)
     ]
     smoothing = config.smoothing
-    # whether the stored numbers are those that ``estimate`` computed
     is_pruned = config.min_count > 1 or config.min_texts > 1 or config.prune_entropy > 0
     # a model from an ARPA file has no discounts
     is_estimated = smoothing not in ("kneser-ney", "absolute") or any(map(any, trained.discounts))
+    # whether the stored numbers are those that ``estimate`` computed
     is_exact = is_estimated and not (config.quantized or is_pruned)
     contributions: list[Any] = [None] * len(all_followers)
     if is_exact:
@@ -102,10 +103,11 @@ def explain(
         counts = recover(followers, discounts, smoothing) if is_exact else None
         divisor = None
         if counts is not None:
+            # T, or T + K for Witten-Bell
             divisor = float(counts.sum())
             if smoothing == "witten-bell":
                 divisor += len(counts)
-        # which n-grams Kneser-Ney counts by their occurrences: see ``estimate``
+        # Kneser-Ney counts some n-grams by their occurrences, the others by the tokens before them
         is_highest = length + 1 == config.order
         begins_with_bos = length > 0 and ids[-length] == trained.bos_id
         by_occurrences = smoothing != "kneser-ney" or is_highest or begins_with_bos
@@ -167,13 +169,13 @@ def _guess_discounts(
     ascending = np.argsort(masses, kind="stable")
     error = ROUNDING * followers.probabilities[ascending]
     # where a mass is larger than the one before, by more than rounding
-    steps = np.diff(masses[ascending]) > error[1:] + error[:-1]
+    is_larger = np.diff(masses[ascending]) > error[1:] + error[:-1]
     # the group of each token; group 0 has the lowest mass
     groups = np.empty(len(masses), np.int64)
-    groups[ascending] = np.concatenate([[0], np.cumsum(steps)])
+    groups[ascending] = np.concatenate([[0], np.cumsum(is_larger)])
     choices = [-1, *range(min(4, int(groups.max()) + 1))]  # -1: no group has this count
     for once, twice in product(choices, choices):
-        if once != twice or once == -1:
+        if once != twice or once == -1:  # one group cannot have both counts
             discounts = np.where(groups == twice, two, more)
             yield np.where(groups == once, one, discounts)
 
@@ -253,6 +255,7 @@ def _contributions(
         masses = np.maximum(followers.probabilities - inherited, 0.0)
         contributions.append(weight * _to_dense(followers.tokens, masses, config.vocab_size))
         weight = weight * followers.gamma
+        # without interpolation, shorter contexts add nothing for these tokens
         if not interpolates:
             weight[followers.tokens] = 0.0
     if not config.is_distribution:
@@ -340,8 +343,8 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
         nodes += drawn
         edges += [GraphEdge(source=name, target=drawn_node.id) for drawn_node in drawn]
         # the next level is drawn below the most probable token after which another was seen
-        contexts = len(trained.trie.children)
-        inner = [child for child in children[best].tolist() if child < contexts]
+        context_count = len(trained.trie.children)
+        inner = [child for child in children[best].tolist() if child < context_count]
         node = next((child for child in inner if len(_children(trained, child))), 0)
         if not node:
             break

@@ -40,7 +40,7 @@ from reviewgen.compiled.linear import add_up, log32
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.trie import Trained, Trie, fill_row, follow, probability_after
 
-CAP = 256  # maximum number of ids of fields in a state; further ids are dropped
+CAP = 256  # max ids of fields in a state; further ids are dropped
 
 # A state is an array of integers. At these indices it holds:
 CONTEXT = 0  # the node of the context
@@ -51,13 +51,15 @@ AFTER = 4  # the context that follows the marker of this value
 FIELDS = 5  # from here on, the ids of fields, up to CAP
 BELIEFS = FIELDS + CAP  # from here on, the belief of each place, as a multiple of UNIT
 STATE_SIZE = BELIEFS + CAP
-UNIT = 2.0**-40
+UNIT = 2.0**-40  # a power of two, so that a product with it is exact
 
 COPY_START = 0.002  # probability that a copy begins at any token of the fields
 COPY_CONTINUE = 0.95  # probability that a copy goes on to the next token of the value
 # The context is shortened until the tokens that may follow it have at least this probability in sum
 MIN_REMAINING = 0.01
-FORM_PRIOR = 1e-9  # added to the probability of the first token of each form of a field's value
+# added to the probability of the first token of each form of a field's value, so that their sum is
+# not zero
+FORM_PRIOR = 1e-9
 
 
 class FieldNgram(NamedTuple):
@@ -66,13 +68,13 @@ class FieldNgram(NamedTuple):
     Attributes:
         trie: The n-gram.
         bos_id: The id that begins every text.
-        marker: The first id of fields. The ids from here to the last but one are markers, each of
-            which opens a field. The last id of the vocabulary closes the fields.
+        first_marker: The first id of fields. The ids from here to the last but one are markers,
+            each of which opens a field. The last id of the vocabulary closes the fields.
     """
 
     trie: Trie
     bos_id: int
-    marker: int
+    first_marker: int
 
 
 def with_fields(trained: Trained, config: NgramConfig) -> FieldNgram:
@@ -90,7 +92,7 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
         ids: One or more texts, each of which begins with bos.
         config: The settings.
     """
-    marker = config.vocab_size - config.field_ids
+    first_marker = config.vocab_size - config.field_ids
     closing_id = config.vocab_size - 1  # closes the fields
     # the ids as a string, with one character for each id
     characters = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
@@ -99,12 +101,14 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
     for text in characters.split(bos)[1:]:
         prefix, _, body = text.rpartition(chr(closing_id))
         # what precedes the fields, then each marker and the value after it
-        before, *fields = re.split(f"([\\U{marker:08x}-\\U{closing_id:08x}])", prefix)
+        before, *fields = re.split(f"([\\U{first_marker:08x}-\\U{closing_id:08x}])", prefix)
+        # a text may leave the value of a field empty
         marker_of = {
             value: id_ for id_, value in zip(fields[::2], fields[1::2], strict=True) if value
         }
         if marker_of:
             pattern = "|".join(map(re.escape, sorted(marker_of, key=len, reverse=True)))
+            # the default binds the dictionary of this text to the function
             body = re.sub(pattern, lambda match, marker_of=marker_of: marker_of[match[0]], body)
         pieces += [bos, before, body]
     return np.frombuffer("".join(pieces).encode("utf-32-le", "surrogatepass"), "<u4")
@@ -117,9 +121,9 @@ def _known(state):
 
 
 @inlined
-def _begins_value(marker, state, at):
+def _begins_value(first_marker, state, at):
     """Return whether a value begins at place ``at``: a token that follows a marker."""
-    return at > 0 and state[FIELDS + at - 1] >= marker and state[FIELDS + at] < marker
+    return at > 0 and state[FIELDS + at - 1] >= first_marker and state[FIELDS + at] < first_marker
 
 
 @inner
@@ -133,7 +137,9 @@ def _value_probability(model, state, context, at):
     weight = 0.0  # probability of the first token of this form
     total = 0.0  # sum of the probabilities of the first tokens of all forms of the field
     for form_at in range(1, _known(state)):
-        if state[FIELDS + form_at - 1] == marker and _begins_value(model.marker, state, form_at):
+        if state[FIELDS + form_at - 1] == marker and _begins_value(
+            model.first_marker, state, form_at
+        ):
             p = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + form_at])
             total += p
             weight = p if form_at == at else weight
@@ -147,11 +153,13 @@ def _remaining(model, state, context):
     The markers of fields without a value in the text, and the closing id, may not follow.
     """
     remaining = 1.0
-    # the last id is the closing id: it is not the marker of any field, so it is subtracted, too
-    for marker in range(model.marker, len(model.trie.root)):
+    # the last of these ids is the closing id, which has no value either, so it is subtracted, too
+    for marker in range(model.first_marker, len(model.trie.root)):
         has_value = False
         for at in range(1, _known(state)):
-            has_value |= state[FIELDS + at - 1] == marker and _begins_value(model.marker, state, at)
+            has_value |= state[FIELDS + at - 1] == marker and _begins_value(
+                model.first_marker, state, at
+            )
         if not has_value:
             remaining -= probability_after(model.trie, context, marker)
     return remaining
@@ -177,10 +185,11 @@ def _mixture_weights(model, state):
     places = 0  # number of tokens of values
     for at in range(_known(state)):
         copied += state[BELIEFS + at] * UNIT
-        places += state[FIELDS + at] < model.marker
-    starts = COPY_START if places > 0 else 0.0  # probability that a copy begins at any token
-    weight = (1 - copied) * (1 - starts) / remaining
-    return context, weight, (1 - copied) * starts / max(places, 1)
+        if state[FIELDS + at] < model.first_marker:
+            places += 1
+    start = COPY_START if places > 0 else 0.0  # probability that a copy begins at any token
+    weight = (1 - copied) * (1 - start) / remaining
+    return context, weight, (1 - copied) * start / max(places, 1)
 
 
 @inlined
@@ -189,7 +198,7 @@ def _copy_probability(model, state, at, context, weight, begins_here):
     ``weight`` and ``begins_here`` are the results of ``_mixture_weights``.
     """
     p = state[BELIEFS + at] * UNIT + begins_here
-    if _begins_value(model.marker, state, at):
+    if _begins_value(model.first_marker, state, at):
         p += weight * _value_probability(model, state, context, at)
     return p
 
@@ -212,7 +221,7 @@ def _read(model, state, token):
     closing_id = len(model.trie.root) - 1
     if token == model.bos_id:  # a new text, which has no fields yet
         state[IS_OPEN] = state[SIZE] = state[WRITTEN] = 0
-    elif token >= model.marker:  # a marker opens a field, the closing id closes the last one
+    elif token >= model.first_marker:  # a marker opens a field, the closing id closes the last one
         state[IS_OPEN] = token != closing_id
     if state[IS_OPEN]:
         if state[SIZE] < CAP:
@@ -236,16 +245,19 @@ def _update_beliefs(model, state, token):
         return
     context, weight, begins_here = _mixture_weights(model, state)
     p = _probability(model, state, context, weight, begins_here, token)
-    # backwards, since the new belief of a place depends on the old one of the place before
+    # From the last place to the first: the new belief of a place is computed from the old one of
+    # the place before.
     for at in range(state[SIZE] - 1, 0, -1):
-        goes_on = state[FIELDS + at - 1] == token and state[FIELDS + at] < model.marker and p > 0
+        goes_on = (
+            state[FIELDS + at - 1] == token and state[FIELDS + at] < model.first_marker and p > 0
+        )
         copied = (
             _copy_probability(model, state, at - 1, context, weight, begins_here)
             if goes_on
             else 0.0
         )
         state[BELIEFS + at] = np.int64(COPY_CONTINUE * copied / max(p, FORM_PRIOR) / UNIT)
-    state[BELIEFS] = 0
+    state[BELIEFS] = 0  # of place 0, which has a marker
 
 
 @inner
@@ -260,17 +272,17 @@ def _match_value(model, state, token, before):
         state[WRITTEN] += 1
     else:  # the first value that begins with the token, if any
         state[WRITTEN] = 0
-        for at in range(1, state[SIZE]):
+        for start in range(1, state[SIZE]):
             if (
                 state[WRITTEN] == 0
-                and state[FIELDS + at] == token
-                and _begins_value(model.marker, state, at)
+                and state[FIELDS + start] == token
+                and _begins_value(model.first_marker, state, start)
             ):
-                state[WRITTEN] = at + 1
-                state[AFTER] = follow(model.trie, before, state[FIELDS + at - 1])
+                state[WRITTEN] = start + 1
+                state[AFTER] = follow(model.trie, before, state[FIELDS + start - 1])
     at = state[WRITTEN]
-    # no token of the value is left: a marker or nothing follows
-    if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
+    # the whole value is written if a marker or nothing is at the place of its next token
+    if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.first_marker):
         state[CONTEXT] = state[AFTER]
         state[WRITTEN] = 0
 
@@ -281,9 +293,9 @@ def _fill(model, state, row):
     context, weight, begins_here = _mixture_weights(model, state)
     fill_row(model.trie, context, row)
     for token in range(len(row)):
-        row[token] = weight * row[token] if token < model.marker else 0.0
+        row[token] = weight * row[token] if token < model.first_marker else 0.0
     for at in range(_known(state)):
-        if state[FIELDS + at] < model.marker:
+        if state[FIELDS + at] < model.first_marker:
             row[state[FIELDS + at]] += _copy_probability(
                 model, state, at, context, weight, begins_here
             )
@@ -316,7 +328,7 @@ def score_with_fields(model, ids, targets, states, scores):
         for t in range(ids.shape[1]):
             _read(model, state, ids[b, t])
             scores[b, t] = 0.0
-            if targets[b, t] < model.marker:
+            if targets[b, t] < model.first_marker:
                 context, weight, begins_here = _mixture_weights(model, state)
                 scores[b, t] = _probability(
                     model, state, context, weight, begins_here, targets[b, t]

@@ -140,14 +140,14 @@ class Ngram:
         rows = exchange(counter, config.vocab_size, arena, group)
         local = grow(rows, config.vocab_size, arena, group)
         del rows
-        if local.nodes.starts[2] == 2:  # bos alone
+        if local.nodes.starts[2] == 2:  # the only 1-gram is bos
             raise TrainingError(
                 "No observed text has a token after its first, so there is nothing to predict. Add"
                 " texts."
             )
         link(local)
         estimated = estimate(local, config.vocab_size, bos_id, config.smoothing, arena, group)
-        keep = None
+        keep = None  # whether each n-gram is frequent; None if none is to be dropped
         if config.min_count > 1 or config.min_texts > 1 or config.prune_entropy:
             keep = frequent(local, config.min_count, group)
         nodes = gather(local, group)
@@ -179,15 +179,15 @@ class Ngram:
             sizes["S"] = STATE_SIZE
         check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
         checked = checked_ids(_array(ids), self.config)
-        after = checked_state(_array(state), trained)
+        current = checked_state(_array(state), trained)
         logits = np.empty((*ids.shape, vocab_size), np.float32)
-        # to save memory, ``_read`` gets a few positions at a time, since it returns float64
+        # ``_read`` returns float64; to save memory, it gets a few positions of the texts at a time
         positions = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
         for start in range(0, ids.shape[1], positions):
             piece = slice(start, start + positions)
             tokens = np.ascontiguousarray(checked[:, piece])
-            logits[:, piece], after = self._read(tokens, after)
-        return torch.from_numpy(logits).to(ids.device), _tensor(after, ids)
+            logits[:, piece], current = self._read(tokens, current)
+        return torch.from_numpy(logits).to(ids.device), _tensor(current, ids)
 
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
@@ -202,7 +202,7 @@ class Ngram:
                 model.
         """
         trained = self._finished()
-        after = checked_state(_array(state), trained)
+        current = checked_state(_array(state), trained)
         if not self.config.is_distribution:
             raise NotADistribution(
                 "The scores of stupid back-off do not sum to one, so they have no bits per"
@@ -213,16 +213,16 @@ class Ngram:
         tokens = checked_ids(_array(ids), self.config)
         next_tokens = checked_ids(_array(targets), self.config)
         if self.config.field_ids:
-            states = np.ascontiguousarray(after.T)
+            states = np.ascontiguousarray(current.T)
             score_with_fields(
                 with_fields(trained, self.config), tokens, next_tokens, states, scores
             )
-            after = np.ascontiguousarray(states.T)
+            current = np.ascontiguousarray(states.T)
         else:
-            score(trained.trie, tokens, next_tokens, after, scores)
+            score(trained.trie, tokens, next_tokens, current, scores)
         with np.errstate(divide="ignore"):  # zero becomes -inf
             logs = np.log(scores).astype(np.float32)
-        return torch.from_numpy(logs).to(ids.device), _tensor(after, ids)
+        return torch.from_numpy(logs).to(ids.device), _tensor(current, ids)
 
     def stepper(self, weight_bits: int = 32) -> NgramStepper:
         """Return a stepper that shares the model's memory.
@@ -337,8 +337,8 @@ class Ngram:
         return self._facts(nodes, estimated, unpruned)
 
     def _counter_for(self, bos_id: int) -> NgramCounter:
-        """Return the counter; make it if this is the first text. Raise if a text begins with
-        another id than the first one.
+        """Return the counter of texts that begin with ``bos_id``; create it at the first text.
+        Raise if the first text began with another id.
         """
         if self._counter is None:
             config = self.config
@@ -379,7 +379,7 @@ class Ngram:
         if sum(ngrams) < sum(unpruned):
             size_note += f" Pruning dropped {sum(unpruned) - sum(ngrams):,} others."
         notes: list[str] = [Detail(size_note)]
-        # order 1 alone matters little, as all its counts are large
+        # it matters little if only order 1 uses the fall-back, since its counts are large
         if fallback_orders and fallback_orders != [1]:
             subject = f"Order {fallback_orders[0]} has"
             if len(fallback_orders) > 1:

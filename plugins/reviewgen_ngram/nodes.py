@@ -65,7 +65,7 @@ class NodeRange:
     Attributes:
         nodes: The nodes. ``link`` writes the links of own nodes. ``gather`` writes the missing
             entries of ``links`` and ``first`` in rank 0.
-        counts: Number of occurrences in the corpus, for own nodes and all nodes of level 1.
+        counts: Number of occurrences in the corpus; known for own nodes and all nodes of level 1.
         in_texts: Whether each own node occurs in at least ``min_texts`` texts; 1-grams always do.
         own: The range of own nodes on each level: the first, and the one after the last. The empty
             context belongs to every process; with order 1, to rank 0 only.
@@ -193,7 +193,7 @@ def _count_nodes(
         DataError: There are more than 2**31 - 1 nodes or tokens.
     """
     order = rows.packing.order
-    tally = np.zeros(order + 2, np.int64)  # number of nodes of each level, then of tokens
+    tally = np.zeros(order + 2, np.int64)  # number of nodes of each level, then number of tokens
     for start, stop in _pieces(rows, arena):
         _measure(rows.packed, start, stop, rows.packing, tally)
         tally[-1] += rows.counts[start:stop, 0].sum()
@@ -250,6 +250,7 @@ def _shared(packed, row, packing):
         a = packed[row - 1, word]
         b = packed[row, word]
         if a != b:
+            # remove last tokens until the words are equal
             while a != b:
                 a >>= packing.bits
                 b >>= packing.bits
@@ -263,14 +264,16 @@ def _shared(packed, row, packing):
 def _length(packed, row, packing):
     """Return the number of tokens in a row; it is smaller than the order at the end of a text."""
     length = packing.order
-    while _shifted_token(packed, row, length - 1, packing) == 0:
+    while _shifted_token(packed, row, length - 1, packing) == 0:  # after the end of the text
         length -= 1
     return length
 
 
 @compiled
 def _measure(packed, start, stop, packing, sizes):
-    """Count the nodes of each level that occur first in the rows start:stop."""
+    """Count for each level the nodes that occur first in the rows start:stop, and add their number
+    to ``sizes``. A node is new if the row does not share it with the row before.
+    """
     for row in range(start, stop):
         for level in range(_shared(packed, row, packing), _length(packed, row, packing)):
             sizes[level + 1] += 1
@@ -306,7 +309,8 @@ def _fill(
                 clear_counts(newest_counts, level)
             add_counts(newest_counts, level, row_counts, row)
             counts[newest[level]] = newest_counts[level, 0]
-            # the last of the texts, or the count if texts are not counted
+            # The last column is -1 until the node has ``min_texts`` texts. If texts are not
+            # counted, it is the count, which is never negative.
             in_texts[newest[level]] = newest_counts[level, -1] >= 0
 
 

@@ -23,8 +23,8 @@ from reviewgen_ngram.estimate import Estimate
 from reviewgen_ngram.nodes import NodeRange, Nodes
 
 CODES = 256  # number of values of a quantised probability, which is stored in a byte
-ROUNDING = 2e-7  # error of a probability in single precision
-MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised context
+ROUNDING = 2e-7  # max error of a probability in single precision
+MIN_UNSEEN = 1e-6  # min total probability of the unseen tokens after a quantised context
 
 
 def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
@@ -82,8 +82,9 @@ def prune(
     kept_before = np.concatenate([[0], np.cumsum(keep)])
     keep_context = keep[: nodes.starts[-2]]
     kept_children = np.diff(kept_before[nodes.first])  # number of kept children of each context
+    # whether each kept context has lost a child
     changed = (kept_children < np.diff(nodes.first))[keep_context]
-    changed[0] = False  # 1-grams stay
+    changed[0] = False  # 1-grams are never dropped
     first = np.concatenate([[1], 1 + np.cumsum(kept_children[keep_context])]).astype(np.int32)
     links = kept_before[nodes.links[keep]].astype(np.int32)
     smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, links)
@@ -139,7 +140,10 @@ def quantize(
 
 @compiled
 def _close(first, links, keep):
-    """Mark the context and the suffix of each kept n-gram as kept, from the longest n-grams on."""
+    """Mark the context and the suffix of each kept n-gram as kept.
+
+    Longer n-grams come first, so that what they need is kept when its own needs are marked.
+    """
     for parent in range(len(first) - 2, -1, -1):
         for child in range(first[parent], first[parent + 1]):
             if keep[child]:
@@ -208,13 +212,14 @@ def _losses(first, links, probabilities, backoffs, bos, texts_per_token, losses)
             continue
         for child in range(first[parent], first[parent + 1]):
             p = probabilities[child]
-            shorter = probabilities[links[child]]
+            shorter = probabilities[links[child]]  # of the token after the next shorter context
             # log of the back-off weight that the context gets if this child is dropped
             log_backoff = np.log((1 - seen + p) / (1 - lower + shorter))
-            loss = p * (np.log(shorter) + log_backoff - np.log(p))
+            # by how much the mean log probability of a token after the context changes
+            change = p * (np.log(shorter) + log_backoff - np.log(p))
             if seen < 1:
-                loss += (log_backoff - np.log(backoffs[parent])) * (1 - seen)
-            losses[child] = np.expm1(-marginal[parent] * loss)
+                change += (log_backoff - np.log(backoffs[parent])) * (1 - seen)
+            losses[child] = np.expm1(-marginal[parent] * change)
 
 
 @compiled

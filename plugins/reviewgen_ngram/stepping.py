@@ -46,11 +46,11 @@ from reviewgen_ngram.trie import (
     read_arrays,
 )
 
-# maximum number of proposals for a token; if all are rejected, all probabilities are computed
+# max proposals for a token; if all are rejected, all probabilities are computed
 PROPOSALS = 3
 # the same at temperature 1 without a limit on copies, where only unknown words are rejected
 UNTEMPERED_PROPOSALS = 8
-# maximum number of random numbers for a token
+# max random numbers for a token: one or two for each proposal, and one for ``choose``
 MAX_NUMBERS = max(2 * PROPOSALS, UNTEMPERED_PROPOSALS) + 1
 
 
@@ -113,9 +113,9 @@ class NgramStepper(CompiledStepper):
         contexts = np.empty(ids.shape, np.int64)
         before = checked_state(state, self._trained)
         advance(trie, checked_ids(ids, self.config), before, contexts)
-        last = contexts[:, -1].copy()
-        logits = log_probabilities(trie, last, self.config.is_distribution)
-        return logits.astype(np.float32), last
+        last_contexts = contexts[:, -1].copy()
+        logits = log_probabilities(trie, last_contexts, self.config.is_distribution)
+        return logits.astype(np.float32), last_contexts
 
     def sample(
         self,
@@ -149,7 +149,7 @@ class NgramStepper(CompiledStepper):
         )
         proposals = UNTEMPERED_PROPOSALS if is_untempered and run == 0 else PROPOSALS
         padded = np.pad(texts, ((0, 0), (0, uniform.shape[1] + 1)))
-        limits = params.max_new_tokens - new_tokens
+        limits = params.max_new_tokens - new_tokens  # how many tokens each row may still get
         _sample(
             self._trained.trie,
             contexts,
@@ -228,7 +228,7 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
     Raises:
         DataError: The state is not one of this model.
     """
-    last = len(trained.trie.children) - 1
+    last = len(trained.trie.children) - 1  # the last context
     contexts = state if state.ndim == 1 else state[:, [CONTEXT, AFTER]]
     if contexts.size and (contexts.min() < 0 or contexts.max() > last):
         raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
@@ -320,13 +320,14 @@ def _sample(
             token or the code of a failure.
         used: int64 (B,), zeros. The number of random numbers that each row has used is written.
     """
-    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    live = np.ones(len(uniform), np.bool_)
-    sizes = np.zeros(len(uniform), np.int64)
-    end = params.eos_id
+    trie_tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
+    live = np.ones(len(uniform), np.bool_)  # whether each row may get a further token
+    sizes = np.zeros(len(uniform), np.int64)  # number of tokens that each row has got
+    eos = params.eos_id
     logits = np.empty(len(trie.root), np.float32)
     scores = np.empty(len(trie.root))
     probs = np.empty(len(trie.root))
+    # each round gives one token to each live row, for which it takes at least one random number
     for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
             if (
@@ -338,7 +339,7 @@ def _sample(
             context = contexts[row]
             position = start + sizes[row]
             drawn = used[row]  # number of random numbers used
-            count = new_tokens[row] + sizes[row]  # number of new tokens
+            count = new_tokens[row] + sizes[row]  # number of new tokens, also before this call
             token = np.int64(NONE)
             after = np.int64(-1)  # the context after the token
             completes_copy = False
@@ -352,7 +353,7 @@ def _sample(
             )
             for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
-                    nodes,
+                    trie_tokens,
                     links,
                     ends,
                     bases,
@@ -376,24 +377,24 @@ def _sample(
                 )
                 # numba compiles this branch only if there is a spelling: None is a type of its own
                 if spelling is not None and is_accepted:
-                    is_accepted, place = follows(spelling, places[row], candidate, end)
+                    is_accepted, place = follows(spelling, places[row], candidate, eos)
                 if is_accepted:
                     token = candidate
                     after = following
                     break
-            if windows is not None and run > 0 and token >= 0 and token != end:
+            # an accepted proposal may complete a copied span
+            if windows is not None and run > 0 and token >= 0 and token != eos:
                 texts[row, position] = token
                 completes_copy = copies(windows, texts[row], position, run)
             if token == NONE or completes_copy:
                 _write_logits(trie, context, probs, logits)
-                draw = uniform[row, drawn]
                 token = choose(
                     logits,
                     params,
                     texts[row],
                     position,
                     count,
-                    draw,
+                    uniform[row, drawn],
                     windows,
                     run,
                     spelling,
@@ -411,7 +412,7 @@ def _sample(
             used[row] = drawn
             tokens[row, sizes[row]] = token
             texts[row, position] = token
-            live[row] = token >= 0 and token != end
+            live[row] = token >= 0 and token != eos
             if token >= 0:
                 sizes[row] += 1
                 contexts[row] = after
@@ -444,8 +445,9 @@ def _propose(
         token is NONE.
     """
     weight = 1.0
-    low = 0  # the first child of the next longer context
-    high = 0  # the node after its last child
+    # the range of the children of the next longer context; empty for the longest one
+    low = 0
+    high = 0
     while context != 0:
         start, stop = family(bases, children, context)
         passed = low  # the next child of the longer context to look for

@@ -26,11 +26,12 @@ from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import token_dtype
 from reviewgen_ngram.nodes import Nodes
 
-GROUP_BITS = 4  # a shift by these bits is cheaper than a division by GROUP
+GROUP_BITS = 4  # a shift by this number of bits is cheaper than a division by GROUP
 GROUP = 1 << GROUP_BITS  # number of contexts that share one entry of ``bases``
-# rounding error of the probability of unseen tokens, when it is computed as a difference from one
+# max rounding error of the probability of all unseen tokens, which is computed as one minus that of
+# the seen tokens
 ROUNDING = 1e-6
-TOLERANCE = 1e-4  # maximum error of the sum of the probabilities after a context
+TOLERANCE = 1e-4  # max error of the sum of the probabilities after a context
 
 
 class Trie(NamedTuple):
@@ -44,10 +45,11 @@ class Trie(NamedTuple):
     links: Int32[np.ndarray, " I"]  # the link of each context
     # the links of the E = M - I nodes of the last level; None: they are searched, to save memory
     ends: Int32[np.ndarray, " E"] | None
-    bases: Int32[np.ndarray, " G"]
+    bases: Int32[np.ndarray, " G"]  # the first child of the first of each 16 contexts
     # the number of children of each context; 0 for the empty one, whose children are in ``heads``
     children: Integer[np.ndarray, " I"]
-    probabilities: Shaped[np.ndarray, " M"]  # float32; with a book uint8, codes
+    # float32, the probability of each node's token after its parent; with a book uint8, its code
+    probabilities: Shaped[np.ndarray, " M"]
     backoffs: Float32[np.ndarray, " I"]
     book: Float32[np.ndarray, " 256"] | None  # the probability of each code
     root: Float64[np.ndarray, " V"]  # the probability of each id after the empty context
@@ -78,14 +80,16 @@ def make_trie(
     book: Float32[np.ndarray, " 256"] | None,
     root: Float64[np.ndarray, " V"],
 ) -> Trie:
-    """Return the trie of estimated nodes. A quantised trie, with a book, has no ``ends``."""
+    """Return the trie of estimated nodes. If there is a book, that is, if the trie is quantised, it
+    has no ``ends``.
+    """
     child_counts = np.diff(nodes.first)
     child_counts[0] = 0  # the children of the empty context are in ``heads``
     bases = nodes.first[:-1:GROUP].copy()
     bases[0] = nodes.starts[2]
     links = nodes.links[: len(child_counts)]
     ends = None if book is not None else nodes.links[len(child_counts) :]
-    # fits: a context has at most one child for each id
+    # the dtype of tokens is large enough, since a context has at most one child for each id
     children = child_counts.astype(nodes.tokens.dtype)
     heads = _heads(nodes.tokens, nodes.starts, len(root))
     return Trie(
@@ -246,8 +250,9 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
     )
     _require(adds_up, "children", "adds up to the nodes of each level")
     _require(trie.bases == first[:-1:GROUP], "bases", "agrees with children")
+    # whether each token is larger than the one before, or belongs to the first child of a context,
+    # which may have any token
     ascends = np.concatenate([[True], tokens[1:] > tokens[:-1]])
-    # the first child of a context may have any token
     ascends[1] = True
     ascends[first[first < len(tokens)]] = True
     _require(ascends, "tokens", "ascends within every context")
@@ -332,6 +337,7 @@ def family(bases, children, node):
 def find(tokens, bases, children, node, token):
     """Return the child of a non-empty context for a token; 0 if there is none."""
     low, high = family(bases, children, node)
+    # a binary search for a short range, which is then searched child by child
     while high - low > 8:
         middle = (low + high) >> 1
         if tokens[middle] <= token:
@@ -383,7 +389,10 @@ def stored_end(ends, index):
 
 @compiled
 def _search_end(tokens, links, bases, children, heads, context, token):
-    """Search the link of a node on the last level: the child of ``context`` for ``token``."""
+    """Return the link of a node on the last level: of the child of ``context`` for ``token``.
+
+    It is the child of the next shorter context for the same token; 0 if ``context`` is empty.
+    """
     if context == 0:
         return np.int64(0)
     shorter = np.int64(links[context])
@@ -455,7 +464,7 @@ def score(trie, ids, targets, contexts, scores):
     """
     tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
-    following = np.full(rows, -1, np.int64)  # the context after the next id; -1: not known
+    following = np.full(rows, -1, np.int64)  # each row's context after its next id; -1 if unknown
     for t in range(length):
         for row in range(rows):
             context = (

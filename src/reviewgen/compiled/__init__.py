@@ -131,4 +131,5 @@ __all__ = [
     "unmanaged",
 ]
 
-__getattr__ = import_on_first_use(__name__, {"tensors": "target_losses"})  # imports torch
+# ``tensors`` imports torch, so it is not imported before the function is used
+__getattr__ = import_on_first_use(__name__, {"tensors": "target_losses"})

@@ -5,8 +5,8 @@ projects this sum, divided by the root of the number of ids; the model adds the 
 of one of its layers. ``reviewgen.protocols.inputs`` does the same for torch. This file needs numpy
 and numba only.
 
-Shapes: B texts, R texts that are stepped, V vocabulary, E embedding, M outputs of the projection,
-M64 rounded up to whole panels; S and W as in ``reviewgen.compiled.steps``.
+Shapes: B texts, R texts that are stepped, V vocabulary, E embedding, E2 = E + 2, M outputs of the
+projection, M64 rounded up to whole panels; S and W as in ``reviewgen.compiled.steps``.
 """
 
 from collections.abc import Mapping
@@ -60,8 +60,8 @@ def pack_conditioning(
 def make_floats(
     held: Conditioning | None, sums: Float32[np.ndarray, "B E2"] | None, shape: tuple[int, int, int]
 ) -> Float32[np.ndarray, "S B W"]:
-    """Return zeros of a shape, for the floats of a state. With a conditioning, two more arrays
-    follow, and the floats may be wider: ``sums`` and ``products``, see ``hold``.
+    """Return the floats of a state: zeros of shape ``shape``. With a conditioning, two more arrays
+    (B, W) follow, ``sums`` and ``products``, which ``hold`` describes; W may then be larger.
     """
     if held is None:
         return np.zeros(shape, np.float32)
@@ -81,7 +81,7 @@ def take_sums(
 
 @compiled
 def multiply(held, sums, products):
-    """Write the projection of each text's sum of embeddings.
+    """Write the projection of each text's sum of embeddings, divided by the root of their number.
 
     Args:
         held: The Conditioning of the model.
@@ -119,7 +119,8 @@ def hold(held, ids, floats):
     for row in range(len(ids)):
         token = ids[row]
         state = sums[row]
-        # bos clears the state; a token outside of conditions and fields changes nothing
+        # state[width] is the number of ids, state[width + 1] whether a field is open. bos clears
+        # the state; a token that belongs neither to a condition nor to a field changes nothing.
         if token == held.bos_id:
             state[: width + 2] = ZERO
         elif token >= held.first_id:

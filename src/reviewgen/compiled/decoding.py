@@ -55,11 +55,12 @@ def sample(
     """
     floats, ints = stepper.state_arrays(state)
     count, start = texts.shape
-    whole = np.full((count, start + uniform.shape[1]), NONE, np.int64)
-    whole[:, :start] = texts
+    # the texts, with room for the new tokens
+    extended = np.full((count, start + uniform.shape[1]), NONE, np.int64)
+    extended[:, :start] = texts
     sampled = np.zeros(count, np.int64)
     used = np.zeros(count, np.int64)
-    rows = np.arange(count)
+    rows = np.arange(count)  # the text in each slot of the loop
     windows, run, spelling, places = compiled_constraints(params, constraints, count)
     step: CompiledStep = stepper.compiled_step
     _generate(
@@ -70,7 +71,7 @@ def sample(
         np.zeros((count, logits_width(vocab_size)), np.float32),
         rows,
         np.empty(count, np.int64),
-        whole,
+        extended,
         start,
         sampled,
         np.ascontiguousarray(new_tokens),
@@ -85,7 +86,7 @@ def sample(
         np.empty(vocab_size),
     )
     order = np.argsort(rows)  # undoes the swaps of the loop
-    return whole[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])
+    return extended[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])
 
 
 def feed(
@@ -142,7 +143,9 @@ class CompiledStepper:
 
     @property
     def needs_early_logits(self) -> bool:
-        """Whether the step reads the logits of an expert: if ``config.expert`` is True."""
+        """Whether the step needs a full ``logits`` array after every token. This is so if
+        ``config.expert`` is True, since the step then reads an expert's logits from it.
+        """
         return getattr(self.config, "expert", False) is True
 
     def forward(
@@ -237,16 +240,17 @@ def _generate(
         for slot in range(live):
             row = rows[slot]
             size = start + sampled[row]
-            count = new_tokens[row] + sampled[row]  # number of new tokens
+            # the number of new tokens, of this call and of those before
+            new_count = new_tokens[row] + sampled[row]
             ids[slot] = NONE
-            if used[row] >= uniform.shape[1] or count >= params.max_new_tokens:
+            if used[row] >= uniform.shape[1] or new_count >= params.max_new_tokens:
                 continue
             token = choose(
                 logits[slot],
                 params,
                 texts[row],
                 size,
-                count,
+                new_count,
                 uniform[row, used[row]],
                 windows,
                 run,
@@ -259,7 +263,7 @@ def _generate(
             texts[row, size] = token
             sampled[row] += 1
             used[row] += 1
-            if token >= 0 and token != params.eos_id and count + 1 < params.max_new_tokens:
+            if token >= 0 and token != params.eos_id and new_count + 1 < params.max_new_tokens:
                 ids[slot] = token
         live = _retire(rows, ids, live, floats, ints)
         if live > 0:
@@ -268,8 +272,8 @@ def _generate(
 
 @inner
 def _retire(rows, ids, live, floats, ints):
-    """Swap each text without a next token with the last live text. Return the new number of live
-    texts.
+    """Let each of the first ``live`` slots whose text has no next token change places with the last
+    of them. Return the new number of live texts. The arguments are those of ``_generate``.
     """
     slot = 0
     while slot < live:

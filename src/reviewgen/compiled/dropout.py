@@ -29,16 +29,16 @@ FIFTEEN = np.uint32(15)
 # factors found by Wellons' "hash prospector": each bit of the input flips half of the output's bits
 FIRST_FACTOR = np.uint32(0x7FEB352D)
 SECOND_FACTOR = np.uint32(0x846CA68B)
-KEYS = 1 << 32  # possible values of a key of the hash
+KEYS = 1 << 32  # number of possible values of a key of the hash
 
 
 def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor:
-    """Return x with a share p of its elements set to zero. The others are divided by 1 - p, which
-    keeps the expectation.
+    """Return x with each element set to zero with probability p. The others are divided by 1 - p,
+    so that the expectation stays the same.
 
     Args:
         x: The tensor; its first axis is time if ``is_locked``.
-        p: The share to drop.
+        p: The probability that an element is dropped.
         training: Whether the model is being trained; otherwise x is returned unchanged.
         is_locked: Whether all time steps share one mask.
     """
@@ -52,8 +52,8 @@ def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor
 
 
 class _Drop(torch.autograd.Function):
-    """Sets the elements of x under a mask to zero, and scales the others; does the same with the
-    gradient. x is (T, ...), the mask (T, ...) or (1, ...).
+    """Sets the elements of x where a mask is true to zero, and multiplies the others by a factor;
+    does the same with the gradient. x is (T, ...), the mask (T, ...) or (1, ...).
     """
 
     @staticmethod
@@ -73,7 +73,7 @@ class _Drop(torch.autograd.Function):
 def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:
     """Return x with the masked elements set to zero, and the others multiplied by ``scale``."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    # a mask that all time steps share applies to each row of x
+    # (rows, elements of the mask); if all time steps share the mask, there are several rows
     shape = (x.numel() // max(1, dropped.numel()), dropped.numel())
     rows = as_array(x.contiguous().view(shape))
     _mask_rows(rows, as_array(out.view(shape)), dropped.view(-1).numpy(), np.float32(scale))
@@ -95,7 +95,8 @@ def make_mask(shape: Sequence[int], p: float, device: torch.device) -> Bool[Tens
 def _fill(mask, first_key, second_key, limit):
     """Set each element of a mask to true if the hash of its index and two keys is below a limit."""
     for j in range(len(mask)):
-        number = np.uint32(np.uint32(j) + first_key)  # numba widens sums and products to 64 bits
+        # numba widens sums and products to 64 bits, so each is cut to 32 again
+        number = np.uint32(np.uint32(j) + first_key)
         number = np.uint32(np.uint32((number ^ (number >> SIXTEEN)) * FIRST_FACTOR) ^ second_key)
         number = np.uint32((number ^ (number >> FIFTEEN)) * SECOND_FACTOR)
         mask[j] = (number ^ (number >> SIXTEEN)) < limit

@@ -23,7 +23,7 @@ import numpy as np
 from reviewgen.compiled.jit import compiled, inner
 
 NEGLIGIBLE = 1e-4  # a hypothesis with at most this share of the total probability is dropped
-# the min probability of completed tokens: they were written even if the model gives them zero
+# the min probability of a completed token: it was written, even if the model gives it zero
 IMPOSSIBLE = 1e-300
 
 
@@ -59,6 +59,7 @@ def _keep(scores, ages, count, is_kept):
     for slot in range(len(scores)):
         is_kept[slot] = False
         if scores[slot] > 0:
+            # the youngest so far; of several that are as young, the most probable
             is_older = youngest >= 0 and ages[slot] > ages[youngest]
             if not is_older and (
                 youngest < 0 or ages[slot] < ages[youngest] or scores[slot] > scores[youngest]
@@ -109,7 +110,7 @@ def _narrow(characters, starts, probs, span, next_id, weight, slot, scores, ages
     mass = 0.0  # probability of the tokens that it does not complete
     best = low
     ages[slot] = depth + 1
-    # completed tokens are the shortest, so they come first
+    # the tokens that the id completes are the shortest of the range, so they come first
     while low < high and starts[low + 1] - starts[low] == depth + 1:
         best = low if probs[low] > probs[best] else best
         ended += probs[low]
@@ -125,7 +126,9 @@ def _narrow(characters, starts, probs, span, next_id, weight, slot, scores, ages
 
 @inner
 def _begin(span, token_count):
-    """Set a range to that of a new token, which may be any of ``token_count`` tokens."""
+    """Set the ``span`` of a hypothesis, (3,), to that at the beginning of a token: all
+    ``token_count`` ranks, and no ids yet.
+    """
     span[0] = 0
     span[1] = token_count
     span[2] = 0
@@ -150,14 +153,14 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
     Returns:
         The number of new hypotheses.
     """
-    count = weights.shape[1]
-    stepped = 0
-    # K hypotheses that continue, then K new ones
+    count = weights.shape[1]  # K
+    new_count = 0
+    # the next three arrays have K entries for the hypotheses that continue, then K for new ones
     scores = np.zeros(2 * count)
     ages = np.zeros(2 * count, np.int64)
-    ranges = np.empty((count, 2), np.int64)
-    completed = np.empty(count, np.int64)  # rank of the token that each completes
     is_kept = np.empty(2 * count, np.bool_)
+    ranges = np.empty((count, 2), np.int64)
+    completed = np.empty(count, np.int64)  # the rank of the token that each hypothesis completes
     for text in range(len(ids)):
         scores[:] = 0
         for slot in range(count):
@@ -174,7 +177,7 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
                     ages,
                     ranges,
                 )
-        # no hypothesis can write the id: the best one continues after its last complete token
+        # if no hypothesis can write the id, the best one continues after its last complete token
         if not scores.sum() > 0:
             best = np.argmax(weights[text])
             weights[text] = 0
@@ -188,18 +191,19 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
                 spans[text, slot, 2] = ages[slot]
             else:
                 weights[text, slot] = 0
-        free = 0  # new hypotheses are put into free slots
+        # new hypotheses get the slots of those that were dropped
+        free = 0
         for slot in range(count):
             if is_kept[count + slot]:
                 while weights[text, free] > 0:
                     free += 1
                 weights[text, free] = scores[count + slot]
                 _begin(spans[text, free], len(order))
-                steps[stepped, 0] = text * count + free
-                steps[stepped, 1] = text * count + slot
-                steps[stepped, 2] = order[completed[slot]]
-                stepped += 1
-    return stepped
+                steps[new_count, 0] = text * count + free
+                steps[new_count, 1] = text * count + slot
+                steps[new_count, 2] = order[completed[slot]]
+                new_count += 1
+    return new_count
 
 
 @compiled

@@ -3,7 +3,8 @@
 The first use of a function takes seconds, while a line on standard error says so (if that is a
 terminal). Later uses load the machine code from disk. ``clock`` stands still while numba compiles,
 so that a time budget allows the same training on a machine without the cache. Knows nothing of the
-functions that are compiled. Must not import rich, since the line is rarely shown.
+functions that are compiled. Must not import rich, which takes long to import, while the line is
+rarely shown.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ from numba.extending import overload
 
 _SAVE = "\x1b7"  # stores the position of the cursor
 _ERASE = "\x1b8\x1b[K"  # moves the cursor to the stored position, and erases the rest of the line
+# Compiled functions release Python's global lock, divide by zero as numpy does, and by default
+# cannot be called by their address.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
@@ -63,7 +66,7 @@ def _compile(function: FunctionT, **options: bool) -> FunctionT:
     except RuntimeError:  # no folder can hold the cache
         dispatcher = numba.njit(**jit_options)(plain)
     compiling_notice.functions.add(dispatcher)
-    compiled_function: FunctionT = dispatcher
+    compiled_function: FunctionT = dispatcher  # for callers, it has the type of the function
     return compiled_function
 
 
@@ -100,28 +103,33 @@ def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:
     """Tell numba how to compile calls of a function, with further options; return the function."""
     plain: FunctionT = inspect.unwrap(function)
     jit_options: Any = _OPTIONS | options
+    # numba asks the lambda which function to compile for a call of ``plain``: ``plain`` itself
     overload(plain, jit_options=jit_options, strict=False)(lambda *_: plain)
     return plain
 
 
 @lru_cache
-def _drop_stale_files(folder: str, source: str) -> None:
+def _drop_stale_files(folder: str, package: str) -> None:
     """Remove cached machine code that numba could not read, or that is out of date.
 
-    numba fails at a file that a full disk or a power cut has truncated; such a file does not end
-    with the last byte of a pickle. It also fails at a file that refers to a module which an upgrade
-    has removed. And it notices changes only in the file of a function, not in the files of
-    functions that are compiled into it. So all cached files are removed that are older than a
-    source file of this package, or of ``source``, the package that the function belongs to.
+    numba cannot read a file that a full disk or a power cut has truncated. Such a file does not end
+    with the last byte of a pickle. Nor can it read a file that refers to a module which an upgrade
+    has removed. And numba notices changes only in the source file of a function, not in those of
+    functions that are compiled into it. So this function removes truncated files, and all files
+    that are older than a source file of this package or of the function's package.
+
+    Args:
+        folder: The folder of the cache.
+        package: The folder of the package that the function belongs to.
     """
-    newest = max(_newest_source(source), _newest_source(str(Path(__file__).parent)))
+    newest_source = max(_newest_source(package), _newest_source(str(Path(__file__).parent)))
     with contextlib.suppress(OSError):
         for file in Path(folder).glob("*.nb[ic]"):
             status = file.stat()
             with file.open("rb") as opened:
                 opened.seek(max(0, status.st_size - 1))
-                last = opened.read(1)
-            if last != pickle.STOP or status.st_mtime < newest:
+                last_byte = opened.read(1)
+            if last_byte != pickle.STOP or status.st_mtime < newest_source:
                 file.unlink()
 
 
@@ -143,8 +151,9 @@ class CompilingNotice(event.Listener):
     def __init__(self) -> None:
         self.functions: WeakSet[Any] = WeakSet()
         self.is_quiet = False
-        self._depth = 0  # functions being compiled now, each called by the one before it
-        self._started = 0.0
+        # number of functions that are being compiled now, each called by the one before it
+        self._depth = 0
+        self._started = 0.0  # when the compilation of the outermost of them began
         self._seconds = 0.0  # duration of all compilations that have ended
         self._terminal: TextIO | None = None
 

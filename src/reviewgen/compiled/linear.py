@@ -25,13 +25,13 @@ from numba.extending import intrinsic
 from reviewgen.compiled.jit import compiled, inlined, reordered
 from reviewgen.errors import BundleError, quoted
 
-# outputs of a panel: four registers of 512 bits, enough independent sums to hide the latency of an
-# addition
+# number of outputs of a panel: their sums fill four registers of 512 bits, which is enough for the
+# processor to begin other additions while it waits for the result of one
 PANEL = 64
-# rows that share a pass over a panel: 16 registers of sums and 4 of weights fit into 32 registers
+# number of rows that share a pass over a panel: of 32 registers, 16 hold their sums and 4 weights
 GROUP = 4
 ALIGNMENT = 64  # bytes, a cache line
-LOWEST = np.float32(-87.0)  # slightly below this, exp is no longer a normal float32
+LOWEST = np.float32(-87.0)  # not far below this, exp is no longer a normal float32
 HIGHEST = np.float32(88.72283)  # above this, exp is infinite in float32
 LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH = np.float32(0.693359375)  # most of ln 2, in few bits (Cody & Waite)
@@ -51,7 +51,7 @@ C7 = np.float32(1 / 5040)
 EIGHTEEN = np.float32(18)
 SMALLEST = np.float32(1.17549435e-38)  # the smallest normal float32
 HALF_ROOT_BITS = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
-MANTISSA = np.int32(0x007FFFFF)  # the bits of a mantissa
+MANTISSA = np.int32(0x007FFFFF)  # a mask of the bits of the mantissa
 # coefficients of a polynomial for (log(1 + x) - x + x ** 2 / 2) / x ** 3: Moshier 1989, Cephes
 # ``logf``
 L0 = np.float32(3.3333331174e-1)
@@ -160,8 +160,8 @@ def _aligned(shape, dtype):
 
 
 def _make_tile(rows):
-    """Return the innermost loop of a product for ``rows`` rows. It is an intrinsic, since numba has
-    no vector types.
+    """Return a function, the innermost loop of a product for ``rows`` rows. It is built from LLVM
+    instructions, since numba has no vector types.
     """
 
     @intrinsic
@@ -171,6 +171,7 @@ def _make_tile(rows):
         """
 
         def generate(context, builder, signature, arguments):
+            """Emit the instructions; numba calls this when it compiles a call of ``tile``."""
             return _build_tile(context, builder, signature, arguments, rows)
 
         return types.void(panel, scales, inputs, outputs, types.intp, types.intp), generate
@@ -179,7 +180,11 @@ def _make_tile(rows):
 
 
 def _build_tile(context, builder, signature, arguments, rows):
-    """Build the LLVM code of a tile."""
+    """Emit the instructions of ``tile`` in ``_make_tile``, with a vector for the outputs of a
+    panel.
+
+    ``context``, ``builder``, ``signature`` and ``arguments`` are what numba gives to an intrinsic.
+    """
     panel, scales, inputs, outputs = (
         context.make_array(array)(context, builder, value)
         for array, value in zip(signature.args[:4], arguments[:4], strict=True)
@@ -189,25 +194,27 @@ def _build_tile(context, builder, signature, arguments, rows):
     vector = ir.VectorType(ir.FloatType(), PANEL)
     stored = ir.VectorType(element, PANEL)
     fused_type = ir.FunctionType(vector, [vector] * 3)
-    # computes a * b + c
+    # a function that computes a * b + c
     fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")
-    length = builder.extract_value(panel.shape, 0)
-    width = builder.extract_value(inputs.shape, 1)
-    stride = builder.extract_value(outputs.shape, 1)
-    # LLVM keeps these sums in registers
+    length = builder.extract_value(panel.shape, 0)  # K
+    width = builder.extract_value(inputs.shape, 1)  # elements from one row to the next
+    stride = builder.extract_value(outputs.shape, 1)  # the same for the outputs
+    # one vector of sums for each row, which LLVM keeps in registers
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
+    # where the inputs of each row begin
     starts = [builder.mul(builder.add(row, ir.Constant(row.type, r)), width) for r in range(rows)]
     # for each input k: sums[r] += weights[k] * inputs[row + r, k]
     with cgutils.for_range(builder, length) as loop:
         weights = _load(
             builder, panel.data, builder.mul(loop.index, ir.Constant(row.type, PANEL)), stored
         )
-        if element != ir.FloatType():
+        if element != ir.FloatType():  # integers of 8 or 16 bits
             weights = builder.sitofp(
                 builder.sext(weights, ir.VectorType(ir.IntType(32), PANEL)), vector
             )
         for r in range(rows):
             number = builder.load(builder.gep(inputs.data, [builder.add(starts[r], loop.index)]))
+            # ``spread`` is a vector with this number in all its elements
             first = builder.insert_element(
                 ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
             )
@@ -235,6 +242,8 @@ def _pointer(builder, data, offset, vector):
 
 def _load(builder, data, offset, vector):
     """Load the vector that begins at an element of an array."""
+    # a vector may begin at any element; without ``align``, in bytes, LLVM would assume that it
+    # begins at a multiple of its own size
     return builder.load(
         _pointer(builder, data, offset, vector), align=1 if vector.element == ir.IntType(8) else 2
     )
@@ -256,7 +265,7 @@ def add_product(panels, scales, inputs, outputs):
         outputs: float32 (R, 64 P), C-contiguous; updated.
     """
     rest = len(inputs) % GROUP
-    whole = len(inputs) - rest
+    whole = len(inputs) - rest  # number of rows in whole groups
     for panel in range(len(panels)):
         weights = panels[panel]
         column = panel * PANEL
@@ -294,7 +303,7 @@ def exp32(number):
     """Return e to the power of a float32, with a relative error of 1e-7. The result is 0 below -87
     and infinity above 88.72283. Vectorises in a loop.
     """
-    # NaN stays NaN
+    # comparisons instead of ``max`` and ``min``, so that NaN stays NaN
     raised = LOWEST if number < LOWEST else number
     clipped = HIGHEST if number > HIGHEST else raised
     n, expm1_rest = _split(clipped)

@@ -11,9 +11,9 @@ Jelinek & Mercer 1980 let the weights depend on the context in buckets.
 
 The mixture may be the *expert* of one more model, which mixes it into its own distribution.
 
-Shapes: M distributions (the *parts* of the mixture), N steps: M, or M + 1 with the model that has
-the mixture as its expert; R rows, V vocabulary, V64 at least V, F
-features of the gate; S and K as in ``reviewgen.compiled.steps``.
+Shapes: M distributions (the *parts* of the mixture); N steps: M, or M + 1 with the model that has
+the mixture as its expert; R rows, V vocabulary, V64 at least V, F features of the gate; S and K as
+in ``reviewgen.compiled.steps``.
 """
 
 import math
@@ -51,18 +51,20 @@ def step_mixture(mixture, ids, floats, ints, logits):
     Args:
         mixture: The address of a Mixture.
         ids, logits: As in ``reviewgen.compiled.steps``.
-        floats, ints: The states of the parts, one after another.
+        floats, ints: The states of the parts, one after another; then that of the model that has
+            the mixture as its expert, if there is one.
     """
     blend = mixture[0]
     count = len(blend.prior)
-    parts = np.empty((count, *logits.shape), np.float32)
-    for part in range(len(blend.functions)):
-        own_floats = floats[blend.float_starts[part] : blend.float_starts[part + 1]]
-        own_ints = ints[blend.int_starts[part] : blend.int_starts[part + 1]]
-        own_logits = parts[part] if part < count else logits
-        call_step(blend.functions[part], blend.weights[part], ids, own_floats, own_ints, own_logits)
-        if part == count - 1:
-            mix(parts, blend.prior, blend.gate, blend.vocab_size, logits)
+    part_logits = np.empty((count, *logits.shape), np.float32)
+    for step in range(len(blend.functions)):
+        own_floats = floats[blend.float_starts[step] : blend.float_starts[step + 1]]
+        own_ints = ints[blend.int_starts[step] : blend.int_starts[step + 1]]
+        own_logits = part_logits[step] if step < count else logits
+        call_step(blend.functions[step], blend.weights[step], ids, own_floats, own_ints, own_logits)
+        # after the last part, the parts are mixed; a further step finds the mixture in ``logits``
+        if step == count - 1:
+            mix(part_logits, blend.prior, blend.gate, blend.vocab_size, logits)
 
 
 @compiled
@@ -81,14 +83,14 @@ def mix(parts, prior, gate, vocab_size, logits):
     """
     count = len(parts)
     probs = np.empty((count, vocab_size), np.float32)
-    scratch = np.empty((4, count))
+    scratch = np.empty((4, count))  # one allocation for four arrays
     totals = scratch[0]
-    log_totals = scratch[1]
+    log_sum_exps = scratch[1]
     entropies = scratch[2]
     weights = scratch[3]
     for row in range(len(logits)):
         for part in range(count):
-            totals[part], log_totals[part], entropies[part] = _softmax(
+            totals[part], log_sum_exps[part], entropies[part] = _softmax(
                 parts[part, row], probs[part]
             )
         _weigh(prior, gate, entropies, weights)
@@ -97,13 +99,14 @@ def mix(parts, prior, gate, vocab_size, logits):
         if _average(probs, weights, totals, mixed) > 0:
             for token in range(vocab_size):
                 if not mixed[token] >= LOW:
-                    mixed[token] = _mix_token(parts[:, row, token], log_totals, weights)
+                    mixed[token] = _mix_token(parts[:, row, token], log_sum_exps, weights)
 
 
 @inner
 def _weigh(prior, gate, entropies, weights):
-    """Write the mixture weights, (M,), for distributions with these entropies. ``weights`` holds
-    the values of the gate first.
+    """Write the mixture weights, (M,), for distributions with these entropies.
+
+    ``weights`` first gets the values of the gate, which are then replaced by the weights.
     """
     count = len(prior)
     largest = -np.inf
@@ -138,7 +141,8 @@ def _softmax(logits, probs):
     """Write unnormalised probabilities of the first V logits to ``probs``, (V,).
 
     Returns:
-        The sum of the unnormalised probabilities, the log sum exp of the logits, and the entropy.
+        The sum of the unnormalised probabilities, the log sum exp of the logits, and the entropy
+        (nats) of the distribution.
     """
     largest = _largest(logits, len(probs))
     for token in range(len(probs)):
@@ -156,13 +160,14 @@ def _largest(logits, count):
     into an integer such that the order stays the same: its bits, with all bits but the sign
     inverted if it is negative.
     """
-    largest = np.int32(-0x7FFFFFFF)
+    largest_key = np.int32(-0x7FFFFFFF)
     for token in range(count):
         bits = np.float32(logits[token]).view(np.int32)
         key = np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-        largest = key if key > largest else largest
+        largest_key = key if key > largest_key else largest_key
+    # the same change turns the integer back into the bits of the float
     return np.int32(
-        largest ^ np.int32(np.int32(largest >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        largest_key ^ np.int32(np.int32(largest_key >> np.int32(31)) & np.int32(0x7FFFFFFF))
     ).view(np.float32)
 
 
@@ -192,28 +197,30 @@ def _average(probs, weights, totals, mixed):
         factor = np.float32(weights[part] / totals[part])
         for token in range(len(mixed)):
             mixed[token] += factor * probs[part, token]
-    low = 0
+    low_count = 0
     for token in range(len(mixed)):
         mixed[token] = log32(mixed[token])
-        low += 0 if mixed[token] >= LOW else 1
-    return low
+        low_count += 0 if mixed[token] >= LOW else 1  # NaN is not above LOW
+    return low_count
 
 
 @inner
-def _mix_token(logits, log_totals, weights):
-    """Return the log probability of one token, computed in double precision. ``log_totals`` has the
-    log sum exp of each part's logits.
+def _mix_token(logits, log_sum_exps, weights):
+    """Return the log probability of one token, computed in double precision.
+
+    ``logits``, (M,), has the token's logit in each part; ``log_sum_exps``, (M,), has the log sum
+    exp of all logits of each part.
     """
     largest = -np.inf
     for part in range(len(weights)):
         if weights[part] > 0:
-            largest = max(largest, logits[part] - log_totals[part])
-    # Each part gives the token probability zero (-inf), or its logit is NaN, which numba's ``max``
-    # ignores.
+            largest = max(largest, logits[part] - log_sum_exps[part])
+    # ``largest`` is still -inf if each part that has a weight gives the token probability zero, or
+    # a logit that is NaN, which ``max`` ignores in compiled code
     if not largest > -np.inf:
         return np.float32(largest)
     total = 0.0
     for part in range(len(weights)):
         if weights[part] > 0:
-            total += weights[part] * math.exp(logits[part] - log_totals[part] - largest)
+            total += weights[part] * math.exp(logits[part] - log_sum_exps[part] - largest)
     return np.float32(largest + math.log(total))

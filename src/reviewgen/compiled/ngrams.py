@@ -21,7 +21,8 @@ def extend_key(key: Any, token: Any) -> Any:
     """Return the hash key of an n-gram, int64.
 
     The arguments are the first token of the n-gram, and the key of the tokens after it (0 if there
-    are none). A key has 32 bits and is kept in 64, in which products wrap around.
+    are none). A key has 32 bits. It is computed in 64, of which only the lowest 32 are kept, so it
+    does no harm that the product overflows.
 
     This is Fibonacci hashing (Knuth, volume 3, 6.4) with a shift between the tokens, so that their
     order matters. In training, the same function hashes tensors.
@@ -53,7 +54,10 @@ _bucket_of = inlined(bucket_of)
 
 @inner
 def append_token(token, past, row):
-    """Append a token to the last tokens of a text, and drop the oldest one."""
+    """Append a token to the last tokens of a text, and drop the oldest one.
+
+    ``past`` is int64 (N, B): column ``row`` has the last N tokens of this text, the oldest first.
+    """
     for j in range(1, len(past)):
         past[j - 1, row] = past[j, row]
     if len(past) > 0:
@@ -62,14 +66,22 @@ def append_token(token, past, row):
 
 @compiled
 def add(numbers, row):
-    """Add numbers to the beginning of a row, which may be longer."""
+    """Add ``numbers``, (N,), to the first N elements of ``row``, which may have more."""
     for j in range(len(numbers)):
         row[j] += numbers[j]
 
 
 @inner
 def add_ngrams(ngrams, token, past, row, vector):
-    """Add to ``vector``, (E,), the embeddings of the n-grams that end with a token of a text."""
+    """Add to ``vector``, (E,), the embeddings of the n-grams of 2, 3, ... tokens that end with a
+    token of a text.
+
+    Args:
+        ngrams: float32 (N, buckets, E), as ``ngram_rows`` returns it.
+        token: The token.
+        past, row: The tokens before it, as in ``append_token``.
+        vector: Updated.
+    """
     key = _extend_key(0, token)
     for before in range(len(past)):
         key = _extend_key(key, past[len(past) - 1 - before, row])

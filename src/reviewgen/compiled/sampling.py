@@ -6,12 +6,13 @@ transformers. Knows neither a model nor a tokenizer.
     choose              all of this; draws another token if the first one would complete a copied
                         span or an unknown word
     sample_rows         ``choose`` for each row of a batch
-    apply_penalties     repetition penalty, no repeated n-grams, no end before ``min_new_tokens``
-    apply_temperature   scores to unnormalised probabilities
-    filter_probs        the filters that are on
-    sample_from         the filters, then a draw
-    draw_allowed        a draw; draws again if the token would make an unknown word
-    draw_token          the draw
+    apply_penalties     applies the repetition penalty, and rules out repeated n-grams, and the end
+                        before ``min_new_tokens``
+    apply_temperature   turns scores into unnormalised probabilities
+    filter_probs        applies the filters that are on
+    sample_from         applies the filters, then draws a token
+    draw_allowed        draws a token; draws again if it would make an unknown word
+    draw_token          draws a token
 
 A token is drawn by an exponential race. Each token gets a random number x of its own, a hash of the
 draw's number and of the token's id, and from x an exponential arrival time, -log(1 - x) / p. The
@@ -49,7 +50,9 @@ forbidden. NOTHING_LEFT: every token has probability zero. NOT_A_NUMBER: a logit
 infinity.
 """
 
-MAX_REDRAWS = 8  # after this number, all tokens that may not follow are ruled out at once
+# max number of times that a token which may not follow is drawn again, before all such tokens are
+# ruled out at once
+MAX_REDRAWS = 8
 MASK = 0xFFFFFFFF  # 32 bits
 GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio; spreads ids that are close
 
@@ -110,13 +113,14 @@ def compiled_constraints(
 ) -> tuple[WindowSet | None, int, Spelling | None, Int64[np.ndarray, "B 5"]]:
     """Return the constraints of ``count`` texts as the compiled functions take them.
 
-    numba treats None as a type, and compiles nothing for a branch that it excludes. The windows are
-    None if only the temperature is set. So penalties, filters and the copy limit are compiled when
-    a call first uses one of them. The same holds for the spelling.
+    The windows are None only if no setting but the temperature is in use. numba treats None as a
+    type of its own, and does not compile the branches that need windows then. So the code for
+    penalties, filters and the copy limit is compiled only when a call first uses one of them. A
+    spelling that is None has the same effect on the code that checks words.
     """
     windows, run, spelling, places = constraints or (None, 0, None, no_places(count))
     if windows is None and not params.is_plain:
-        windows = NO_WINDOWS
+        windows = NO_WINDOWS  # not None, so that penalties and filters are compiled
     return windows, run, spelling, places
 
 
@@ -151,8 +155,8 @@ def choose(
         spelling, place: The words that the text may contain, and the place of the text in this
             automaton, int64 (5,); the place is updated. A spelling of None allows any text.
         scores, probs: float64 (V,), scratch memory.
-        drew_copy: Whether the caller has already drawn a token, and it would complete a copied
-            span. If so, a token is chosen in place of that one.
+        drew_copy: Whether the caller has already drawn a token that would complete a copied span.
+            If so, a token is chosen in place of that one.
     """
     eos = params.eos_id
     temperature = params.temperatures[new_tokens % len(params.temperatures)]
@@ -251,7 +255,7 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
     that the text already contains (Paulus et al. 2017). eos is ruled out before ``min_new_tokens``.
     """
     penalty = params.repetition_penalty
-    ngram = params.no_repeat_ngram_size
+    ngram_size = params.no_repeat_ngram_size
     vocab_size = params.vocab_size
     _write_scores(logits, params.bos_id, vocab_size, scores)
     if penalty != 1:
@@ -261,16 +265,19 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
             if 0 <= token < vocab_size:
                 logit = np.float64(logits[token])
                 scores[token] = logit * penalty if logit < 0 else logit / penalty
-    if 0 < ngram <= size + 1:
-        for start in range(size - ngram + 1):
+    if 0 < ngram_size <= size + 1:
+        tail = size - ngram_size + 1  # where the last n - 1 tokens of the text begin
+        for start in range(tail):
+            # the number of tokens from ``start`` on that are equal to those from ``tail`` on
             length = 0
-            while length < ngram - 1 and text[start + length] == text[size - ngram + 1 + length]:
+            while length < ngram_size - 1 and text[start + length] == text[tail + length]:
                 length += 1
-            if length == ngram - 1 and 0 <= text[start + length] < vocab_size:
+            # the token after n - 1 equal ones must not follow again
+            if length == ngram_size - 1 and 0 <= text[start + length] < vocab_size:
                 scores[text[start + length]] = -np.inf
     if new_tokens < params.min_new_tokens:
         scores[params.eos_id] = -np.inf
-    scores[params.bos_id] = -np.inf
+    scores[params.bos_id] = -np.inf  # again, since the repetition penalty may have changed it
     return _largest_score(scores)
 
 
@@ -354,8 +361,8 @@ def filter_probs(probs, top_k, top_p, min_p):
 def draw_allowed(probs, spelling, place, eos, uniform):
     """Draw a token that may follow a text.
 
-    While the token that was drawn may not follow, its probability is set to zero and another one is
-    drawn, at most MAX_REDRAWS times.
+    If the token that was drawn may not follow, its probability is set to zero and another one is
+    drawn; at most MAX_REDRAWS times.
 
     Args:
         probs: float64 (V,), unnormalised probabilities; those of refused tokens become zero.
@@ -373,27 +380,30 @@ def draw_allowed(probs, spelling, place, eos, uniform):
             return token
         probs[token] = 0.0
         token = np.int64(draw_token(probs, uniform))
-        if probs[token] == 0:  # no token is left: draw_token has returned 0
+        if probs[token] == 0:  # no token is left; draw_token then returns 0
             return np.int64(NONE)
     return token if follows(spelling, place, token, eos)[0] else np.int64(NONE)
 
 
 @inner
 def filter_top_k_top_p(probs, top_k, top_p):
-    """Keep the top_k most probable tokens, and of these the smallest set with a probability of
-    top_p. Set the other tokens to zero.
+    """Keep the ``top_k`` most probable tokens, and of these only the smallest set that has at least
+    the share ``top_p`` of their probability. Set the other tokens to zero.
 
-    top-k: Fan et al. 2018; tokens as probable as the last of the top_k are kept, too. top-p:
-    Holtzman et al. 2020; of equally probable tokens, those with smaller ids are kept first.
+    top-k is by Fan et al. 2018; tokens as probable as the last of the ``top_k`` are kept, too.
+    top-p is by Holtzman et al. 2020; of equally probable tokens, those with smaller ids are kept
+    first.
     """
-    size = len(probs)
+    size = len(probs)  # number of tokens in the heap
     heap = np.arange(size)
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
-    # the sum of what top-k keeps; not known yet if top-k drops some tokens
+    # the probability of the tokens that top-k keeps; infinite for now if it drops some tokens,
+    # since it is not known yet which
     total = probs.sum() if top_k >= size else np.inf
     count = 0  # number of tokens that were kept
     kept_sum = 0.0
+    # heap[size] is the token that was kept last
     while (
         size > 0
         and kept_sum < top_p * total
@@ -407,7 +417,7 @@ def filter_top_k_top_p(probs, top_k, top_p):
         _sift_down(heap, size, 0, probs)
     total = kept_sum if total == np.inf else total
     # drop the tokens that are not behind the heap, and those that top-p does not need
-    before = 0.0  # sum of the more probable tokens
+    before = 0.0  # total probability of the more probable tokens
     for position in range(len(heap) - 1, -1, -1):
         prob = probs[heap[position]]
         if position < size or before >= top_p * total:
@@ -417,16 +427,20 @@ def filter_top_k_top_p(probs, top_k, top_p):
 
 @inner
 def _sift_down(heap, size, position, probs):
-    """Restore the order of a heap of tokens. The most probable token is at the top; of equally
-    probable tokens, the one with the smallest id.
+    """Restore the order of the heap ``heap[:size]`` of tokens, in which only the token at
+    ``position`` may be too high.
+
+    The most probable token is at the top; of equally probable tokens, the one with the smallest id.
     """
     while True:
         best = position
-        first = 2 * position + 1
-        for child in range(first, min(first + 2, size)):
+        first_child = 2 * position + 1
+        for child in range(first_child, min(first_child + 2, size)):
             token = heap[child]
-            top = heap[best]
-            if probs[token] > probs[top] or (probs[token] == probs[top] and token < top):
+            best_token = heap[best]
+            if probs[token] > probs[best_token] or (
+                probs[token] == probs[best_token] and token < best_token
+            ):
                 best = child
         if best == position:
             return
@@ -436,10 +450,11 @@ def _sift_down(heap, size, position, probs):
 
 @inner
 def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs):
-    """Rule out each token that would complete a copied span. Also rule out eos if the first token
-    that was drawn would have completed one.
+    """Rule out each token that would complete a copied span. If ``is_copy``, the token that was
+    drawn first would have completed one; then rule out eos, too.
     """
-    # temperature 1, since at a low one all other tokens could underflow to zero
+    # ``forbid`` sets the probability of such a token to zero. The temperature is 1, since at a low
+    # one the probabilities of other tokens could underflow to zero, too.
     apply_temperature(scores, largest, 1.0, probs)
     forbid(windows, text, size, run, probs)
     for token in range(len(probs)):
@@ -463,7 +478,7 @@ def draw_token(probs, uniform):
             is token 0.
         uniform: A random number in [0, 1).
     """
-    scaled = uniform * 4294967296.0
+    scaled = uniform * 4294967296.0  # 2 ** 32
     # two keys from the 64 bits of the random number, for the hashes of the tokens
     high = int(scaled)
     low = int((scaled - high) * 4294967296.0)
@@ -475,12 +490,12 @@ def draw_token(probs, uniform):
     for token in range(len(probs)):
         if probs[token] <= 0:
             continue
-        bits = _mix((first + token * GOLDEN) & MASK, second)
-        # -log(1 - x) >= x, so this token cannot be the first to arrive
+        bits = _mix((first + token * GOLDEN) & MASK, second)  # the first 32 bits of x
+        # -log(1 - x) >= x, so a token for which even x is too late cannot be the first to arrive
         if probs[token] * time <= prob * (bits * 2.0**-32):
             continue
-        share = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # 53 bits, in [0, 1)
-        own_time = -math.log1p(-share)
+        x = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # 53 bits, in [0, 1)
+        own_time = -math.log1p(-x)
         # own_time / probs[token] < time / prob, without a division
         if probs[token] * time > prob * own_time:
             winner = token

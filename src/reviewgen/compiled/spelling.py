@@ -16,7 +16,8 @@ The first bytes of a character may be those of a letter or of a separator, so bo
 followed at the same time. A prompt may contain an unknown word. Inside such a word, ``word`` is a
 node that accepts any valid UTF-8, until the next separator.
 
-Shapes: V ids of the vocabulary, N nodes and their edges, S bytes of all tokens.
+Shapes: V ids of the vocabulary, N nodes and their edges, S symbols of all tokens (bytes and halves
+of bytes), R states of the automaton of a format.
 """
 
 from collections.abc import Sequence
@@ -29,14 +30,16 @@ from reviewgen.compiled.jit import compiled, inner
 
 HALF = 256  # a symbol below is a byte; HALF + n is half a byte, the four bits n
 ANY_WORD = -1  # ``word`` in the place of a text that any token may follow
+WORD, SEPARATOR, HALF_BYTE, RULE, LEFT = range(5)  # where a place has each of its five numbers
 
 
 class Spelling(NamedTuple):
     """The automaton, and the bytes of each token; compiled functions accept it.
 
-    Node 0 means that a text is not allowed. Each node is stored as a number at index n of
-    ``nodes``, followed by its edges. The number is twice the count of edges, plus one if a word or
-    a separator may end at the node. An edge is 256 times the node that it leads to, plus its byte.
+    Node 0 means that a text is not allowed. Node n is stored in ``nodes`` from index n on: a
+    number, and then the edges of the node. The number is twice the count of edges, plus one if a
+    word or a separator may end at the node. An edge is 256 times the node that it leads to, plus
+    its byte.
     """
 
     nodes: UInt32[np.ndarray, " N"]
@@ -56,9 +59,9 @@ class Spelling(NamedTuple):
     # number of first symbols that each token of ``order`` shares with the token before it
     common: Int32[np.ndarray, " V"]
     longest: int  # number of symbols of the longest token
-    # the automaton of a format: the state after each token in each state, 0 if it may not follow;
-    # and the minimum number of tokens from each state to one in which a text may end
+    # the automaton of a format: the state after each token in each state, 0 if it may not follow
     rules: Int32[np.ndarray, "R V"]
+    # the min number of tokens from each of these states to one in which a text may end
     needed: Int64[np.ndarray, " R"]
 
 
@@ -68,7 +71,7 @@ def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "5"]:
 
 
 def no_places(count: int) -> Int64[np.ndarray, "B 5"]:
-    """Return the places of ``count`` texts that any token may follow, to switch the check off."""
+    """Return places for ``count`` texts that are not checked: any token may follow each of them."""
     return np.full((count, 5), ANY_WORD, np.int64)
 
 
@@ -79,7 +82,7 @@ def follow_all(spelling: Spelling, place: Int64[np.ndarray, "5"], tokens: Sequen
     """
     for token in tokens:
         after = _follow(spelling, place, token)
-        if after[0] == 0 and after[1] == 0:
+        if after[WORD] == 0 and after[SEPARATOR] == 0:
             after = _follow_unknown(spelling, place, token)
         place[:] = after
 
@@ -90,12 +93,13 @@ def follows(spelling, place, token, eos):
 
     The end token may follow a complete word; the place then stays as it is.
     """
-    if place[0] == ANY_WORD:
-        return True, (place[0], place[1], place[2], place[3], place[4])
+    unchanged = place[0], place[1], place[2], place[3], place[4]
+    if place[WORD] == ANY_WORD:
+        return True, unchanged
     if token == eos:
-        return _may_end(spelling, place, eos), (place[0], place[1], place[2], place[3], place[4])
+        return _may_end(spelling, place, eos), unchanged
     after = _follow(spelling, place, token)
-    return after[0] != 0 or after[1] != 0, after
+    return after[WORD] != 0 or after[SEPARATOR] != 0, after
 
 
 def mark_spelled(
@@ -115,16 +119,19 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
     ``scores`` (V,) is updated. The tokens are visited in the order of their bytes, so that a prefix
     that several tokens share is followed only once.
     """
-    if place[0] == ANY_WORD:
+    if place[WORD] == ANY_WORD:
         return
-    stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
+    # word, separator and half in the place before a token, and after each of its symbols
+    stack = np.empty((spelling.longest + 1, 3), np.int64)
     stack[0, :] = place[:3]
-    depth = np.int64(0)  # number of symbols of the last token that are allowed
+    # of the token visited last, the number of symbols before the first one that is not allowed
+    depth = np.int64(0)
     for rank in range(len(spelling.order)):
         token = np.int64(spelling.order[rank])
         start = spelling.offsets[token]
         length = spelling.offsets[token + 1] - start
-        # a token that has more symbols in common with the last one fails where that one has failed
+        # if a token has more than ``depth`` first symbols in common with the token before, it fails
+        # at the same symbol, and need not be followed
         if spelling.common[rank] <= depth:
             depth = np.int64(spelling.common[rank])
             while depth < length:
@@ -148,10 +155,10 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
 @inner
 def _follow(spelling, place, token):
     """Return the place after a token. If the token may not follow, word and separator are 0."""
-    word = place[0]
-    separator = place[1]
-    half = place[2]
-    left = np.int64(place[4]) - 1
+    word = place[WORD]
+    separator = place[SEPARATOR]
+    half = place[HALF_BYTE]
+    left = np.int64(place[LEFT]) - 1
     rule = _follow_rule(spelling, place, token)
     if rule == 0:
         return np.int64(0), np.int64(0), half, rule, left
@@ -166,29 +173,33 @@ def _follow(spelling, place, token):
 
 @inner
 def _follow_rule(spelling, place, token):
-    """Return the state of the format after a token, 0 if it may not follow."""
-    if place[3] < 0:
-        return np.int64(place[3])
-    after = np.int64(spelling.rules[place[3], token])
-    return after if spelling.needed[after] < place[4] else np.int64(0)
+    """Return the state of the format after a token: 0 if the token may not follow, or if the text
+    could then not fit the format in the tokens that are left; -1 without a format.
+    """
+    if place[RULE] < 0:
+        return np.int64(place[RULE])
+    after = np.int64(spelling.rules[place[RULE], token])
+    return after if spelling.needed[after] < place[LEFT] else np.int64(0)
 
 
 @inner
 def _may_end(spelling, place, eos):
     """Return whether the text at a place may end there."""
-    is_whole = _is_end(spelling, place[0]) and place[2] < 0
+    is_whole = _is_end(spelling, place[WORD]) and place[HALF_BYTE] < 0
     return is_whole and _follow_rule(spelling, place, eos) != 0
 
 
 @inner
 def _follow_symbol(spelling, word, separator, half, symbol):
-    """Return the place after a symbol, a byte or half a byte; 0, 0, -1 if it may not follow."""
+    """Return word, separator and half after a symbol, which is a byte or half a byte; 0, 0, -1 if
+    it may not follow.
+    """
     if symbol < HALF:
         if half >= 0:
             return np.int64(0), np.int64(0), np.int64(-1)
         word, separator = _follow_byte(spelling, word, separator, symbol)
         return word, separator, half
-    if half >= 0:
+    if half >= 0:  # the symbol is the second half of a byte
         word, separator = _follow_byte(spelling, word, separator, symbol + 16 * half - HALF)
         return word, separator, np.int64(-1)
     if not _has_byte(spelling, word, separator, symbol - HALF):
@@ -201,12 +212,12 @@ def _follow_unknown(spelling, place, token):
     """Return the place after a token, like ``_follow``, but let unknown words be any valid
     UTF-8.
     """
-    word = place[0]
-    separator = place[1]
-    half = place[2]
+    word = place[WORD]
+    separator = place[SEPARATOR]
+    half = place[HALF_BYTE]
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
         symbol = np.int64(spelling.symbols[position])
-        if symbol >= HALF and half < 0:
+        if symbol >= HALF and half < 0:  # the first half of a byte
             half = symbol - HALF
             continue
         if symbol >= HALF:
@@ -215,12 +226,13 @@ def _follow_unknown(spelling, place, token):
         before = word
         word, separator = _follow_byte(spelling, word, separator, symbol)
         if word == 0 and separator == 0:  # the word is unknown from here on
-            # follow any valid UTF-8, from the middle of a character if the word is there already
+            # Follow any valid UTF-8. If the word was unknown before, it may be inside a character,
+            # so it goes on from its node.
             start = before if before < spelling.known else np.int64(spelling.anything)
             word = _child(spelling, start, symbol)
             if word == 0:
                 word = np.int64(spelling.anything)
-    return word, separator, half, place[3], place[4]
+    return word, separator, half, place[RULE], place[LEFT]
 
 
 @inner
@@ -234,10 +246,10 @@ def _follow_byte(spelling, word, separator, byte):
     if separator != 0:
         next_separator = _child(spelling, separator, byte)
     elif _is_end(spelling, word):
-        next_separator = np.int64(spelling.first[2, byte])
+        next_separator = np.int64(spelling.first[2, byte])  # from the root of the separators
     if next_separator != 0 and _is_end(spelling, next_separator):
         next_separator = np.int64(0)
-        if next_word < spelling.known:  # there is none, or it accepts any valid UTF-8
+        if next_word < spelling.known:  # no word goes on, or it accepts any valid UTF-8
             next_word = np.int64(spelling.words)
     return next_word, next_separator
 
@@ -245,6 +257,7 @@ def _follow_byte(spelling, word, separator, byte):
 @inner
 def _child(spelling, node, byte):
     """Return the node that a byte leads to from a node; 0 if the byte may not follow."""
+    # the roots have tables, see ``Spelling.first``
     if node == spelling.words:
         return np.int64(spelling.first[1, byte])
     if node == spelling.anything:
@@ -264,7 +277,7 @@ def _is_end(spelling, node):
 
 @inner
 def _has_byte(spelling, word, separator, half):
-    """Return whether any byte may follow whose higher four bits are ``half``."""
+    """Return whether a byte may follow whose higher four bits are ``half``."""
     for byte in range(16 * half, 16 * half + 16):
         next_word, next_separator = _follow_byte(spelling, word, separator, np.int64(byte))
         if next_word != 0 or next_separator != 0:

@@ -64,11 +64,11 @@ class CompiledStep:
         self._kept = step, weights, tuple(parts)  # their memory must not be freed
         if not _IS_COMPILED:
             self.function = step
-            self.weights = (weights,)
+            self.weights = (weights,)  # as in compiled code, a step finds the tuple at weights[0]
             return
-        pointer = types.CPointer(numba.typeof(weights))
-        compiled: Any = step
-        result = compiled.get_compile_result(types.void(pointer, *_ARRAYS))
+        pointer_type = types.CPointer(numba.typeof(weights))
+        dispatcher: Any = step
+        result = dispatcher.get_compile_result(types.void(pointer_type, *_ARRAYS))
         self._memory = np.array(_words(weights), np.int64)
         self.function = result.library.get_pointer_to_function(
             result.fndesc.llvm_cfunc_wrapper_name
@@ -81,8 +81,8 @@ class CompiledStep:
 
 
 def addresses(steps: Sequence[CompiledStep]) -> tuple[Any, Any]:
-    """Return the addresses of some steps' functions and of their weights, as compiled code takes
-    them: two arrays, int64 (M,).
+    """Return two arrays, int64 (M,): the addresses of the functions of M steps, and those of their
+    weights. If the loops run as Python, return the objects themselves in two tuples.
     """
     functions = tuple(step.function for step in steps)
     weights = tuple(step.weights for step in steps)

@@ -21,10 +21,11 @@ from reviewgen.compiled.linear import exp32
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float64)
 """The dtypes that ``as_array`` supports."""
 
+# bfloat16 keeps the upper 16 bits of a float32; this is just below half a unit of its last bit
 HALF_ULP = np.uint32(0x7FFF)
 BIT = np.uint32(1)
 SIXTEEN = np.uint32(16)
-BLOCK = 32  # independent partial sums, so that the loop vectorises
+BLOCK = 32  # number of partial sums; they do not wait for each other, so the loop vectorises
 MIN_SUM = 1e-30  # below this sum of exponentials, float32 may underflow
 MAX_SUM = 1e30  # above this sum of exponentials, float32 may overflow
 
@@ -42,7 +43,7 @@ def as_array(tensor: Tensor) -> np.ndarray:
 def _rounded(number):
     """Return the bits of a number as bfloat16."""
     bits = np.float32(number).view(np.uint32)
-    # round to nearest, ties to even
+    # round to nearest; a tie is rounded up only if the last bit that stays is 1, that is, to even
     return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)
 
 
@@ -52,6 +53,7 @@ def wide(number):
 
 @overload(wide)
 def _make_wide(number):
+    """Return what numba compiles for ``wide`` if ``number`` has a given type, its argument here."""
     if number == types.uint16:
         return lambda number: np.uint32(np.uint32(number) << SIXTEEN).view(np.float32)
     return lambda number: number
@@ -63,6 +65,7 @@ def narrow(number, like):
 
 @overload(narrow)
 def _make_narrow(number, like):
+    """Return what numba compiles for ``narrow`` if the arguments have the given types."""
     if like == types.uint16:
         return lambda number, like: _rounded(number)
     return lambda number, like: number
@@ -74,7 +77,7 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
 
     Args:
         logits: (N, V), float32, or bfloat16 as uint16.
-        targets: int64 (N,), below V; rows with a negative target are ignored.
+        targets: int64 (N,), at most V - 1; rows with a negative target are ignored.
         scale: float32, a factor by which the gradient is multiplied.
         gradient: (N, V), of the same type as the logits; written.
     """
@@ -87,6 +90,7 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
             continue
         shift, exp_sum = _exp_all(logits[row], powers)
         factor = scale / exp_sum
+        # the gradient is scale * softmax, and at the target scale * (softmax - 1)
         _scale_all(powers, factor, gradient[row])
         target = targets[row]
         gradient[row, target] = narrow(powers[target] * factor - scale, gradient[row, target])
@@ -100,7 +104,7 @@ def target_losses(logits, targets, losses):
 
     Args:
         logits: (N, V), float32 or float64, or bfloat16 as uint16.
-        targets: int64 (N,), from 0 and below V.
+        targets: int64 (N,), from 0 to V - 1.
         losses: float32 (N,); written.
     """
     powers = np.empty((logits.shape[1] + BLOCK - 1) // BLOCK * BLOCK, np.float32)
@@ -111,7 +115,8 @@ def target_losses(logits, targets, losses):
 
 @inner
 def _exp_all(logits, powers):
-    """Write exp(logit - shift) of each logit. Return the shift and the sum of the exponentials.
+    """Write exp(logit - shift) of each logit, (V,), to ``powers``, (V rounded up to whole blocks,).
+    Return the shift and the sum of the exponentials.
 
     The shift is zero, or the largest logit if the sum would be too small or too large for float32.
     """
@@ -127,7 +132,9 @@ def _exp_all(logits, powers):
 
 @inner
 def _exp_shifted(logits, shift, powers):
-    """Write exp(logit - shift) of each logit, then zeros up to a whole block; return the sum."""
+    """Write exp(logit - shift) of each logit to ``powers``, and zeros to the rest of its last
+    block. Return the sum of the exponentials.
+    """
     for j in range(len(logits)):
         powers[j] = exp32(np.float32(wide(logits[j]) - shift))
     powers[len(logits) :] = 0
@@ -143,6 +150,6 @@ def _exp_shifted(logits, shift, powers):
 
 @inner
 def _scale_all(powers, scale, row):
-    """Write scaled numbers to ``row`` in its precision."""
+    """Write each power, multiplied by ``scale``, to ``row``, (V,), in the precision of the row."""
     for j in range(len(row)):
         row[j] = narrow(powers[j] * scale, row[j])

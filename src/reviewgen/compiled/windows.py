@@ -15,14 +15,14 @@ from jaxtyping import Integer, UInt64
 
 from reviewgen.compiled.jit import compiled, inner
 
-BLOCK = 8  # words of 64 bits in a block
+BLOCK = 8  # number of words of 64 bits in a block
 # factor of Knuth's multiplicative hashing: 2**64 divided by the golden ratio, rounded to odd
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-PART = 1 << 14  # tokens hashed at a time
-REGIONS = 64  # memory regions of a set; while it is built, hashes are queued by region
+PART = 1 << 14  # number of tokens hashed at a time
+REGIONS = 64  # number of memory regions of a set; while it is built, hashes are queued by region
 REGION_SHIFT = np.uint64(58)  # leaves the highest six bits of a hash, the number of its region
-QUEUE = 1 << 14  # maximum number of hashes in the queue of one region
-TRIALS = 200_000  # random hashes looked up to measure the false-positive rate
+QUEUE = 1 << 14  # max hashes in the queue of one region
+TRIALS = 200_000  # number of random hashes looked up to measure the false-positive rate
 
 Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]
 """A stream of tokens: one array, or an iterable of blocks.
@@ -77,6 +77,8 @@ def build_windows(
 def empty_set(windows: int, length: int, bits_per_window: float, stride: int = 1) -> WindowSet:
     """Return an empty set that is large enough for ``windows`` windows; see ``build_windows``."""
     blocks = count_blocks(windows, bits_per_window)
+    # the number that is best for a Bloom filter, but at most 7, since each probe takes nine of the
+    # 64 bits of a hash
     probes = min(7, max(1, round(bits_per_window * math.log(2))))
     return WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
 
@@ -94,6 +96,7 @@ def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride:
     tokens = sum(map(len, cut(ids)))
     sample_stride = max(stride, thin_for_counting(tokens))
     sampled = sample_windows(ids, separators, length, sample_stride)
+    # with ``stride``, a set stores this many times as many windows as with ``sample_stride``
     return len(np.unique(sampled)) * (sample_stride // stride)
 
 
@@ -107,7 +110,9 @@ def thin_for_counting(tokens: int) -> int:
 def sample_windows(
     ids: Tokens, separators: tuple[int, int], length: int, stride: int
 ) -> UInt64[np.ndarray, " W"]:
-    """Return the hashes of those windows of a stream that a set with this stride stores."""
+    """Return the hashes of those windows of a stream that a set with this stride stores. A window
+    that occurs several times has as many hashes.
+    """
     sampled = [np.empty(0, np.uint64)]
     hashes = np.empty(PART, np.uint64)
     for block in cut(ids):
@@ -120,7 +125,7 @@ def sample_windows(
 
 
 def cut(ids: Tokens) -> Iterable[np.ndarray]:
-    """Return the blocks of a stream of tokens."""
+    """Return the blocks of a stream of tokens; a stream that is one array is one block."""
     return [ids] if isinstance(ids, np.ndarray) else ids
 
 
@@ -152,14 +157,15 @@ def holds(windows, value):
     if value & np.uint64(windows.stride - 1):
         return True
     blocks = np.uint64(len(windows.bits) // BLOCK)
-    # the higher half of the hash selects the block; each nine bits of a second hash select a bit
+    # the higher half of the hash selects the block; a second hash selects the bits of the block,
+    # nine of its own bits for each
     start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK
-    fields = _mix(value ^ MULTIPLIER)
+    bit_numbers = _mix(value ^ MULTIPLIER)
     for _ in range(windows.probes):
-        bit = np.int64(fields & np.uint64(511))
+        bit = np.int64(bit_numbers & np.uint64(511))
         if not (windows.bits[start + (bit >> 6)] >> np.uint64(bit & 63)) & np.uint64(1):
             return False
-        fields >>= np.uint64(9)
+        bit_numbers >>= np.uint64(9)
     return True
 
 
@@ -171,7 +177,7 @@ def copies(windows, tokens, end, run):
     If one of them is not, the last length + run - 1 tokens are not copied from the corpus. If there
     are fewer tokens than that, the result is false.
     """
-    if end + 2 < windows.length + run:
+    if end + 2 < windows.length + run:  # there are end + 1 tokens, fewer than length + run - 1
         return False
     back = 0  # number of last windows that may be in the corpus
     while back < run and holds(windows, hash_window(tokens, end - back, windows.length)):
@@ -186,12 +192,13 @@ def forbid(windows, tokens, end, run, probs):
     ``copies`` would be true with such a token at index ``end``. ``probs`` (V,) is updated.
     """
     length = windows.length
-    if end + 2 < length + run:
+    if end + 2 < length + run:  # too few tokens, as in ``copies``
         return
+    # the run - 1 windows that end before ``end`` must be in the corpus, too
     for back in range(1, run):
         if not holds(windows, hash_window(tokens, end - back, length)):
             return
-    prefix = np.uint64(0)
+    prefix = np.uint64(0)  # hash of the window that ends at ``end``, without its last token
     for position in range(end - length + 1, end):
         prefix = prefix * MULTIPLIER + np.uint64(tokens[position] + 1)
     for token in range(len(probs)):
@@ -218,10 +225,11 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
     count = 0
     inside = 0  # number of tokens since the last separator
     value = np.uint64(0)  # hash of these tokens, at most the last ``length``
-    # the factor of the token that leaves the window
-    oldest = np.uint64(1)
+    # the factor that the token before the window has in ``value``; it is subtracted
+    oldest_factor = np.uint64(1)
     for _ in range(length):
-        oldest *= MULTIPLIER
+        oldest_factor *= MULTIPLIER
+    # the first of these windows may begin before ``first``
     for position in range(max(0, first - length + 1), last):
         if ids[position] == bos or ids[position] == eos:
             value = np.uint64(0)
@@ -229,7 +237,7 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
             continue
         value = value * MULTIPLIER + np.uint64(ids[position] + 1)
         if inside >= length:
-            value -= oldest * np.uint64(ids[position - length] + 1)
+            value -= oldest_factor * np.uint64(ids[position - length] + 1)
         inside += 1
         if inside >= length:
             mixed = _mix(value)
@@ -270,11 +278,11 @@ def insert(windows, hashes):
     blocks = np.uint64(len(windows.bits) // BLOCK)
     for value in hashes:
         start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK
-        fields = _mix(value ^ MULTIPLIER)
+        bit_numbers = _mix(value ^ MULTIPLIER)
         for _ in range(windows.probes):
-            bit = np.int64(fields & np.uint64(511))
+            bit = np.int64(bit_numbers & np.uint64(511))
             windows.bits[start + (bit >> 6)] |= np.uint64(1) << np.uint64(bit & 63)
-            fields >>= np.uint64(9)
+            bit_numbers >>= np.uint64(9)
 
 
 @compiled
@@ -282,5 +290,6 @@ def _share_contained(windows, hashes):
     """Return the share of these hashes that a set reports as present."""
     count = 0
     for value in hashes:
-        count += holds(windows, value)
+        if holds(windows, value):
+            count += 1
     return count / len(hashes)
