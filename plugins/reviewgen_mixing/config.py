@@ -64,7 +64,7 @@ class MixingConfig:
         words: Whether there are contexts of words.
         sparse: Whether there are contexts that skip symbols, of the last successors of a pair, and
             of the column.
-        min_count: A slot that has counted fewer decisions than this is dropped.
+        min_count: Slots of contexts that were seen less often than this are dropped.
         keep_text: Whether the model keeps its training text, to find where it goes on after a
             repetition of seven or more symbols. The model then contains the text, and copies it
             when it generates.

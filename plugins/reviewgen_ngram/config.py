@@ -48,9 +48,9 @@ class NgramConfig:
             modified), "absolute" discounting, "witten-bell", "stupid-backoff" (generates only: its
             scores do not sum to one), or "none" (relative frequencies).
         min_count: N-grams of two or more tokens that occur less often than this are dropped.
-        min_texts: N-grams of two or more tokens are dropped if they occur in fewer texts than this;
-            they only count for lower orders. With 2, no n-gram that only one text has is learned.
-            Each part of a long text that is trained on counts as a text.
+        min_texts: N-grams of two or more tokens that occur in fewer texts than this count for lower
+            orders only, and are dropped: with 2, no n-gram that only one text has is learned. Each
+            part of a long text that is trained on counts as a text.
         prune_entropy: N-grams whose removal would raise the perplexity by less than this share are
             dropped (Stolcke 1998).
         quantized: Store probabilities in 8 bits.

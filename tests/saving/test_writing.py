@@ -134,7 +134,7 @@ def test_a_drive_that_does_not_exist_is_refused(tmp_path, monkeypatch):
     for name in ("exists", "is_dir"):
         monkeypatch.setattr(Path, name, lambda *_, **__: False)  # as all of Z: on Windows
     with pytest.raises(StorageError, match="is not a writable folder"):
-        check_output(tmp_path)
+        check_output(tmp_path / "m")
 
 
 # Targets that exist.

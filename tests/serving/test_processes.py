@@ -335,9 +335,6 @@ def test_replicas_of_ray_write_the_text_of_the_model(monkeypatch):
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize(("descriptors", "connections"), [(256, 192), (1 << 20, 1000), (-1, 1000)])
-def test_connections_are_limited_by_the_files_that_may_be_open(
-    monkeypatch, descriptors, connections
-):
-    monkeypatch.setattr(os, "sysconf", lambda name: descriptors)  # -1: macOS, without a limit
-    assert uvicorn_options(Limits())["limit_concurrency"] == connections
+def test_connections_are_limited_although_more_files_may_be_open(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda _: -1)  # as on macOS, without a limit
+    assert uvicorn_options(Limits())["limit_concurrency"] == 1000
